@@ -1,0 +1,1 @@
+"""Runs, tasks, attempts and verdicts: decide, evolve, placement, sharding."""

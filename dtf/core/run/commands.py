@@ -1,0 +1,207 @@
+"""What can be asked of the coordinator's core. `decide` turns each into events or a Rejection.
+
+Identifiers, times and random numbers are arguments, so that the same command decides the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dtf.api.v1 import run_service_pb2, worker_service_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class ElectLeader:
+    """Take up a reign."""
+
+    leader: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRun:
+    """Begin a run. `run_id` is a fresh identifier, used unless the request id is known."""
+
+    run_id: str
+    request: run_service_pb2.CreateRunRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTasks:
+    """Add tasks to a run, and seal it if asked."""
+
+    request: run_service_pb2.SubmitTasksRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """Stop a run."""
+
+    run_id: str
+    requested_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterWorker:
+    """Open a session. `worker_id` is a fresh identifier, used when the request names none."""
+
+    worker_id: str
+    request: worker_service_pb2.CreateSessionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLeases:
+    """Hand queued tasks to workers.
+
+    `credits` says how many more leases each attached worker takes now; workers are served in
+    turn, in the order of the mapping.
+    """
+
+    credits: Mapping[str, int]
+    limit: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResults:
+    """Results, ends and released leases of one worker, as it sent them."""
+
+    worker_id: str
+    incarnation: int
+    results: Sequence[worker_service_pb2.CaseResults] = ()
+    ends: Sequence[worker_service_pb2.AttemptEnd] = ()
+    released_fences: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileLeases:
+    """What a worker holds when it attaches. Leases it should hold and does not are granted anew by the shell."""
+
+    worker_id: str
+    incarnation: int
+    held_fences: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Let a worker take nothing new."""
+
+    worker_id: str
+    requested_by: str
+    reason: str
+    only_if_idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineWorker:
+    """Trust a worker with nothing more and requeue what it holds."""
+
+    worker_id: str
+    requested_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseWorker:
+    """Let a drained or quarantined worker work again."""
+
+    worker_id: str
+    requested_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """A worker leaves."""
+
+    worker_id: str
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireWorkers:
+    """Workers not heard from for longer than the lease: (worker, incarnation, silent seconds)."""
+
+    silent: Sequence[tuple[str, int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPlacement:
+    """Say which queued templates no present worker can run, and end those that waited too long."""
+
+    worker_expected: bool = field(default=False)
+
+
+Command = (
+    ElectLeader
+    | CreateRun
+    | SubmitTasks
+    | CancelRun
+    | RegisterWorker
+    | GrantLeases
+    | ReportResults
+    | ReconcileLeases
+    | DrainWorker
+    | QuarantineWorker
+    | ReleaseWorker
+    | CloseSession
+    | ExpireWorkers
+    | ReviewPlacement
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One fault of a request."""
+
+    field: str
+    description: str
+
+
+class Rejection(Exception):
+    """A command that cannot be done, and why.
+
+    Rejection
+    ├── InvalidRequest       the request itself is at fault (violations say where)
+    ├── NotFound             it names something that is not there
+    ├── Conflict             it contradicts what is there
+    ├── NotPossible          the state does not allow it now
+    └── Unplaceable          nothing could ever run it
+    """
+
+    reason = "REJECTED"
+
+    def __init__(self, message: str, *, violations: Sequence[FieldViolation] = (), **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.violations = tuple(violations)
+        self.metadata = metadata
+
+
+class InvalidRequest(Rejection):
+    """The request itself is at fault."""
+
+    reason = "INVALID_REQUEST"
+
+
+class NotFound(Rejection):
+    """It names something that is not there."""
+
+    reason = "NOT_FOUND"
+
+
+class Conflict(Rejection):
+    """It contradicts what is there."""
+
+    reason = "CONFLICT"
+
+
+class NotPossible(Rejection):
+    """The state does not allow it now."""
+
+    reason = "NOT_POSSIBLE"
+
+
+class Unplaceable(Rejection):
+    """Nothing could ever run it."""
+
+    reason = "UNPLACEABLE"

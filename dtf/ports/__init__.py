@@ -1,0 +1,1 @@
+"""The seams: Protocols that the processes use and the adapters meet."""

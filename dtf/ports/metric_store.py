@@ -1,0 +1,1 @@
+"""Where the trend analyzer writes what it measured, and what reports read."""

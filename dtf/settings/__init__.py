@@ -1,0 +1,1 @@
+"""Every default, once; the loader puts defaults < dtf.toml < DTF_* < flags together."""

@@ -1,0 +1,136 @@
+"""The settings, each default once. Frozen; passed whole; never global.
+
+`dtf.toml` (or `[tool.dtf]` of pyproject.toml) has one table a class, named as the field of
+`Settings`; the environment variable of `nats.url` is DTF_NATS_URL, and so on.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """The broker of the event log."""
+
+    url: str = ""
+    """nats://host:port[,…]; empty: the embedded stack starts its own nats-server."""
+    credentials_file: str = ""
+    """File with "user:password" (or a NATS .creds file), readable by its owner alone."""
+    connect_timeout_seconds: float = 10.0
+    append_timeout_seconds: float = 5.0
+    """An append not acknowledged by then is read back."""
+    max_log_bytes: int = 8 * 2**30
+    """max_bytes of the log's stream; past it submissions are refused."""
+    replicas: int = 1
+    """Copies of each stream in a NATS cluster: 1, 3 or 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSettings:
+    """The process that decides."""
+
+    namespace: str = "default"
+    listen: str = "127.0.0.1:0"
+    """Address of the gRPC server; port 0: any free one. Beyond loopback needs TLS and a token."""
+    token_file: str = ""
+    """File with the bearer token that every call must carry."""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    heartbeat_seconds: float = 1.0
+    lease_seconds: float = 10.0
+    """Silence after which a worker is lost: ten heartbeats, so that a paused machine keeps its work."""
+    max_credits: int = 1024
+    """Most leases one worker may hold; windows of 64 and more keep batches large (design/measured.md)."""
+    max_commit_bytes: int = 64 * 1024
+    """A commit closes when it has grown to this; larger ones gain nothing (design/measured.md)."""
+    max_commits_in_flight: int = 16
+    attempt_timeout_seconds: float = 3600.0
+    """Longest time an attempt or a pytest case may run when its template says nothing."""
+    blob_dir: str = ""
+    """Directory of the blob store; empty: blobs/ under the state directory."""
+    state_dir: str = ".dtf"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """A process that runs attempts."""
+
+    server: str = ""
+    """host:port[,host:port…] of the coordinator(s)."""
+    token_file: str = ""
+    name: str = ""
+    """Stable identity; empty: the coordinator gives one."""
+    pool: str = "local"
+    slots: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    credits: int = 64
+    """Leases held in advance of running, so that batches stay large."""
+    drain_timeout_seconds: float = 600.0
+    """On SIGTERM, how long running attempts may go on before they are stopped."""
+    launch_id: str = ""
+    telemetry_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Bounds and pace of one pool."""
+
+    name: str = "local"
+    provider: str = "process"
+    min_workers: int = 1
+    max_workers: int = 0
+    """0: the number of processors of the machine, at least 2."""
+    slots: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    backlog_aim_seconds: float = 2.0
+    """Backlog each worker should have; more means scale out. Processes start in about a second."""
+    scale_in_idle_seconds: float = 5.0
+    """A worker idle for this long may be drained."""
+    scale_out_cooldown_seconds: float = 0.5
+    scale_in_cooldown_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The metric store."""
+
+    kind: str = "duckdb"
+    """duckdb or influxdb; influxdb takes url, token, org and bucket from INFLUXDB_V2_*."""
+    path: str = ""
+    """File of the DuckDB store; empty: metrics.duckdb under the state directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzerSettings:
+    """The trend analyzer."""
+
+    listen: str = "127.0.0.1:0"
+    server: str = ""
+    """Address under which others reach it; written by the embedded stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a run asks for unless told otherwise."""
+
+    suite: str = ""
+    """Empty: the name of the project's directory."""
+    test_retries: int = 0
+    infrastructure_retries: int = 1
+    """A case that kills two workers gets the verdict error."""
+    timeout_seconds: float = 0.0
+    server: str = ""
+    """Coordinator to use (DTF_SERVER); empty: the embedded stack."""
+    token_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it."""
+
+    nats: NatsSettings = field(default_factory=NatsSettings)
+    coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    analyzer: AnalyzerSettings = field(default_factory=AnalyzerSettings)
+    run: RunSettings = field(default_factory=RunSettings)
