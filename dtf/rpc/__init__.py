@@ -1,0 +1,1 @@
+"""gRPC as dtf uses it: channels, credentials, errors. Nothing here knows a rule."""

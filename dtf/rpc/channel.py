@@ -1,0 +1,131 @@
+"""Channels to the coordinator and the trend analyzer, for clients and workers.
+
+Why these values: with keepalive alone a frozen peer is seen after 65 s; together with
+ping_timeout_ms after keepalive time plus timeout. Messages above 1 MiB are never sent on purpose;
+the receive limit leaves room for one that is. The back-off is gRPC's own, with jitter.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+KEEPALIVE_SECONDS = 20.0
+KEEPALIVE_TIMEOUT_SECONDS = 10.0
+MINIMUM_PING_INTERVAL_SECONDS = 10.0
+"""What a server tolerates; below KEEPALIVE_SECONDS, or it would close the connection."""
+RECEIVE_LIMIT_BYTES = 16 * 2**20
+SEND_TARGET_BYTES = 2**20
+FIRST_RECONNECT_SECONDS = 0.2
+LONGEST_RECONNECT_SECONDS = 5.0
+
+_RETRY = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "3s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+Option = tuple[str, int | str]
+
+
+def channel_options() -> list[Option]:
+    """Options of every channel that dtf opens."""
+    return [
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.max_receive_message_length", RECEIVE_LIMIT_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", int(FIRST_RECONNECT_SECONDS * 1000)),
+        ("grpc.min_reconnect_backoff_ms", int(FIRST_RECONNECT_SECONDS * 1000)),
+        ("grpc.max_reconnect_backoff_ms", int(LONGEST_RECONNECT_SECONDS * 1000)),
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", _RETRY),
+    ]
+
+
+def server_options() -> list[Option]:
+    """Options of every server that dtf starts."""
+    return [
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(MINIMUM_PING_INTERVAL_SECONDS * 1000)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(MINIMUM_PING_INTERVAL_SECONDS * 1000)),
+        ("grpc.max_receive_message_length", RECEIVE_LIMIT_BYTES),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom to call and how to prove who calls."""
+
+    addresses: tuple[str, ...]
+    """host:port of each; the first that answers is used."""
+    token: str = ""
+    certificate_authority_file: str = ""
+    """PEM file; when given the connection is TLS."""
+
+    @property
+    def target(self) -> str:
+        """gRPC's name of the addresses."""
+        if len(self.addresses) == 1:
+            return self.addresses[0]
+        family = "ipv6" if self.addresses[0].startswith("[") else "ipv4"
+        return f"{family}:{','.join(self.addresses)}"
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+
+def parse_addresses(text: str) -> tuple[str, ...]:
+    """ "host:port[,host:port…]" → its parts. Raises ValueError naming the part at fault."""
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ValueError("no address given; expected host:port")
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"address {part!r} is not host:port")
+    return parts
+
+
+def _secure(peer: Peer) -> grpc.ChannelCredentials | None:
+    if not peer.certificate_authority_file:
+        return None
+    return grpc.ssl_channel_credentials(Path(peer.certificate_authority_file).read_bytes())
+
+
+def open_channel(peer: Peer, extra: Sequence[Option] = ()) -> grpc.aio.Channel:
+    """An asyncio channel. Pass `peer.metadata` with each call."""
+    options = [*channel_options(), *extra]
+    credentials = _secure(peer)
+    if credentials is None:
+        return grpc.aio.insecure_channel(peer.target, options=options)
+    return grpc.aio.secure_channel(peer.target, credentials, options=options)
+
+
+def open_sync_channel(peer: Peer, extra: Sequence[Option] = ()) -> grpc.Channel:
+    """A blocking channel. Pass `peer.metadata` with each call."""
+    options = [*channel_options(), *extra]
+    credentials = _secure(peer)
+    if credentials is None:
+        return grpc.insecure_channel(peer.target, options=options)
+    return grpc.secure_channel(peer.target, credentials, options=options)
