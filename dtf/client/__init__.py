@@ -1,0 +1,1 @@
+"""The asyncio client of the coordinator and of the trend analyzer."""

@@ -1,0 +1,297 @@
+"""The client: one channel to the coordinator, one to the trend analyzer when it is asked for.
+
+Errors are gRPC's own (grpc.aio.AioRpcError); dtf.rpc.errors says what they mean.
+"""
+
+import asyncio
+import getpass
+import hashlib
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from dtf.api.v1 import (
+    analysis_service_pb2_grpc,
+    common_pb2,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+from dtf.client.run import RunHandle, WatchedEvent
+from dtf.client.submission import Submission
+from dtf.rpc.channel import Peer, open_channel
+
+CALL_TIMEOUT_SECONDS = 30.0
+RECONNECT_TIMEOUT_SECONDS = 60.0
+"""How long a broken stream waits for a coordinator to come back before it gives up."""
+BLOB_PIECE_BYTES = 256 * 1024
+
+
+def default_owner() -> str:
+    """user@host, for the record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+class Client:
+    """An asyncio client. Use it as an async context manager."""
+
+    def __init__(self, coordinator: Peer, analyzer: Peer | None = None) -> None:
+        self._peer = coordinator
+        self._analyzer = analyzer
+        self._channel: grpc.aio.Channel | None = None
+        self._analysis_channel: grpc.aio.Channel | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._channel = open_channel(self._peer)
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        if self._tasks is not None:
+            await self._tasks.__aexit__(None, None, None)
+        for channel in (self._channel, self._analysis_channel):
+            if channel is not None:
+                await channel.close()
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return self._peer.metadata
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel to the coordinator."""
+        if self._channel is None:
+            raise RuntimeError("the client is closed; use `async with`")
+        return self._channel
+
+    @property
+    def runs(self) -> "run_service_pb2_grpc.RunServiceAsyncStub":
+        """The stub of RunService."""
+        return run_service_pb2_grpc.RunServiceStub(self.channel)
+
+    @property
+    def fleet(self) -> "fleet_service_pb2_grpc.FleetServiceAsyncStub":
+        """The stub of FleetService."""
+        return fleet_service_pb2_grpc.FleetServiceStub(self.channel)
+
+    @property
+    def analysis(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":
+        """The stub of AnalysisService. Raises LookupError where no analyzer's address is known."""
+        if self._analyzer is None:
+            raise LookupError("no trend analyzer is known; set [analyzer] server (DTF_ANALYZER_SERVER)")
+        if self._analysis_channel is None:
+            self._analysis_channel = open_channel(self._analyzer)
+        return analysis_service_pb2_grpc.AnalysisServiceStub(self._analysis_channel)
+
+    async def create_run(self, request: run_service_pb2.CreateRunRequest) -> RunHandle:
+        """Create a run from a whole request; an empty request id or owner is filled in."""
+        if not request.request_id:
+            request.request_id = secrets.token_hex(16)
+        if not request.owner:
+            request.owner = default_owner()
+        response = await self.runs.CreateRun(request, **self._call())
+        return RunHandle(self, response.run)
+
+    async def start_run(
+        self,
+        suite: str,
+        *,
+        commands: Sequence[Sequence[str]] = (),
+        function: str = "",
+        arguments: Sequence[Sequence[Any] | Mapping[str, Any]] = (),
+        working_dir: str = "",
+        environment: Mapping[str, str] | None = None,
+        import_path: Sequence[str] = (),
+        timeout_seconds: float = 0.0,
+        test_retries: int = 0,
+        infrastructure_retries: int = 1,
+        requirements: common_pb2.Requirements | None = None,
+        revision: str = "",
+        priority: int = 0,
+    ) -> RunHandle:
+        """Create a run of commands, or of calls of `function` ("module:name"), submit and seal it."""
+        if bool(commands) == bool(function):
+            raise ValueError("give either commands or a function with arguments")
+        template = common_pb2.TaskTemplate(
+            requirements=requirements or common_pb2.Requirements(),
+            retry=common_pb2.RetryPolicy(
+                test_retries=test_retries, infrastructure_retries=infrastructure_retries
+            ),
+            timeout_seconds=timeout_seconds,
+        )
+        if commands:
+            template.command.CopyFrom(
+                common_pb2.CommandSpec(working_dir=working_dir, environment=environment or {})
+            )
+            tasks = [
+                common_pb2.TaskSpec(name=" ".join(argv), payload=json.dumps(list(argv))) for argv in commands
+            ]
+        else:
+            template.callable.CopyFrom(
+                common_pb2.CallableSpec(
+                    function=function,
+                    working_dir=working_dir,
+                    environment=environment or {},
+                    import_path=import_path,
+                )
+            )
+            tasks = [
+                common_pb2.TaskSpec(name=f"{function}[{index}]", payload=json.dumps(values))
+                for index, values in enumerate(arguments)
+            ]
+        request = run_service_pb2.CreateRunRequest(
+            suite=suite, revision=revision, priority=priority, templates=[template]
+        )
+        run = await self.create_run(request)
+        await run.submit_many(tasks)
+        await run.seal()
+        return run
+
+    async def attach(self, run_id: str) -> RunHandle:
+        """A run that exists."""
+        return RunHandle(self, await self.get_run(run_id))
+
+    async def get_run(self, run_id: str) -> run_service_pb2.Run:
+        """A run as it stands."""
+        request = run_service_pb2.GetRunRequest(run_id=run_id)
+        return (await self.runs.GetRun(request, **self._call())).run
+
+    async def list_runs(self, *, suite: str = "", limit: int = 50) -> list[run_service_pb2.Run]:
+        """The newest runs, newest first."""
+        found: list[run_service_pb2.Run] = []
+        token = ""
+        while len(found) < limit:
+            request = run_service_pb2.ListRunsRequest(
+                page_size=min(limit - len(found), 1000), page_token=token, suite=suite
+            )
+            response = await self.runs.ListRuns(request, **self._call())
+            found.extend(response.runs)
+            token = response.next_page_token
+            if not token:
+                break
+        return found
+
+    async def list_tasks(
+        self, run_id: str, *, state: common_pb2.TaskState.ValueType = common_pb2.TASK_STATE_UNSPECIFIED
+    ) -> AsyncIterator[run_service_pb2.Task]:
+        """Every task of a run, in the order of submission."""
+        token = ""
+        while True:
+            request = run_service_pb2.ListTasksRequest(
+                run_id=run_id, page_size=1000, page_token=token, state=state
+            )
+            response = await self.runs.ListTasks(request, **self._call())
+            for task in response.tasks:
+                yield task
+            token = response.next_page_token
+            if not token:
+                return
+
+    async def cancel_run(self, run_id: str, reason: str = "") -> run_service_pb2.Run:
+        """Stop a run."""
+        request = run_service_pb2.CancelRunRequest(run_id=run_id, requested_by=default_owner(), reason=reason)
+        return (await self.runs.CancelRun(request, **self._call())).run
+
+    async def list_workers(
+        self, *, include_gone: bool = False, pool: str = ""
+    ) -> list[fleet_service_pb2.Worker]:
+        """Every worker, present ones first."""
+        found: list[fleet_service_pb2.Worker] = []
+        token = ""
+        while True:
+            request = fleet_service_pb2.ListWorkersRequest(
+                page_size=1000, page_token=token, include_gone=include_gone, pool=pool
+            )
+            response = await self.fleet.ListWorkers(request, **self._call())
+            found.extend(response.workers)
+            token = response.next_page_token
+            if not token:
+                return found
+
+    async def get_fleet(self) -> fleet_service_pb2.GetFleetResponse:
+        """The fleet and the log at a glance."""
+        return await self.fleet.GetFleet(fleet_service_pb2.GetFleetRequest(), **self._call())
+
+    def open_submission(self, run_id: str) -> Submission:
+        """A submission stream for a run, pumped until the client closes."""
+        if self._tasks is None:
+            raise RuntimeError("the client is closed; use `async with`")
+        submission = Submission(self.runs, run_id, self.metadata)
+        self._pumps.append(self._tasks.create_task(submission.pump()))
+        return submission
+
+    async def watch(self, request: run_service_pb2.WatchRunRequest) -> AsyncIterator[WatchedEvent]:
+        """What WatchRun gives, resumed by sequence after a broken connection."""
+        position = request.after_sequence
+        while True:
+            async with asyncio.timeout(RECONNECT_TIMEOUT_SECONDS):
+                await self.channel.channel_ready()
+            request.after_sequence = position
+            try:
+                async for response in self.runs.WatchRun(request, metadata=self.metadata):
+                    for commit in response.commits:
+                        position = commit.log_sequence
+                        for event in commit.events:
+                            yield WatchedEvent(commit.log_sequence, commit.now_unix_nanos, event)
+                    for decision in response.scaling:
+                        yield WatchedEvent(0, decision.now_unix_nanos, None, decision)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+
+    async def tail_logs(
+        self, run_id: str, *, task: int | None = None, follow: bool = False
+    ) -> AsyncIterator[run_service_pb2.TailLogsResponse]:
+        """Output of a run's attempts, as it appears."""
+        request = run_service_pb2.TailLogsRequest(run_id=run_id, follow=follow)
+        if task is not None:
+            request.task = task
+        async for response in self.runs.TailLogs(request, metadata=self.metadata):
+            yield response
+
+    async def fetch_blob(self, digest: str) -> bytes:
+        """The content of a blob."""
+        stub = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
+        request = worker_service_pb2.FetchBlobRequest(digest=digest)
+        pieces = [piece.data async for piece in stub.FetchBlob(request, metadata=self.metadata)]
+        return b"".join(pieces)
+
+    async def upload_blob(self, data: bytes) -> common_pb2.Blob:
+        """Store content above 16 KiB and return what refers to it."""
+        blob = common_pb2.Blob(digest=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+        async def pieces() -> AsyncIterator[run_service_pb2.UploadBlobRequest]:
+            for start in range(0, len(data) or 1, BLOB_PIECE_BYTES):
+                yield run_service_pb2.UploadBlobRequest(
+                    blob=blob if start == 0 else None, data=data[start : start + BLOB_PIECE_BYTES]
+                )
+
+        response = await self.runs.UploadBlob(pieces(), metadata=self.metadata)
+        return response.blob
+
+    def _call(self) -> dict[str, Any]:
+        return {"metadata": self.metadata, "timeout": CALL_TIMEOUT_SECONDS, "wait_for_ready": True}

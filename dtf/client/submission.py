@@ -1,0 +1,225 @@
+"""Submits tasks over one stream, in batches that are answered once they are durable.
+
+A batch holds what was submitted while the one before was being written, and for single tasks one
+millisecond more: a message costs the coordinator the same whatever its size (design/measured.md).
+At most WINDOW batches are unanswered, so that a client faster than the log is paced here. After a
+broken connection the unanswered batches are sent again under their numbers; the coordinator
+answers those it has and adds none twice.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from dtf.api.v1 import common_pb2, run_service_pb2, run_service_pb2_grpc
+
+BATCH_TASKS = 256
+BATCH_BYTES = 768 * 1024
+"""Leaves room below the 1 MiB that a message may have."""
+LINGER_SECONDS = 0.001
+WINDOW = 16
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Tasks that wait for their answer together."""
+
+    tasks: Sequence[common_pb2.TaskSpec]
+    size_bytes: int
+    answer: "asyncio.Future[int]"
+    """Gives the index of the first of `tasks` in its run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Tasks and their size on the wire."""
+
+    tasks: Sequence[common_pb2.TaskSpec]
+    size_bytes: int
+
+
+class SubmissionFailed(Exception):
+    """The coordinator refused a batch, or cannot be reached; __cause__ is the gRPC error."""
+
+
+class Submission:
+    """The submission stream of one run. Run `pump` in a task; it ends after `seal` was answered."""
+
+    def __init__(
+        self,
+        stub: "run_service_pb2_grpc.RunServiceAsyncStub",
+        run_id: str,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> None:
+        self._stub = stub
+        self._run_id = run_id
+        self._metadata = metadata
+        self._waiting: deque[_Pending] = deque()
+        self._waiting_tasks = 0
+        self._unanswered: dict[int, tuple[run_service_pb2.SubmitTasksRequest, list[_Pending]]] = {}
+        self._next_batch = 1
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._seal: asyncio.Future[int] | None = None
+        self._failure: BaseException | None = None
+
+    async def submit(self, task: common_pb2.TaskSpec) -> int:
+        """Submit one task; its index in the run, once it is durable."""
+        return await self._enqueue(_Batch([task], task.ByteSize()))
+
+    async def submit_many(self, tasks: Sequence[common_pb2.TaskSpec]) -> None:
+        """Submit `tasks` in batches; returns when all are durable."""
+        pending: list[asyncio.Future[int]] = []
+        for batch in _batches(tasks):
+            await self._room.wait()
+            pending.append(self._enqueue(batch))
+        await asyncio.gather(*pending)
+
+    async def seal(self) -> None:
+        """Say that no more will come; returns when that is durable."""
+        if self._seal is None:
+            self._seal = asyncio.get_running_loop().create_future()
+            self._wake.set()
+            self._full.set()
+        self._raise_failure()
+        await asyncio.shield(self._seal)
+
+    def _enqueue(self, batch: _Batch) -> "asyncio.Future[int]":
+        self._raise_failure()
+        if self._seal is not None:
+            raise SubmissionFailed(f"run {self._run_id} is sealed; it takes no more tasks")
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Pending(batch.tasks, batch.size_bytes, answer))
+        self._waiting_tasks += len(batch.tasks)
+        self._wake.set()
+        if self._waiting_tasks >= BATCH_TASKS:
+            self._full.set()
+            if self._waiting_tasks >= WINDOW * BATCH_TASKS:
+                self._room.clear()
+        return answer
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise SubmissionFailed(str(self._failure)) from self._failure
+
+    async def pump(self) -> None:
+        """Send and receive until sealed; opens the stream anew when it breaks. Never raises."""
+        try:
+            while not await self._attempt():
+                pass
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as failure:
+            self._fail(failure)
+            if isinstance(failure, asyncio.CancelledError):
+                raise
+
+    async def _attempt(self) -> bool:
+        call = self._stub.SubmitTasks(self._outgoing(), metadata=self._metadata, wait_for_ready=True)
+        try:
+            async for response in call:
+                self._answered(response)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+        return self._seal is not None and self._seal.done()
+
+    async def _outgoing(self) -> AsyncIterator[run_service_pb2.SubmitTasksRequest]:
+        for request, _ in list(self._unanswered.values()):
+            yield request
+            if request.seal:
+                return
+        while True:
+            request = await self._next_request()
+            yield request
+            if request.seal:
+                return
+
+    async def _next_request(self) -> run_service_pb2.SubmitTasksRequest:
+        while not self._waiting and self._seal is None:
+            self._wake.clear()
+            await self._wake.wait()
+        if self._waiting and self._waiting_tasks < BATCH_TASKS and self._seal is None:
+            await self._linger()
+        while len(self._unanswered) >= WINDOW:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._take()
+
+    async def _linger(self) -> None:
+        self._full.clear()
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._full.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self) -> run_service_pb2.SubmitTasksRequest:
+        request = run_service_pb2.SubmitTasksRequest(run_id=self._run_id)
+        taken: list[_Pending] = []
+        count = size = 0
+        while self._waiting:
+            pending = self._waiting[0]
+            if count and (
+                count + len(pending.tasks) > BATCH_TASKS or size + pending.size_bytes > BATCH_BYTES
+            ):
+                break
+            self._waiting.popleft()
+            request.tasks.extend(pending.tasks)
+            taken.append(pending)
+            count += len(pending.tasks)
+            size += pending.size_bytes
+        self._waiting_tasks -= count
+        if self._waiting_tasks < WINDOW * BATCH_TASKS:
+            self._room.set()
+        request.seal = self._seal is not None and not self._waiting
+        request.batch = self._next_batch
+        self._next_batch += 1
+        self._unanswered[request.batch] = (request, taken)
+        return request
+
+    def _answered(self, response: run_service_pb2.SubmitTasksResponse) -> None:
+        entry = self._unanswered.pop(response.batch, None)
+        self._wake.set()
+        if entry is None:
+            return
+        request, taken = entry
+        index = response.first_task
+        for pending in taken:
+            if not pending.answer.done():
+                pending.answer.set_result(index)
+            index += len(pending.tasks)
+        if request.seal and self._seal is not None and not self._seal.done():
+            self._seal.set_result(response.task_count)
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = failure
+        pending = [item for _, taken in self._unanswered.values() for item in taken]
+        for item in (*pending, *self._waiting):
+            if not item.answer.done():
+                item.answer.set_exception(SubmissionFailed(str(failure)))
+                item.answer.exception()  # retrieved: an abandoned submit must not warn
+        if self._seal is not None and not self._seal.done():
+            self._seal.set_exception(SubmissionFailed(str(failure)))
+            self._seal.exception()
+        self._room.set()
+
+
+def _batches(tasks: Sequence[common_pb2.TaskSpec]) -> list[_Batch]:
+    """`tasks` cut so that no batch has more than BATCH_TASKS tasks or BATCH_BYTES bytes."""
+    batches: list[_Batch] = []
+    start = size = 0
+    for index, task in enumerate(tasks):
+        length = task.ByteSize()
+        if index > start and (index - start >= BATCH_TASKS or size + length > BATCH_BYTES):
+            batches.append(_Batch(tasks[start:index], size))
+            start, size = index, 0
+        size += length
+    if start < len(tasks):
+        batches.append(_Batch(tasks[start:], size))
+    return batches
