@@ -1,0 +1,46 @@
+"""How a command fails: one line of what happened, lines of what to do, an exit code.
+
+Exceptions of the layers below become a CommandError in one place, `explain`. They are told by
+the name of their class and module, because importing gRPC to ask `isinstance` would cost every
+`dtf --help` a tenth of a second.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from dtf.cli.exit_codes import ExitCode
+from dtf.settings.loader import SettingsError
+
+
+class CommandError(Exception):
+    """A command that cannot go on. `advice` has one line for each thing that can be done."""
+
+    def __init__(self, what: str, *advice: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice: Sequence[str] = advice
+        self.exit_code = exit_code
+
+
+def print_error(error: CommandError) -> None:
+    """Write the error to standard error as every command does."""
+    lines = error.what.splitlines() or ["failed"]
+    print(f"error: {lines[0]}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
+    for line in (*lines[1:], *error.advice):
+        print(f"  {line}", file=sys.stderr)  # noqa: T201
+
+
+def explain(error: BaseException) -> CommandError | None:
+    """What `error` means to a person; None if it is a fault of dtf itself."""
+    if isinstance(error, CommandError):
+        return error
+    if isinstance(error, SettingsError):
+        return CommandError(
+            error.faults[0],
+            *error.faults[1:],
+            "`dtf config` shows each setting, its value and its source",
+            exit_code=ExitCode.USAGE,
+        )
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return explain(error.exceptions[0])
+    return None

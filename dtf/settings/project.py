@@ -1,0 +1,29 @@
+"""Where a project begins and where its state lies."""
+
+from pathlib import Path
+
+STATE_DIRECTORY = ".dtf"
+"""Name of the directory, in the project's, that holds all that dtf keeps there. Its mode is 0700."""
+MARKERS = ("dtf.toml", "pyproject.toml", ".git")
+
+
+def find_project_dir(start: Path | None = None) -> Path:
+    """The nearest directory from `start` (the working directory) upward that holds a marker, else `start`."""
+    begin = (start or Path.cwd()).resolve()
+    for directory in (begin, *begin.parents):
+        if any((directory / marker).exists() for marker in MARKERS):
+            return directory
+    return begin
+
+
+def state_dir(project_dir: Path) -> Path:
+    """The project's state directory, whether or not it exists."""
+    return project_dir / STATE_DIRECTORY
+
+
+def make_private_dir(path: Path) -> Path:
+    """`path` as a directory that its owner alone can enter; made, or mended, as needed."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+    return path

@@ -1,0 +1,111 @@
+"""What a value must meet beyond its type."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from dtf.settings.fields import Value
+from dtf.settings.model import Settings
+
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A closed interval of numbers."""
+
+    low: float
+    high: float
+
+    def fault(self, value: Value) -> str | None:
+        """What is wrong with `value`, if anything."""
+        if isinstance(value, (int, float)) and math.isfinite(value) and self.low <= value <= self.high:
+            return None
+        return f"{value!r} is outside {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A closed set."""
+
+    choices: tuple[Value, ...]
+
+    def fault(self, value: Value) -> str | None:
+        """What is wrong with `value`, if anything."""
+        if value in self.choices:
+            return None
+        return f"{value!r} is none of {', '.join(map(str, self.choices))}"
+
+
+RULES: Mapping[str, Span | OneOf] = {
+    "nats.connect_timeout_seconds": Span(0.1, 600),
+    "nats.append_timeout_seconds": Span(0.1, 600),
+    "nats.max_log_bytes": Span(1 << 20, 1 << 50),
+    "nats.replicas": OneOf((1, 3, 5)),
+    "coordinator.heartbeat_seconds": Span(0.05, 60),
+    "coordinator.lease_seconds": Span(0.2, 3600),
+    "coordinator.max_credits": Span(1, 1 << 16),
+    "coordinator.max_commit_bytes": Span(1024, 512 * 1024),
+    "coordinator.max_commits_in_flight": Span(1, 256),
+    "coordinator.attempt_timeout_seconds": Span(0.01, 30 * _DAY_SECONDS),
+    "worker.slots": Span(1, 1024),
+    "worker.credits": Span(1, 1 << 16),
+    "worker.drain_timeout_seconds": Span(0, 30 * _DAY_SECONDS),
+    "worker.telemetry_seconds": Span(0.1, 3600),
+    "pool.provider": OneOf(("process",)),
+    "pool.min_workers": Span(0, 100_000),
+    "pool.max_workers": Span(0, 100_000),
+    "pool.slots": Span(1, 1024),
+    "pool.backlog_aim_seconds": Span(0.001, _DAY_SECONDS),
+    "pool.scale_in_idle_seconds": Span(0, _DAY_SECONDS),
+    "pool.scale_out_cooldown_seconds": Span(0, _DAY_SECONDS),
+    "pool.scale_in_cooldown_seconds": Span(0, _DAY_SECONDS),
+    "store.kind": OneOf(("duckdb", "influxdb")),
+    "run.test_retries": Span(0, 100),
+    "run.infrastructure_retries": Span(0, 100),
+    "run.timeout_seconds": Span(0, 30 * _DAY_SECONDS),
+}
+
+LEASE_HEARTBEATS = 3
+"""Heartbeats that a lease must outlast: one lost message and one late one must not cost the work."""
+
+
+def _lease_outlasts_heartbeats(settings: Settings) -> str | None:
+    coordinator = settings.coordinator
+    if coordinator.lease_seconds >= LEASE_HEARTBEATS * coordinator.heartbeat_seconds:
+        return None
+    return (
+        f"coordinator.lease_seconds = {coordinator.lease_seconds:g} must be at least {LEASE_HEARTBEATS} times "
+        f"coordinator.heartbeat_seconds = {coordinator.heartbeat_seconds:g}"
+    )
+
+
+def _pool_bounds_in_order(settings: Settings) -> str | None:
+    pool = settings.pool
+    if pool.max_workers == 0 or pool.max_workers >= pool.min_workers:
+        return None
+    return (
+        f"pool.max_workers = {pool.max_workers} must be at least pool.min_workers = {pool.min_workers} "
+        "(or 0: as many as the machine has processors)"
+    )
+
+
+def _tls_files_together(settings: Settings) -> str | None:
+    coordinator = settings.coordinator
+    if bool(coordinator.tls_certificate_file) == bool(coordinator.tls_key_file):
+        return None
+    return "coordinator.tls_certificate_file and coordinator.tls_key_file must be given together"
+
+
+_JOINT_RULES: tuple[Callable[[Settings], str | None], ...] = (
+    _lease_outlasts_heartbeats,
+    _pool_bounds_in_order,
+    _tls_files_together,
+)
+
+
+def joint_faults(settings: Settings) -> Iterator[str]:
+    """What is wrong with settings taken together."""
+    for rule in _JOINT_RULES:
+        if (fault := rule(settings)) is not None:
+            yield fault
