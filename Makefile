@@ -1,9 +1,73 @@
 SHELL := /bin/bash
-PY := .venv/bin/python
-.PHONY: help proto
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.locked
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dtf
+COMPONENT ?= all
+VERBOSE ?=
+JSON ?=
+NAME ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test e2e proto lint types bench peers influxd format clean lock
+
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
-proto: ## regenerate the stubs in dtf/api/v1 from proto/
-	PATH="$$PWD/.venv/bin:$$PATH" buf generate
-	$(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=. proto/dtf/api/v1/*_service.proto
-	rm -f dtf/api/v1/{common,events,scaling}_pb2_grpc.py*
+	@echo "make TARGET; the first one sets up .venv by itself"
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+# One stamp for the environment: it is made again when the lock or the project file changes.
+$(STAMP): requirements.lock pyproject.toml
+	@echo "[setup] Python environment in $(VENV) (about a minute the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "\n  run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@echo "[setup] dtf itself, editable"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP) ## make the environment in .venv from requirements.lock
+
+demo: $(STAMP) ## run the example suite on an elastic pool and show the result
+	@$(PY) -m dtf.cli.main demo
+
+test: $(STAMP) ## pass the whole test suite; says by name what it left out
+	@$(PY) -m pytest
+
+e2e: $(STAMP) ## the whole system, and recorded streams replayed: COMPONENT=coordinator|worker|resource-manager|trend-analyzer|all VERBOSE=1
+	@$(PY) tools/e2e.py --component "$(COMPONENT)" $(if $(VERBOSE),--verbose)
+
+proto: $(STAMP) ## regenerate the stubs in dtf/api/v1 from proto/
+	@PATH="$(BIN):$$PATH" buf generate
+	@$(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=. proto/dtf/api/v1/*_service.proto
+	@rm -f dtf/api/v1/{common,events,scaling}_pb2_grpc.py*
+
+lint: $(STAMP) ## ruff, import-linter, buf lint, buf breaking, generated stubs up to date
+	@PATH="$(BIN):$$PATH" tools/lint.sh
+
+types: $(STAMP) ## mypy --strict
+	@$(BIN)/mypy
+
+bench: $(STAMP) ## NAME=throughput|pytest: ours and the peers in one run; JSON=1 adds one JSON line
+	@test -f bench/$(NAME)_bench.py || { echo "error: no benchmark named '$(NAME)'; there are: $$(ls bench/*_bench.py | sed 's|bench/||;s|_bench.py||' | tr '\n' ' ')"; exit 2; }
+	@$(PY) -m bench.$(NAME)_bench $(if $(JSON),--json)
+
+peers: $(STAMP) ## click, packaging and itsdangerous through pytest --dtf: the same as plain pytest
+	@$(PY) -m bench.peers
+
+influxd: ## build InfluxDB once into the cache, for its tests
+	@tools/influxd/build.sh
+
+format: $(STAMP) ## ruff format and buf format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@PATH="$(BIN):$$PATH" buf format -w proto
+
+lock: ## write requirements.lock anew from pyproject.toml
+	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-find-links --no-emit-index-url --no-header --extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove what make and dtf leave in the tree (.venv and .dtf included)
+	rm -rf $(VENV) .dtf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/.dtf
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
