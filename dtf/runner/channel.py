@@ -59,6 +59,8 @@ class Detail(msgspec.Struct, omit_defaults=True):
     measurements: list[Measurement] = []
     exit_code: int = 0
     value_json: str = ""
+    output: str = ""
+    """What the case printed, where no report holds it."""
 
 
 class ResultItem(msgspec.Struct, array_like=True):

@@ -1,19 +1,20 @@
 """A cell of shared memory that says which case a warm process runs now.
 
-Layout, little-endian, 40 bytes: fence u64, case u32 plus 1 (0: none runs), padding u32, start on
-the monotonic clock f64 (CLOCK_MONOTONIC is one for all processes of a machine), timeout f64,
-counter of cases begun u64. The runner alone writes; the counter is written last, so a reader that
-sees it unchanged before and after has a whole record.
+Layout, little-endian, at the start of the mapping: fence u64, case u32 plus 1 (0: none runs),
+padding u32, start on the monotonic clock f64 (CLOCK_MONOTONIC is one for all processes of a
+machine), timeout f64, counter of cases begun u64. The runner alone writes; the counter is written
+last, so a reader that sees it unchanged before and after has a whole record.
 """
 
-import mmap
 import struct
 import time
 from dataclasses import dataclass
 
+from dtf.runner import shared_memory
+
 _RECORD = struct.Struct("<QIIdd")
 _COUNTER = struct.Struct("<Q")
-SIZE_BYTES = 64
+SIZE_BYTES = shared_memory.SIZE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +31,27 @@ class StatusWriter:
     """The runner's end."""
 
     def __init__(self, file_descriptor: int) -> None:
-        self._memory = mmap.mmap(file_descriptor, SIZE_BYTES)
+        self.memory = shared_memory.map_for_writing(file_descriptor)
         self._count = 0
 
     def begin(self, fence: int, case: int, timeout_seconds: float) -> None:
         """A case begins now."""
-        _RECORD.pack_into(self._memory, 0, fence, case + 1, 0, time.monotonic(), timeout_seconds)
+        _RECORD.pack_into(self.memory, 0, fence, case + 1, 0, time.monotonic(), timeout_seconds)
         self._count += 1
-        _COUNTER.pack_into(self._memory, _RECORD.size, self._count)
+        _COUNTER.pack_into(self.memory, _RECORD.size, self._count)
 
     def end(self) -> None:
         """No case runs."""
-        _RECORD.pack_into(self._memory, 0, 0, 0, 0, 0.0, 0.0)
+        _RECORD.pack_into(self.memory, 0, 0, 0, 0, 0.0, 0.0)
         self._count += 1
-        _COUNTER.pack_into(self._memory, _RECORD.size, self._count)
+        _COUNTER.pack_into(self.memory, _RECORD.size, self._count)
 
 
 class StatusReader:
     """The worker's end."""
 
     def __init__(self, file_descriptor: int) -> None:
-        self._memory = mmap.mmap(file_descriptor, SIZE_BYTES, access=mmap.ACCESS_READ)
+        self._memory = shared_memory.map_for_reading(file_descriptor)
 
     def read(self) -> RunningCase | None:
         """The case that runs now, or None."""
