@@ -1,0 +1,80 @@
+"""The hash chain of the log, read message by message.
+
+A commit carries the SHA-256 of the serialized commit before it, and is stored under its own. A
+message that is no commit, or does not continue the chain, is a stranger's: counted and passed
+over. A gap, or a fork that later commits build on, means that the log lost or gained history:
+nothing read from it may be trusted.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from dtf.api.v1 import events_pb2
+
+_REMEMBERED_STRANGERS = 10_000
+
+
+class ChainBroken(ValueError):
+    """The log is not one unbroken chain; the message says where and what was seen."""
+
+
+@dataclass(slots=True)
+class ChainReader:
+    """Where the chain stands after the messages accepted so far."""
+
+    sequence: int = 0
+    """Sequence of the last message seen, strangers' included."""
+    last_hash: bytes = b""
+    """SHA-256 of the last commit; empty before the first."""
+    epoch: int = 0
+    now_ns: int = 0
+    commit_count: int = 0
+    stranger_count: int = 0
+    _strangers: dict[bytes, int] = field(default_factory=dict)
+
+    def accept(self, sequence: int, payload: bytes, message_id: str) -> events_pb2.Commit | None:
+        """The commit in this message, or None for a stranger's. Raises ChainBroken."""
+        if sequence != self.sequence + 1:
+            raise ChainBroken(
+                f"the log has no message {self.sequence + 1} (the next is {sequence}); "
+                "history before it was lost or archived"
+            )
+        self.sequence = sequence
+        digest = hashlib.sha256(payload).digest()
+        commit = self._parse(payload)
+        if commit is None or message_id != digest.hex() or not self._continues(commit):
+            self._pass_over(sequence, commit, digest)
+            return None
+        self.last_hash, self.epoch, self.now_ns = digest, commit.epoch, commit.now_unix_nanos
+        self.commit_count += 1
+        return commit
+
+    def _continues(self, commit: events_pb2.Commit) -> bool:
+        return (
+            commit.prev_hash == self.last_hash
+            and commit.epoch >= self.epoch
+            and commit.now_unix_nanos >= self.now_ns
+        )
+
+    def _pass_over(self, sequence: int, commit: events_pb2.Commit | None, digest: bytes) -> None:
+        self.stranger_count += 1
+        if commit is None:
+            return
+        base = self._strangers.get(commit.prev_hash)
+        if base is not None:
+            raise ChainBroken(
+                f"message {sequence} builds on message {base}, which does not continue the chain: "
+                "the log forked there; restore it from an export that verifies"
+            )
+        if len(self._strangers) < _REMEMBERED_STRANGERS:
+            self._strangers[digest] = sequence
+
+    @staticmethod
+    def _parse(payload: bytes) -> events_pb2.Commit | None:
+        try:
+            commit = events_pb2.Commit.FromString(payload)
+        except DecodeError:
+            return None
+        return commit if len(commit.commit_id) == 16 and commit.events else None

@@ -1,0 +1,159 @@
+"""A gRPC server as both the coordinator and the trend analyzer run it.
+
+Standard health and reflection beside the services given; a bearer token on everything else; TLS
+where files are given; beyond loopback never without TLS and a token.
+"""
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import _async as health_aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from dtf.rpc.auth import BearerTokens
+from dtf.rpc.channel import server_options
+
+STOP_GRACE_SECONDS = 1.0
+"""How long calls may go on after the listener closed: watchers and sessions never end by themselves."""
+
+
+class ListenError(Exception):
+    """The server cannot listen as asked; the message says why and what to do."""
+
+
+class UnsafeListen(ListenError):
+    """Beyond loopback without TLS or without a token."""
+
+
+class AddressInUse(ListenError):
+    """Something else listens there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen, and how safely."""
+
+    text: str
+    """host:port; port 0: any free one."""
+    token: str = field(repr=False)
+    """The bearer token every call must carry; empty: none, which only loopback allows."""
+    certificate_file: str = ""
+    key_file: str = ""
+
+    @property
+    def host(self) -> str:
+        """The part before the port."""
+        return self.text.rpartition(":")[0]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        host = self.host.strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """TLS credentials, or None where no files are given. Raises ListenError."""
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ListenError("TLS needs both files: set tls_certificate_file and tls_key_file, or neither")
+        if not self.certificate_file:
+            return None
+        try:
+            pair = (Path(self.key_file).read_bytes(), Path(self.certificate_file).read_bytes())
+        except OSError as error:
+            raise ListenError(f"a TLS file cannot be read: {error}") from error
+        return grpc.ssl_server_credentials([pair])
+
+    def check(self) -> None:
+        """Raises ListenError unless this may be listened on."""
+        host, _, port = self.text.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ListenError(f"listen address {self.text!r} is not host:port (port 0: any free one)")
+        if self.is_loopback:
+            return
+        missing = [
+            name for name, value in (("TLS", self.certificate_file), ("a token", self.token)) if not value
+        ]
+        if missing:
+            raise UnsafeListen(
+                f"refusing to listen on {self.text}, beyond loopback, without {' and '.join(missing)}: whoever can "
+                "submit can run code; set tls_certificate_file, tls_key_file and token_file, or listen on 127.0.0.1"
+            )
+
+
+Service = tuple[str, Callable[[Any, grpc.aio.Server], None], Any]
+"""Full name, the generated add_…_to_server function, the servicer."""
+
+
+class RpcServer:
+    """One listener with its services. `start` gives the address, `stop` ends it."""
+
+    def __init__(self, address: ListenAddress, services: Sequence[Service]) -> None:
+        self._address = address
+        self._services = tuple(services)
+        self._server: grpc.aio.Server | None = None
+        self._health = health_aio.HealthServicer()
+
+    async def start(self) -> str:
+        """Listen and serve; return host:port. Raises ListenError."""
+        self._address.check()
+        credentials = self._address.credentials()
+        interceptors = [BearerTokens(self._address.token)] if self._address.token else []
+        server = grpc.aio.server(interceptors=interceptors, options=server_options())
+        self._add_services(server)
+        port = self._bind(server, credentials)
+        await server.start()
+        self._server = server
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        return f"{self._address.host}:{port}"
+
+    async def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
+        """Close the listener, tell probes, let calls end within the grace."""
+        if self._server is None:
+            return
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.stop(grace_seconds)
+        self._server = None
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        for _name, add, servicer in self._services:
+            add(servicer, server)
+        add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
+        add_health(self._health, server)
+        names = [name for name, _add, _servicer in self._services]
+        add_reflection: Any = reflection.enable_server_reflection
+        add_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
+        text = self._address.text
+        try:
+            port = (
+                server.add_insecure_port(text)
+                if credentials is None
+                else server.add_secure_port(text, credentials)
+            )
+        except RuntimeError as error:
+            port = 0
+            cause: Exception | None = error
+        else:
+            cause = None
+        if port == 0:
+            raise AddressInUse(
+                f"cannot listen on {text}: the port is taken or the address is not this machine's; "
+                "stop what listens there, or choose another with listen (port 0: any free one)"
+            ) from cause
+        return port
+
+    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in ("", *(name for name, _add, _servicer in self._services)):
+            await self._health.set(name, status)
