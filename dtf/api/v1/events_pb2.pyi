@@ -129,6 +129,7 @@ class Event(_message.Message):
     WORKER_RELEASED_FIELD_NUMBER: _builtins.int
     WORKER_LOST_FIELD_NUMBER: _builtins.int
     WORKER_LEFT_FIELD_NUMBER: _builtins.int
+    TASKS_ABANDONED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leader_elected(self) -> Global___LeaderElected:
         """A coordinator took up its reign."""
@@ -201,6 +202,10 @@ class Event(_message.Message):
     def worker_left(self) -> Global___WorkerLeft:
         """A worker closed its session."""
 
+    @_builtins.property
+    def tasks_abandoned(self) -> Global___TasksAbandoned:
+        """Queued tasks ended without an attempt, because no worker came that could run them."""
+
     def __init__(
         self,
         *,
@@ -222,12 +227,13 @@ class Event(_message.Message):
         worker_released: Global___WorkerReleased | None = ...,
         worker_lost: Global___WorkerLost | None = ...,
         worker_left: Global___WorkerLeft | None = ...,
+        tasks_abandoned: Global___TasksAbandoned | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left", "tasks_abandoned"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -803,6 +809,8 @@ class AttemptsEnded(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     REMAINING_VERDICTS_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    DURATIONS_SECONDS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Their run."""
     worker_id: _builtins.str
@@ -839,6 +847,14 @@ class AttemptsEnded(_message.Message):
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why, in words, one each."""
 
+    @_builtins.property
+    def details(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Encoded CaseDetail of each running case, possibly empty; no entries at all: none has one."""
+
+    @_builtins.property
+    def durations_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Time each running case had taken; empty: not measured."""
+
     def __init__(
         self,
         *,
@@ -852,14 +868,48 @@ class AttemptsEnded(_message.Message):
         verdicts: _abc.Iterable[_common_pb2.Verdict.ValueType] | None = ...,
         remaining_verdicts: _abc.Iterable[_common_pb2.Verdict.ValueType] | None = ...,
         reasons: _abc.Iterable[_builtins.str] | None = ...,
+        details: _abc.Iterable[_builtins.bytes] | None = ...,
+        durations_seconds: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fences", b"fences", "outcomes", b"outcomes", "reasons", b"reasons", "remaining_verdicts", b"remaining_verdicts", "requeued", b"requeued", "run_id", b"run_id", "running_cases", b"running_cases", "tasks", b"tasks", "verdicts", b"verdicts", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "durations_seconds", b"durations_seconds", "fences", b"fences", "outcomes", b"outcomes", "reasons", b"reasons", "remaining_verdicts", b"remaining_verdicts", "requeued", b"requeued", "run_id", b"run_id", "running_cases", b"running_cases", "tasks", b"tasks", "verdicts", b"verdicts", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptsEnded: _TypeAlias = AttemptsEnded  # noqa: Y015
+
+@_typing.final
+class TasksAbandoned(_message.Message):
+    """Queued tasks ended without an attempt: each of their cases without a verdict gets ERROR."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Their run."""
+    reason: _builtins.str
+    """Why, in words."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The tasks."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        tasks: _abc.Iterable[_builtins.int] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TasksAbandoned: _TypeAlias = TasksAbandoned  # noqa: Y015
 
 @_typing.final
 class LeasesReleased(_message.Message):
@@ -1009,6 +1059,7 @@ class WorkerRegistered(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable identity."""
     incarnation: _builtins.int
@@ -1025,6 +1076,8 @@ class WorkerRegistered(_message.Message):
     """Its version of dtf."""
     launch_id: _builtins.str
     """Identity its provider gave the launch; empty: not launched by the resource manager."""
+    request_id: _builtins.str
+    """The worker's key of the call: the same key opens one session only."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What it can be matched by."""
@@ -1046,10 +1099,11 @@ class WorkerRegistered(_message.Message):
         process_id: _builtins.int = ...,
         version: _builtins.str = ...,
         launch_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "labels", b"labels", "launch_id", b"launch_id", "pool", b"pool", "process_id", b"process_id", "resources", b"resources", "slots", b"slots", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "labels", b"labels", "launch_id", b"launch_id", "pool", b"pool", "process_id", b"process_id", "request_id", b"request_id", "resources", b"resources", "slots", b"slots", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
