@@ -32,7 +32,7 @@ _CAPACITY_BYTES = JOURNAL_BYTES - 16
 MAX_BATCH = 256
 """Results a message; as many as one message of the session carries."""
 LINGER_SECONDS = 0.001
-"""How long a result may wait for others before the next case begins."""
+"""Time after which results are sent and messages looked for before the next case begins."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: "msgspec.msgpack.Decoder[ResultItem]" = msgspec.msgpack.Decoder(ResultItem)
@@ -45,24 +45,22 @@ class Outbox:
         self._channel = channel
         self._memory = status.memory
         self._items: list[ResultItem] = []
-        self._oldest_at = 0.0
+        self._turned_at = 0.0
         self._length = 0
         self._generation = 0
 
     def add(self, item: ResultItem) -> None:
         """A case ended. The result is safe when this returns."""
-        if not self._items:
-            self._oldest_at = time.monotonic()
         self._items.append(item)
         if not self._record(_encode(item)):
             self.send()
 
     def send_if_due(self) -> bool:
-        """Send the batch if it is full or has waited long enough; tell whether it did."""
-        if not self._items:
+        """Send if the batch is full or the last turn is 1 ms ago; True: also time to look for messages."""
+        now = time.monotonic()
+        if len(self._items) < MAX_BATCH and now - self._turned_at < LINGER_SECONDS:
             return False
-        if len(self._items) < MAX_BATCH and time.monotonic() - self._oldest_at < LINGER_SECONDS:
-            return False
+        self._turned_at = now
         self.send()
         return True
 
