@@ -1,0 +1,68 @@
+"""Folds of the events about workers. Leases end by events of their own (AttemptsEnded)."""
+
+from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.worker import CompletedFences, Worker
+from dtf.core.run.state import State
+
+
+def registered(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
+    """A session begins; whatever the worker was before, it now takes work."""
+    said = event.worker_registered
+    worker = state.workers.get(said.worker_id)
+    if worker is None:
+        worker = state.workers[said.worker_id] = Worker(said.worker_id)
+    worker.incarnation = said.incarnation
+    worker.state = common_pb2.WORKER_STATE_ACTIVE
+    worker.pool = said.pool
+    worker.labels = dict(said.labels)
+    worker.cpus = said.resources.cpus
+    worker.memory_bytes = said.resources.memory_bytes
+    worker.gpus = said.resources.gpus
+    worker.slots = said.slots
+    worker.host = said.host
+    worker.process_id = said.process_id
+    worker.version = said.version
+    worker.launch_id = said.launch_id
+    worker.request_id = said.request_id
+    worker.reason = ""
+    worker.registered_at_ns = now_ns
+    worker.completed = CompletedFences()
+    worker.completed_count = 0
+    if said.request_id:
+        state.session_requests[said.request_id] = (said.worker_id, said.incarnation)
+
+
+def drain_requested(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """It takes nothing new."""
+    said = event.worker_drain_requested
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_DRAINING, said.reason)
+
+
+def quarantined(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """It is trusted with nothing."""
+    said = event.worker_quarantined
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_QUARANTINED, said.reason)
+
+
+def released(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """It works again."""
+    _become(state, event.worker_released.worker_id, common_pb2.WORKER_STATE_ACTIVE, "")
+
+
+def lost(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Its session is over, without its consent."""
+    said = event.worker_lost
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_LOST, said.reason)
+
+
+def left(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Its session is over."""
+    said = event.worker_left
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_LEFT, said.reason)
+
+
+def _become(state: State, worker_id: str, new: "common_pb2.WorkerState.ValueType", reason: str) -> None:
+    worker = state.workers.get(worker_id)
+    if worker is not None:
+        worker.state = new
+        worker.reason = reason

@@ -1,0 +1,78 @@
+"""A worker as the log knows it."""
+
+from dataclasses import dataclass, field
+
+from dtf.api.v1 import common_pb2
+
+PRESENT = frozenset(
+    {
+        common_pb2.WORKER_STATE_ACTIVE,
+        common_pb2.WORKER_STATE_DRAINING,
+        common_pb2.WORKER_STATE_QUARANTINED,
+    }
+)
+"""States of a worker whose session is open."""
+
+_GENERATION = 8192
+
+
+@dataclass(slots=True)
+class CompletedFences:
+    """The fences under which one incarnation completed attempts of late.
+
+    A worker sends a result again until it is acknowledged. Its fence is then no longer held, and
+    this is how a repetition is told from a stale result. Two generations of 8,192 bound the memory;
+    they are several times the largest window of a worker, so only a worker that repeats what was
+    acknowledged long ago is answered with a refusal.
+    """
+
+    recent: set[int] = field(default_factory=set)
+    older: set[int] = field(default_factory=set)
+
+    def __contains__(self, fence: int) -> bool:
+        return fence in self.recent or fence in self.older
+
+    def update(self, fences: list[int]) -> None:
+        """Remember `fences`, and forget the oldest generation when this one is full."""
+        self.recent.update(fences)
+        if len(self.recent) >= _GENERATION:
+            self.older, self.recent = self.recent, set()
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker in its present or last incarnation. Only evolve changes it."""
+
+    worker_id: str
+    incarnation: int = 0
+    state: "common_pb2.WorkerState.ValueType" = common_pb2.WORKER_STATE_ACTIVE
+    pool: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: int = 0
+    slots: int = 1
+    host: str = ""
+    process_id: int = 0
+    version: str = ""
+    launch_id: str = ""
+    request_id: str = ""
+    reason: str = ""
+    """Why it is drained, quarantined, lost or gone, in words."""
+    registered_at_ns: int = 0
+    leases: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Run → fence → task of every lease it holds; fences rise in the order of granting."""
+    lease_count: int = 0
+    completed: CompletedFences = field(default_factory=CompletedFences)
+    completed_count: int = 0
+    """Cases accepted from this incarnation."""
+
+    @property
+    def is_present(self) -> bool:
+        """Whether its session is open."""
+        return self.state in PRESENT
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether it may be granted leases."""
+        return self.state == common_pb2.WORKER_STATE_ACTIVE

@@ -1,0 +1,138 @@
+"""`evolve` folds one event into the state. It holds no rules and never raises.
+
+An event that names a run, task or worker that is not there changes nothing: what is not known
+cannot be folded, and a reader must get past every event ever stored.
+"""
+
+from collections.abc import Callable
+
+from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet import evolve as fleet
+from dtf.core.run import evolve_attempts as attempts
+from dtf.core.run import evolve_tasks as tasks
+from dtf.core.run.state import Run, State, Template
+
+_Fold = Callable[[State, events_pb2.Event, int, int], None]
+
+
+def evolve(state: State, event: events_pb2.Event, now_ns: int = 0, sequence: int = 0) -> None:
+    """Fold `event`, part of the commit `sequence` made at `now_ns`, into `state`."""
+    if now_ns > state.now_ns:
+        state.now_ns = now_ns
+    if sequence > state.last_sequence:
+        state.last_sequence = sequence
+    kind = event.WhichOneof("event")
+    fold = _FOLDS.get(kind) if kind is not None else None
+    if fold is not None:
+        fold(state, event, now_ns, sequence)
+
+
+def _leader_elected(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    elected = event.leader_elected
+    state.epoch = elected.epoch
+    state.leader = elected.leader
+    state.lease_seconds = elected.lease_seconds
+
+
+def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: int) -> None:
+    created = events_pb2.RunCreated()
+    created.CopyFrom(event.run_created)
+    run = Run(
+        run_id=created.run_id,
+        created=created,
+        templates=[_template(index, template) for index, template in enumerate(created.templates)],
+        created_at_ns=now_ns,
+        first_sequence=sequence,
+    )
+    state.runs[run.run_id] = run
+    state.active_runs[run.run_id] = run
+    if created.request_id:
+        state.run_requests[created.request_id] = run.run_id
+
+
+def _template(index: int, template: common_pb2.TaskTemplate) -> Template:
+    needs = template.requirements
+    return Template(
+        index=index,
+        cpus=needs.resources.cpus,
+        memory_bytes=needs.resources.memory_bytes,
+        gpus=needs.resources.gpus,
+        labels=dict(needs.labels),
+        pool=needs.pool,
+        test_retries=template.retry.test_retries,
+        infrastructure_retries=template.retry.infrastructure_retries,
+        timeout_seconds=template.timeout_seconds,
+    )
+
+
+def _submission_sealed(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    run = state.runs.get(event.submission_sealed.run_id)
+    if run is not None:
+        run.is_sealed = True
+
+
+def _placement_changed(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
+    changed = event.placement_changed
+    run = state.runs.get(changed.run_id)
+    if run is None or changed.template >= len(run.templates):
+        return
+    template = run.templates[changed.template]
+    if changed.waiting and not template.is_waiting:
+        template.waiting_since_ns = now_ns
+    template.is_waiting = changed.waiting
+    template.waiting_reason = changed.reason if changed.waiting else ""
+
+
+def _run_cancel_requested(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    requested = event.run_cancel_requested
+    run = state.runs.get(requested.run_id)
+    if run is None or run.is_terminal:
+        return
+    run.state = common_pb2.RUN_STATE_CANCELLING
+    run.cancel_requested_by = requested.requested_by
+    run.cancel_reason = requested.reason
+    run.task_states = run.task_states.translate(_QUEUED_TO_CANCELLED)
+    run.finished_count += run.queued_count
+    state.queued_count -= run.queued_count
+    run.queued_count = 0
+    run.queues.clear()
+
+
+_QUEUED_TO_CANCELLED = bytes(
+    common_pb2.TASK_STATE_CANCELLED if value == common_pb2.TASK_STATE_QUEUED else value
+    for value in range(256)
+)
+
+
+def _run_finished(state: State, event: events_pb2.Event, now_ns: int, sequence: int) -> None:
+    finished = event.run_finished
+    run = state.runs.get(finished.run_id)
+    if run is None:
+        return
+    run.state = finished.state
+    run.finished_at_ns = now_ns
+    run.last_sequence = sequence
+    state.active_runs.pop(finished.run_id, None)
+
+
+_FOLDS: dict[str, _Fold] = {
+    "leader_elected": _leader_elected,
+    "run_created": _run_created,
+    "tasks_submitted": tasks.submitted,
+    "submission_sealed": _submission_sealed,
+    "placement_changed": _placement_changed,
+    "tasks_abandoned": tasks.abandoned,
+    "leases_granted": attempts.granted,
+    "results_accepted": attempts.accepted,
+    "attempts_ended": attempts.ended,
+    "leases_released": attempts.released,
+    "run_cancel_requested": _run_cancel_requested,
+    "run_finished": _run_finished,
+    "worker_registered": fleet.registered,
+    "worker_drain_requested": fleet.drain_requested,
+    "worker_quarantined": fleet.quarantined,
+    "worker_released": fleet.released,
+    "worker_lost": fleet.lost,
+    "worker_left": fleet.left,
+}
+"""ResultsRefused is absent: it changes nothing."""

@@ -1,0 +1,220 @@
+"""Folds of the events about leases and results: the hot path, so columns are walked once."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import repeat
+
+from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.worker import Worker
+from dtf.core.run.evolve_tasks import dequeue, judge_rest, known_tasks, requeue
+from dtf.core.run.state import Run, State, Template
+
+_LEASED = common_pb2.TASK_STATE_LEASED
+_FINISHED = common_pb2.TASK_STATE_FINISHED
+_CANCELLED = common_pb2.TASK_STATE_CANCELLED
+_PASSED = common_pb2.VERDICT_PASSED
+_MOST_ATTEMPTS = 65_535
+_OBSERVATIONS = 4096
+
+
+def granted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Queued tasks are leased to a worker, under rising fences."""
+    said = event.leases_granted
+    run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
+    if run is None or worker is None:
+        return
+    tasks = known_tasks(run, list(said.tasks))
+    count = dequeue(state, run, tasks)
+    fences = range(said.first_fence, said.first_fence + len(tasks))
+    worker.leases.setdefault(run.run_id, {}).update(zip(fences, tasks, strict=True))
+    worker.lease_count += len(tasks)
+    states, attempts = run.task_states, run.attempts
+    for task in tasks:
+        states[task] = _LEASED
+        attempts[task] = min(attempts[task] + 1, _MOST_ATTEMPTS)
+    run.leased_count += count
+    state.leased_count += count
+    state.next_fence = max(state.next_fence, said.first_fence + len(said.tasks))
+
+
+def _end_leases(state: State, run: Run, worker: Worker | None, fences: Sequence[int]) -> None:
+    """The leases are no longer held."""
+    held = worker.leases.get(run.run_id) if worker is not None else None
+    if worker is None or held is None:
+        return
+    before = len(held)
+    deque(map(held.pop, fences, repeat(None)), maxlen=0)
+    ended = before - len(held)
+    if not held:
+        del worker.leases[run.run_id]
+    worker.lease_count -= ended
+    run.leased_count -= ended
+    state.leased_count -= ended
+
+
+def accepted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Cases get their verdicts; attempts that reported their last case complete."""
+    said = event.results_accepted
+    run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
+    if run is None:
+        return
+    tasks, fences = list(said.tasks), list(said.fences)
+    if known_tasks(run, tasks) is not tasks:
+        return
+    _observe(run, tasks, said.durations_seconds)
+    if run.case_offsets is None and not said.retried:
+        _judge_single(run, tasks, said)
+    else:
+        _judge_cases(run, tasks, said)
+    completed = fences if said.all_completed else list(said.completed)
+    done = _completed_tasks(tasks, fences, completed, said.all_completed)
+    _complete(state, run, done, said.requeued)
+    _end_leases(state, run, worker, completed)
+    if worker is not None:
+        worker.completed.update(completed)
+        worker.completed_count += len(tasks)
+
+
+def _observe(run: Run, tasks: Sequence[int], durations: Sequence[float]) -> None:
+    """Learn how long cases of each template take."""
+    if run.task_templates is None:
+        _learn(run.templates[0], sum(durations), len(durations))
+        return
+    for task, duration in zip(tasks, durations, strict=False):
+        _learn(run.template_of(task), duration, 1)
+
+
+def _learn(template: Template, seconds: float, count: int) -> None:
+    template.observed_seconds += seconds
+    template.observed_count += count
+    if template.observed_count >= _OBSERVATIONS:
+        template.observed_seconds /= 2
+        template.observed_count //= 2
+
+
+def _judge_single(run: Run, tasks: Sequence[int], said: events_pb2.ResultsAccepted) -> None:
+    """Every task has one case, and every verdict is final."""
+    verdicts, counts = run.verdicts, run.counts
+    if not said.verdicts:
+        for task in tasks:
+            verdicts[task] = _PASSED
+        counts[_PASSED] += len(tasks)
+        return
+    for task, verdict in zip(tasks, said.verdicts, strict=False):
+        verdicts[task] = verdict & 0xFF
+    for verdict, count in Counter(said.verdicts).items():
+        if verdict < len(counts):
+            counts[verdict] += count
+
+
+def _judge_cases(run: Run, tasks: Sequence[int], said: events_pb2.ResultsAccepted) -> None:
+    retried = set(said.retried)
+    cases: Sequence[int] = said.cases or [0] * len(tasks)
+    verdicts: Sequence[int] = said.verdicts or [_PASSED] * len(tasks)
+    for index, (task, case, verdict) in enumerate(zip(tasks, cases, verdicts, strict=False)):
+        of_task = run.case_range(task)
+        if case >= len(of_task):
+            continue
+        in_run = of_task[case]
+        if index in retried:
+            run.retry_pending.setdefault(task, set()).add(case)
+            run.test_failures[in_run] = run.test_failures.get(in_run, 0) + 1
+        else:
+            _judge(run, in_run, verdict)
+
+
+def _judge(run: Run, case_in_run: int, verdict: int) -> None:
+    run.verdicts[case_in_run] = verdict & 0xFF
+    if verdict < len(run.counts):
+        run.counts[verdict] += 1
+    if run.test_failures or run.infrastructure_charges:
+        run.test_failures.pop(case_in_run, None)
+        run.infrastructure_charges.pop(case_in_run, None)
+
+
+def _completed_tasks(
+    tasks: Sequence[int], fences: Sequence[int], completed: Sequence[int], is_all: bool
+) -> Sequence[int]:
+    if is_all:
+        return tasks
+    by_fence = dict(zip(fences, tasks, strict=False))
+    return [by_fence[fence] for fence in completed if fence in by_fence]
+
+
+def _complete(state: State, run: Run, done: Sequence[int], requeued: Sequence[int]) -> None:
+    states = run.task_states
+    for task in done:
+        states[task] = _FINISHED
+    if run.retry_pending or run.task_charges:
+        for task in done:
+            run.retry_pending.pop(task, None)
+            run.task_charges.pop(task, None)
+    back = known_tasks(run, requeued)
+    if back:
+        requeue(state, run, list(back))
+    run.finished_count += len(done) - len(back)
+
+
+def ended(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Attempts end before their time; what they did not report is requeued, judged or left."""
+    said = event.attempts_ended
+    run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
+    if run is None:
+        return
+    back: list[int] = []
+    for index, task in enumerate(said.tasks):
+        if task >= run.task_count or run.task_states[task] != _LEASED:
+            continue
+        outcome = _entry(said.outcomes, index)
+        _charge(run, task, outcome, _entry(said.running_cases, index), _entry(said.verdicts, index))
+        run.retry_pending.pop(task, None)
+        if _entry(said.requeued, index):
+            back.append(task)
+        else:
+            _end_task(run, task, _entry(said.remaining_verdicts, index))
+    requeue(state, run, back)
+    _end_leases(state, run, worker, list(said.fences))
+
+
+def _entry(column: Sequence[int], index: int) -> int:
+    return column[index] if index < len(column) else 0
+
+
+def _charge(run: Run, task: int, outcome: int, running_case: int, verdict: int) -> None:
+    """Count the end against the case that ran, or against the task when none is known to have."""
+    is_infrastructure = outcome in (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_LOST)
+    run.infrastructure_failures += is_infrastructure
+    cases = run.case_range(task)
+    if 0 < running_case <= len(cases):
+        in_run = cases[running_case - 1]
+        if verdict:
+            _judge(run, in_run, verdict)
+        else:
+            charges = run.infrastructure_charges if is_infrastructure else run.test_failures
+            charges[in_run] = charges.get(in_run, 0) + 1
+    elif outcome in (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_TIMED_OUT):
+        run.task_charges[task] = run.task_charges.get(task, 0) + 1
+
+
+def _end_task(run: Run, task: int, remaining_verdict: int) -> None:
+    if remaining_verdict:
+        judge_rest(run, task, remaining_verdict & 0xFF)
+    cases = run.case_range(task)
+    is_judged = 0 not in run.verdicts[cases.start : cases.stop]
+    run.task_states[task] = _FINISHED if is_judged else _CANCELLED
+    run.finished_count += 1
+    run.task_charges.pop(task, None)
+
+
+def released(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Leases that had not started are undone, their attempts with them."""
+    said = event.leases_released
+    run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
+    if run is None:
+        return
+    tasks = [task for task in known_tasks(run, said.tasks) if run.task_states[task] == _LEASED]
+    for task in tasks:
+        run.attempts[task] = max(run.attempts[task] - 1, 0)
+        run.retry_pending.pop(task, None)
+    requeue(state, run, tasks)
+    _end_leases(state, run, worker, list(said.fences))
