@@ -75,6 +75,7 @@ class MemoryLog:
     ) -> asyncio.Future[int]:
         """Store one commit; see the port."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             self._require_reachable()
             self._check_fence(message_id, previous_message_id, expected_last_sequence)

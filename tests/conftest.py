@@ -1,0 +1,72 @@
+"""Fixtures of all tests: a clock that stands still, and a broker of our own with a namespace a test."""
+
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.nats_server import NatsServer
+from dtf.adapters.system_clock import SystemClock
+from dtf.settings.model import NatsSettings
+from tests.fakes import FakeClock
+
+_namespaces = count(1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Virtual time; `await clock.advance(seconds)` moves it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def system_clock() -> SystemClock:
+    """The machine's time, for what talks to real processes."""
+    return SystemClock()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
+    """One nats-server for the session, ready; tests that harm theirs start one of their own."""
+    directory = tmp_path_factory.mktemp("nats")
+    server = NatsServer(directory / "store", directory / "secrets" / "nats")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def nats_settings(nats_server: NatsServer) -> NatsSettings:
+    """How to reach the session's broker."""
+    return NatsSettings(
+        url=nats_server.url, credentials_file=str(nats_server.credentials_file), max_log_bytes=64 * 2**20
+    )
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test of any process uses on this broker."""
+    return f"test-{os.getpid()}-{next(_namespaces)}"
+
+
+@pytest_asyncio.fixture
+async def event_log(
+    nats_settings: NatsSettings, namespace: str, system_clock: SystemClock
+) -> AsyncIterator[JetStreamLog]:
+    """An empty event log on the session's broker."""
+    log = await JetStreamLog.open(nats_settings, namespace, system_clock)
+    yield log
+    await log.close()
+
+
+@pytest_asyncio.fixture
+async def own_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A broker of the test's own, to be killed and restarted at will."""
+    server = NatsServer(tmp_path / "store", tmp_path / "secrets" / "nats")
+    await server.start()
+    yield server
+    await server.stop()
