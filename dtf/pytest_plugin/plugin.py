@@ -1,0 +1,1 @@
+"""The pytest plug-in `--dtf`. Every pytest of the environment loads this file, so it imports next to nothing."""
