@@ -1,7 +1,7 @@
 """What the global options of one `dtf` invocation say; commands get it by `@click.pass_obj`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dtf.settings.loader import LoadedSettings, load_settings, load_settings_file
@@ -26,7 +26,8 @@ class Invocation:
         own = {name.replace("__", "."): value for name, value in options.items()}
         flags = {**self.flags, **{path: value for path, value in own.items() if value is not None}}
         if self.settings_file is not None:
-            return load_settings_file(self.settings_file, flags=flags)
+            loaded = load_settings_file(self.settings_file, flags=flags)
+            return replace(loaded, project_dir=self.project_dir)
         return load_settings(self.project_dir, flags=flags)
 
 

@@ -68,14 +68,23 @@ def dump_settings(settings: Settings) -> str:
 
 def load_settings_file(path: Path, *, flags: Mapping[str, object] | None = None) -> LoadedSettings:
     """Settings that `dump_settings` wrote, taken whole, with flags on top. Raises SettingsError."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be read: {error}"]) from error
+    return parse_settings(text, str(path), flags=flags)
+
+
+def parse_settings(text: str, source: str, *, flags: Mapping[str, object] | None = None) -> LoadedSettings:
+    """Settings in JSON, as `dump_settings` gives them, with flags on top. Raises SettingsError."""
     gathering = _Gathering()
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SettingsError([f"{path} cannot be read as settings: {error}"]) from error
-    gathering.take_tables(document, str(path))
+        document = json.loads(text)
+    except ValueError as error:
+        raise SettingsError([f"{source} is not JSON: {error}"]) from error
+    gathering.take_tables(document, source)
     gathering.take_flags(flags or {})
-    return gathering.finish(path.parent)
+    return gathering.finish(find_project_dir())
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

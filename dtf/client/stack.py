@@ -1,0 +1,421 @@
+"""The embedded stack of a project, as its users see it: join it, hold it, leave it.
+
+One supervisor process (dtf/cli/supervisor.py) runs the stack of a project. Whoever wants the stack
+holds a connection to it; when the last one is gone, however it went, the supervisor stops what it
+started, unless `dtf up` told it to stay. Importing this costs no gRPC.
+
+    no supervisor ──spawn──▶ starting ──ready──▶ serving ──last member left──▶ stopping ──▶ gone
+                                └────────fatal─────┴──▶ stopping
+
+Files, all in the project's `.dtf/` (0700), themselves 0600:
+    supervisor.json   where the supervisor listens and the secret that every connection must present
+    stack.json        addresses and processes of the stack once it serves
+    supervisor.lock   locked as long as a supervisor, or a process it started, lives
+    join.lock         locked by whoever spawns a supervisor
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from dtf.settings.loader import dump_settings
+from dtf.settings.model import Settings
+from dtf.settings.project import find_project_dir, make_private_dir, state_dir
+
+__all__ = [
+    "StackAddresses",
+    "StackError",
+    "StackMembership",
+    "SupervisorConnection",
+    "find_project_dir",
+    "join_stack",
+    "read_stack",
+]
+
+START_TIMEOUT_SECONDS = 90.0
+"""Longest a stack may take until it serves; a cold start on a loaded laptop takes a few seconds."""
+STOP_TIMEOUT_SECONDS = 60.0
+REPLY_TIMEOUT_SECONDS = 10.0
+_RETRY_SECONDS = 0.05
+
+
+class StackError(Exception):
+    """The stack cannot be started or joined, or it ended. `advice` says what to do."""
+
+    def __init__(self, what: str, *advice: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+
+
+@dataclass(frozen=True, slots=True)
+class StackAddresses:
+    """Where a stack's parts are; an empty text stands for what is not known."""
+
+    server: str = ""
+    """host:port of the coordinator."""
+    analysis: str = ""
+    """host:port of the trend analyzer."""
+    nats: str = ""
+    """nats://host:port of the broker."""
+    token_file: str = ""
+    nats_credentials_file: str = ""
+    namespace: str = "default"
+    supervisor_pid: int = 0
+    pool_min: int = 0
+    pool_max: int = 0
+    """Bounds of the pool this stack was started with; 0: as many as the machine has processors."""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The addresses in `document`; what it does not know is left out."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in known})
+
+    @property
+    def token(self) -> str:
+        """The bearer token of every call, read from its file; "" where there is none."""
+        return Path(self.token_file).read_text().strip() if self.token_file else ""
+
+
+def read_stack(project_dir: Path) -> StackAddresses | None:
+    """The stack that serves this project now, by its stack.json; None if none does."""
+    try:
+        document = json.loads((state_dir(project_dir) / "stack.json").read_text())
+    except (OSError, ValueError):
+        return None
+    addresses = StackAddresses.from_json(document)
+    return addresses if _lives(addresses.supervisor_pid) else None
+
+
+def remote_addresses(settings: Settings) -> StackAddresses | None:
+    """The stack that the settings name (DTF_SERVER); None if they leave it to the embedded one."""
+    if not settings.run.server:
+        return None
+    return StackAddresses(
+        server=settings.run.server,
+        analysis=settings.analyzer.server,
+        nats=settings.nats.url,
+        token_file=settings.run.token_file,
+        nats_credentials_file=settings.nats.credentials_file,
+        namespace=settings.coordinator.namespace,
+    )
+
+
+def _lives(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process_id > 0
+
+
+class SupervisorConnection:
+    """Lines of JSON to and from a supervisor. Not for several threads at once, but for `close`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._reader = connection.makefile("r", encoding="utf-8")
+
+    @classmethod
+    def open(cls, state: Path) -> "SupervisorConnection | None":
+        """A connection to the supervisor that listens, or None if none does."""
+        try:
+            document = json.loads((state / "supervisor.json").read_text())
+            address = ("127.0.0.1", int(document["port"]))
+            connection = socket.create_connection(address, timeout=REPLY_TIMEOUT_SECONDS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        opened = cls(connection)
+        try:
+            opened.send(secret=document["secret"], pid=os.getpid())
+        except OSError:
+            opened.close()
+            return None
+        return opened
+
+    def send(self, **message: object) -> None:
+        """Send one message. Raises OSError."""
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, timeout_seconds: float | None) -> dict[str, Any] | None:
+        """The next message, or None when the supervisor is gone. Raises TimeoutError."""
+        self._socket.settimeout(timeout_seconds)
+        try:
+            line = self._reader.readline()
+            message = json.loads(line) if line else None
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):
+            return None
+        return message if isinstance(message, dict) else None
+
+    def close(self) -> None:
+        """Let go; a `receive` under way in another thread returns None."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+class StackMembership:
+    """A hold on a stack. Close it when the stack is no longer needed; a death of this process closes it too."""
+
+    def __init__(
+        self,
+        addresses: StackAddresses,
+        *,
+        connection: SupervisorConnection | None = None,
+        is_started_here: bool = False,
+        on_note: Callable[[str], None] | None = None,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self.addresses = addresses
+        self.is_started_here = is_started_here
+        """Whether this call started the stack; False: it was there, with its own settings."""
+        self.lost_reason = ""
+        """Why the stack ended under this membership; "" while it lives."""
+        self._connection = connection
+        self._on_note = on_note
+        self._on_lost = on_lost
+        self._is_leaving = False
+        self._listener: threading.Thread | None = None
+        if connection is not None:
+            self._listener = threading.Thread(target=self._listen, name="dtf-membership", daemon=True)
+            self._listener.start()
+
+    def attach_run(self, run_id: str) -> None:
+        """Let the supervisor cancel the run if this process goes away before `detach_run`."""
+        self._tell(op="attach", run=run_id)
+
+    def detach_run(self, run_id: str) -> None:
+        """The run ended, or may outlive this process."""
+        self._tell(op="detach", run=run_id)
+
+    def close(self) -> None:
+        """Leave; if this was the last member, return when the stack is gone."""
+        if self._connection is None or self._is_leaving:
+            return
+        self._is_leaving = True
+        self._tell(op="leave")
+        if self._listener is not None:
+            self._listener.join(STOP_TIMEOUT_SECONDS)
+        self._connection.close()
+
+    def abandon(self) -> None:
+        """Leave at once; the stack, if this was its last member, ends by itself."""
+        self._is_leaving = True
+        if self._connection is not None:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _tell(self, **message: object) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # the listener says why it is gone
+                self._connection.send(**message)
+
+    def _listen(self) -> None:
+        assert self._connection is not None
+        while (message := self._connection.receive(None)) is not None:
+            match message.get("kind"):
+                case "note" if self._on_note is not None:
+                    self._on_note(str(message["text"]))
+                case "fatal":
+                    self._lose(str(message["text"]))
+                case _:
+                    pass
+        self._lose("the supervisor of this project's stack died; .dtf/logs/supervisor.log may say why")
+
+    def _lose(self, reason: str) -> None:
+        if self._is_leaving or self.lost_reason:
+            return
+        self.lost_reason = reason
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+
+def join_stack(
+    project_dir: Path,
+    settings: Settings,
+    *,
+    on_progress: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_lost: Callable[[str], None] | None = None,
+    keep_up: bool = False,
+) -> StackMembership:
+    """Join the stack of `project_dir`, starting it if none runs, and return when it serves.
+
+    With `run.server` set there is nothing to start: the membership names that server. `on_note`
+    hears of parts that died and were restarted, `on_lost` once if the stack ends before `close`;
+    both are called from another thread. `keep_up`: the stack stays when the last member leaves.
+    Raises StackError.
+    """
+    remote = remote_addresses(settings)
+    if remote is not None:
+        return StackMembership(remote)
+    state = make_private_dir(state_dir(project_dir))
+    _hide_from_git(state)
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    starter: subprocess.Popen[bytes] | None = None
+    while True:
+        connection = SupervisorConnection.open(state)
+        if connection is None:
+            starter = _spawn(project_dir, state, settings, deadline) or starter
+            continue
+        with _releasing(starter):
+            connection.send(op="join", keep_up=keep_up)
+            ready = _await_ready(connection, deadline, on_progress)
+        if ready is not None:
+            return StackMembership(
+                StackAddresses.from_json(ready["addresses"]),
+                connection=connection,
+                is_started_here=starter is not None,
+                on_note=on_note,
+                on_lost=on_lost,
+            )
+
+
+@contextlib.contextmanager
+def _releasing(starter: "subprocess.Popen[bytes] | None") -> Iterator[None]:
+    """The open standard input of a supervisor is a hold on it, until this process has joined."""
+    try:
+        yield
+    finally:
+        if starter is not None and starter.stdin is not None:
+            starter.stdin.close()
+
+
+def _await_ready(
+    connection: SupervisorConnection, deadline: float, on_progress: Callable[[str], None] | None
+) -> dict[str, Any] | None:
+    """What the supervisor says once it serves; None if it is on its way out, and is gone now."""
+    while True:
+        try:
+            message = connection.receive(max(0.1, deadline - time.monotonic()))
+        except TimeoutError:
+            connection.close()
+            raise StackError(
+                f"the stack did not come up within {START_TIMEOUT_SECONDS:.0f} s",
+                "`dtf doctor` checks this machine; .dtf/logs/ has what each part said",
+            ) from None
+        match message:
+            case None:
+                connection.close()
+                return None
+            case {"kind": "ready"}:
+                return message
+            case {"kind": "fatal", "text": text}:
+                connection.close()
+                raise StackError(str(text), *map(str, message.get("advice", ())))
+            case {"kind": "progress", "text": text} if on_progress is not None:
+                on_progress(str(text))
+            case _:
+                pass
+
+
+def _hide_from_git(state: Path) -> None:
+    ignore = state / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def _spawn(
+    project_dir: Path, state: Path, settings: Settings, deadline: float
+) -> "subprocess.Popen[bytes] | None":
+    """Start a supervisor unless another does; returns when one listens, or after a moment to look again."""
+    with (state / "join.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_locked(state / "supervisor.lock"):
+            _wait_a_moment(deadline)
+            return None
+        starter = _start_supervisor(project_dir, state, settings)
+        assert starter.stdout is not None
+        if starter.stdout.readline():
+            return starter
+        code = starter.wait(REPLY_TIMEOUT_SECONDS)
+        raise StackError(
+            f"the supervisor ended at once (exit code {code}){_last_line(state / 'logs' / 'supervisor.log')}",
+            "`dtf doctor` checks this machine; .dtf/logs/supervisor.log has what it said",
+        )
+
+
+def _start_supervisor(project_dir: Path, state: Path, settings: Settings) -> "subprocess.Popen[bytes]":
+    logs = make_private_dir(state / "logs")
+    # -P: the project's own files must not stand in for modules of ours.
+    command = [sys.executable, "-P", "-m", "dtf.cli.supervisor", str(project_dir)]
+    log_descriptor = os.open(logs / "supervisor.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    try:
+        starter = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_descriptor,
+            cwd=project_dir,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log_descriptor)
+    assert starter.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        starter.stdin.write(dump_settings(settings).replace("\n", " ").encode() + b"\n")
+        starter.stdin.flush()
+    return starter
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a supervisor, or what is left of one, holds the lock."""
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _wait_a_moment(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise StackError(
+            "another stack of this project neither serves nor ends",
+            "`dtf down --now` stops it; .dtf/logs/supervisor.log may say what it waits for",
+        )
+    time.sleep(_RETRY_SECONDS)
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1]}" if lines else ""
+
+
+def write_private(path: Path, content: str) -> None:
+    """Replace `path` at once, readable by its owner alone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def addresses_document(addresses: StackAddresses) -> dict[str, Any]:
+    """The addresses as they are written to stack.json and sent to members."""
+    return asdict(addresses)
