@@ -1,8 +1,7 @@
 """The event log on NATS JetStream.
 
-Appends are pipelined: each is published with a reply subject of its own under one wildcard
-subscription, and its future is found again by the last token of that subject. (nats-py's own
-`publish_async` never resolves its future when an append is refused.) Each carries the id of the
+Appends are pipelined, each with a reply subject of its own (nats_replies.py; nats-py's own
+`publish_async` never resolves its future when an append is refused). Each carries the id of the
 commit before it, so that the broker itself refuses what does not continue the chain.
 
 What the broker answers, and what that means here:
@@ -17,15 +16,12 @@ What the broker answers, and what that means here:
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import count
 from typing import Any
 
-import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from dtf.adapters.jetstream_stream import JetStreamStream
-from dtf.adapters.nats_connection import NatsConnection, describe
+from dtf.adapters.nats_connection import NatsConnection
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import (
     AppendConflict,
@@ -54,16 +50,11 @@ _DUPLICATE_WINDOW_SECONDS = 10
 class JetStreamLog:
     """The EventLog port on one JetStream stream."""
 
-    def __init__(
-        self, connection: NatsConnection, settings: NatsSettings, namespace: str, clock: Clock
-    ) -> None:
+    def __init__(self, connection: NatsConnection, namespace: str, clock: Clock) -> None:
         """Use `open`, which also makes the stream."""
         self._connection = connection
         self._subject = event_subject(namespace)
         self._stream = JetStreamStream(connection, event_stream(namespace), clock)
-        self._timeout_seconds = settings.append_timeout_seconds
-        self._acknowledgements = _Acknowledgements()
-        connection.when_lost(self._acknowledgements.fail_all)
 
     @classmethod
     async def open(cls, nats: NatsSettings, namespace: str, clock: Clock) -> "JetStreamLog":
@@ -72,23 +63,20 @@ class JetStreamLog:
         Raises LogUnavailable, or LogMismatch if the stream is there and not as it must be.
         """
         connection = NatsConnection(nats, name=f"dtf log {namespace}")
-        log = cls(connection, nats, namespace, clock)
+        log = cls(connection, namespace, clock)
         try:
             await log._stream.ensure(event_stream_config(nats, namespace))
-            await log._acknowledgements.subscribe(await connection.client())
         except BaseException:
             await log.close()
             raise
         return log
 
     async def head(self) -> LogHead:
-        """Where the log ends, asked of the stream's leader; connects again if it must.
+        """Where the log ends, asked of the stream's leader.
 
-        Afterwards appends can be made again: they go out on the same connection.
+        Connects again if it must; after that, appends can be made again.
         """
-        head = await self._stream.head()
-        await self._acknowledgements.subscribe(await self._connection.client())
-        return head
+        return await self._stream.head()
 
     def append(
         self,
@@ -100,16 +88,8 @@ class JetStreamLog:
         headers: Mapping[str, str],
     ) -> asyncio.Future[int]:
         """Send one commit; see the port. Without a connection it fails at once and is never sent."""
-        client = self._connection.live
-        if client is None or not self._acknowledgements.is_subscribed_on(client):
-            return _failed(LogUnavailable("not connected to the broker; ask for the head to connect again"))
         fence = _fence_headers(message_id, previous_message_id, expected_last_sequence)
-        reply, future = self._acknowledgements.expect(self._timeout_seconds)
-        try:
-            _send_now(client, self._subject, payload, reply, {**headers, **fence})
-        except (nats.errors.Error, OSError, LogUnavailable) as error:
-            self._acknowledgements.fail(reply, LogUnavailable(f"the append was not sent: {describe(error)}"))
-        return future
+        return self._connection.send(self._subject, payload, {**headers, **fence}, parse=_sequence_of)
 
     def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
         """Batches of what is stored; see the port."""
@@ -121,7 +101,6 @@ class JetStreamLog:
 
     async def close(self) -> None:
         """Let go of the connection; appends in flight fail with LogUnavailable."""
-        self._acknowledgements.fail_all()
         await self._connection.close()
 
 
@@ -142,79 +121,15 @@ def event_stream_config(settings: NatsSettings, namespace: str) -> dict[str, Any
     }
 
 
-class _Acknowledgements:
-    """Futures of appends in flight, by the last token of their reply subject."""
-
-    def __init__(self) -> None:
-        self._client: Client | None = None
-        self._prefix = ""
-        self._numbers = count()
-        self._waiting: dict[str, tuple[asyncio.Future[int], asyncio.TimerHandle]] = {}
-
-    def is_subscribed_on(self, client: Client) -> bool:
-        return self._client is client
-
-    async def subscribe(self, client: Client) -> None:
-        """Listen on `client`, unless that is done."""
-        if self._client is client:
-            return
-        self._client = client
-        self._prefix = client.new_inbox()
-        await client.subscribe(f"{self._prefix}.*", cb=self._receive)
-
-    def expect(self, timeout_seconds: float) -> tuple[str, asyncio.Future[int]]:
-        """A fresh reply subject and the future that its answer resolves."""
-        loop = asyncio.get_running_loop()
-        reply = f"{self._prefix}.{next(self._numbers)}"
-        future = _new_future()
-        late = LogUnavailable(f"the broker did not acknowledge an append within {timeout_seconds:g} s")
-        self._waiting[reply] = (future, loop.call_later(timeout_seconds, self.fail, reply, late))
-        return reply, future
-
-    def fail(self, reply: str, error: LogError) -> None:
-        """End one append with an error."""
-        waiting = self._waiting.pop(reply, None)
-        if waiting is not None:
-            waiting[1].cancel()
-            if not waiting[0].done():
-                waiting[0].set_exception(error)
-
-    def fail_all(self) -> None:
-        """The connection is gone: whether they landed is unknown."""
-        self._client = None
-        for reply in tuple(self._waiting):
-            self.fail(
-                reply, LogUnavailable("the connection to the broker was lost with the append in flight")
-            )
-
-    async def _receive(self, message: Msg) -> None:
-        waiting = self._waiting.pop(message.subject, None)
-        if waiting is None:
-            return
-        future, timer = waiting
-        timer.cancel()
-        if future.done():
-            return
-        result = _parse_acknowledgement(message)
-        if isinstance(result, int):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
-
-
-def _parse_acknowledgement(message: Msg) -> int | LogError:
-    if message.headers and message.headers.get("Status") == "503":
-        return LogUnavailable("nobody serves the log's stream now; the broker is starting or lost its leader")
-    try:
-        answer = json.loads(message.data)
-        error = answer.get("error")
-        if error is not None:
-            return _refusal(int(error.get("err_code", 0)), str(error.get("description", "")))
-        if answer.get("duplicate"):
-            return AppendConflict(f"the commit is in the log already, at {answer['seq']}")
-        return int(answer["seq"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return LogUnavailable(f"an acknowledgement cannot be read: {message.data[:80]!r}")
+def _sequence_of(acknowledgement: Msg) -> int:
+    """The sequence of a commit that landed now. Raises the LogError that the answer means."""
+    answer = json.loads(acknowledgement.data)
+    error = answer.get("error")
+    if error is not None:
+        raise _refusal(int(error.get("err_code", 0)), str(error.get("description", "")))
+    if answer.get("duplicate"):
+        raise AppendConflict(f"the commit is in the log already, at {answer['seq']}")
+    return int(answer["seq"])
 
 
 def _refusal(code: int, description: str) -> LogError:
@@ -244,31 +159,3 @@ def _fence_headers(message_id: str, previous: str | None, expected: int | None) 
     elif previous == "":
         fence[EXPECTED_LAST_SEQUENCE_HEADER] = "0"
     return fence
-
-
-def _send_now(client: Client, subject: str, payload: bytes, reply: str, headers: dict[str, str]) -> None:
-    """Publish without giving way to anything else, so that appends leave in the order of the calls.
-
-    nats-py's publish is a coroutine that only ever waits when its buffer is bounded and full; the
-    connection is opened without that bound. Should it wait nevertheless, the append is not made.
-    """
-    sending = client.publish(subject, payload, reply=reply, headers=headers)
-    try:
-        sending.send(None)
-    except StopIteration:
-        return
-    sending.close()
-    raise LogUnavailable("the connection's buffer took nothing")
-
-
-def _failed(error: LogError) -> asyncio.Future[int]:
-    future = _new_future()
-    future.set_exception(error)
-    return future
-
-
-def _new_future() -> asyncio.Future[int]:
-    """A future whose error nobody has to fetch: a writer that is deposed lets a whole pipeline go."""
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future

@@ -17,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from dtf.adapters.nats_replies import Answer, Replies, new_future
 from dtf.adapters.nats_server import NatsServerError, read_credentials
 from dtf.ports.event_log import LogError, LogMismatch, LogUnavailable
 from dtf.settings.model import NatsSettings
@@ -45,6 +46,7 @@ class NatsConnection:
         self._settings = settings
         self._name = name
         self._client: Client | None = None
+        self._replies: Replies | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
         self._on_lost: list[Callable[[], None]] = []
@@ -70,31 +72,45 @@ class NatsConnection:
                 raise LogUnavailable("the connection to the broker was closed by this process")
             live = self.live
             if live is None:
-                live = self._client = await self._open()
+                live = await self._open()
+                self._replies = Replies(live)
+                await self._replies.start()
+                self._client = live
             return live
 
     async def request(self, subject: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API and return its answer. Raises BrokerRefusal and LogUnavailable."""
-        client = await self.client()
-        data = json.dumps(payload).encode() if payload else b""
+        return await self.ask(subject, json.dumps(payload).encode() if payload else b"", None)
+
+    async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> dict[str, Any]:
+        """Send one message and return the JSON of the answer. Raises BrokerRefusal and LogUnavailable."""
+        await self.client()
+        return await self.send(subject, payload, headers, parse=parsed_answer)
+
+    def send(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        parse: Callable[[Msg], Answer],
+    ) -> asyncio.Future[Answer]:
+        """Send one message at once, if there is a connection; see `Replies.send`."""
+        if self.live is None or self._replies is None:
+            future = new_future()
+            future.set_exception(
+                LogUnavailable(f"not connected to {self.described_url}; nothing is sent until it is again")
+            )
+            return future
         timeout = self._settings.append_timeout_seconds
-        try:
-            answer = await client.request(subject, data, timeout=timeout)
-        except nats.errors.NoRespondersError as error:
-            raise LogUnavailable(
-                f"JetStream does not answer at {self.described_url}; it is starting, has lost its leader, "
-                "or is not enabled"
-            ) from error
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise LogUnavailable(
-                f"no answer from {self.described_url} within {timeout:g} s ({describe(error)})"
-            ) from error
-        return parsed_answer(answer)
+        return self._replies.send(subject, payload, headers, parse=parse, timeout_seconds=timeout)
 
     async def close(self) -> None:
         """Let go of it; it is not opened again."""
         self._is_closed = True
         client, self._client = self._client, None
+        if self._replies is not None:
+            self._replies.fail_all()
         if client is not None:
             await _close_client(client)
 
@@ -137,6 +153,8 @@ class NatsConnection:
             logger.debug("nats: %s", describe(error))
 
         async def closed() -> None:
+            if self._client is client and self._replies is not None:
+                self._replies.fail_all()
             for callback in tuple(self._on_lost):
                 callback()
 
@@ -151,7 +169,7 @@ class NatsConnection:
                 connect_timeout=max(1, round(self._settings.connect_timeout_seconds)),
                 ping_interval=_PING_SECONDS,
                 max_outstanding_pings=2,
-                # Nothing is ever kept for later, and publishing never has to wait: see append().
+                # Nothing is ever kept for later, and publishing never has to wait: see nats_replies.
                 pending_size=-1,
                 error_cb=note,
                 closed_cb=closed,
@@ -187,12 +205,9 @@ class NatsConnection:
 
 
 def parsed_answer(answer: Msg) -> dict[str, Any]:
-    """The JSON of an answer of JetStream. Raises BrokerRefusal if it is an error."""
-    try:
-        parsed: dict[str, Any] = json.loads(answer.data)
-        error = parsed.get("error")
-    except (ValueError, AttributeError) as fault:
-        raise LogUnavailable(f"an answer from the broker cannot be read: {answer.data[:80]!r}") from fault
+    """The JSON of an answer of JetStream. Raises BrokerRefusal if it is an error, ValueError if it is none."""
+    parsed: dict[str, Any] = json.loads(answer.data)
+    error = parsed.get("error")
     if error:
         raise BrokerRefusal(int(error.get("err_code", 0)), str(error.get("description", error)))
     return parsed
