@@ -106,7 +106,7 @@ class ScalingDecision(_message.Message):
 
     @_builtins.property
     def launch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identities of the launches asked for."""
+        """Identities of the launches asked for, or, of TERMINATE, of those to be ended."""
 
     @_builtins.property
     def worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

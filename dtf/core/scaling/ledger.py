@@ -1,0 +1,160 @@
+"""What the resource manager did and what became of it: the launches of one pool.
+
+    asked ──registered──▶ registered ──exit 0, or left──▶ gone
+      │                      │  └──────lost──▶ is_lost ──comes back──▶ registered
+      └──died, or never came─┴──▶ a death, to be replaced
+
+The ledger is kept on disk before anything is asked of the provider, so that a restart knows each
+launch by its identity. It changes by the pool's own decisions (`record`), by what the provider
+says (`launched`, `exited`) and by what the log says of the workers (`sync`).
+"""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from dtf.api.v1 import scaling_pb2
+from dtf.core.scaling.demand import DemandProjection, Departure
+from dtf.core.scaling.rates import NANOS
+
+STABLE_SECONDS = 10.0
+"""A launch that dies younger than this says that the next may die too."""
+FIRST_BACKOFF_SECONDS = 1.0
+LONGEST_BACKOFF_SECONDS = 60.0
+DEFAULT_STARTUP_SECONDS = 1.0
+STARTUPS_KEPT = 8
+DRAIN_ANSWER_SECONDS = 5.0
+"""A drain that was asked for and of which the log says nothing by then is asked again."""
+
+
+@dataclass(slots=True)
+class Launch:
+    """One launch that was asked of the provider and has not exited."""
+
+    launch_id: str
+    requested_at_ns: int
+    worker_id: str = ""
+    is_registered: bool = False
+    is_lost: bool = False
+    is_stopping: bool = False
+
+
+@dataclass(slots=True)
+class PoolLedger:
+    """The launches of one pool and the pace of its decisions."""
+
+    pool: str
+    next_decision: int = 1
+    next_launch: int = 1
+    launches: dict[str, Launch] = field(default_factory=dict)
+    deaths: list[str] = field(default_factory=list)
+    """How each launch died that has not been replaced, in words."""
+    drains_asked: dict[str, int] = field(default_factory=dict)
+    """When each worker was asked to drain of whose drain the log has not told."""
+    startups: list[float] = field(default_factory=list)
+    last_scale_out_ns: int = 0
+    last_scale_in_ns: int = 0
+    failures_in_a_row: int = 0
+    retry_at_ns: int = 0
+    last_failure: str = ""
+    hold_kind: str = ""
+    last_hold_ns: int = 0
+
+    @property
+    def startup_seconds(self) -> float:
+        """Launch-to-registration delay: the median of the newest."""
+        return median(self.startups) if self.startups else DEFAULT_STARTUP_SECONDS
+
+    def decision_id(self) -> str:
+        """Identity of the next decision."""
+        return f"{self.pool}/{self.next_decision}"
+
+    def launch_ids(self, count: int) -> list[str]:
+        """Identities of the next `count` launches."""
+        return [f"{self.pool}-{self.next_launch + step}" for step in range(count)]
+
+    def record(self, decision: scaling_pb2.ScalingDecision, hold_kind: str = "") -> None:
+        """A decision was made."""
+        now_ns = decision.now_unix_nanos
+        self.next_decision += 1
+        self.hold_kind = hold_kind
+        match decision.action:
+            case scaling_pb2.SCALING_ACTION_SCALE_OUT | scaling_pb2.SCALING_ACTION_REPLACE:
+                self.next_launch += len(decision.launch_ids)
+                for launch_id in decision.launch_ids:
+                    self.launches[launch_id] = Launch(launch_id, now_ns)
+                self.deaths.clear()
+                self.last_scale_out_ns = now_ns
+            case scaling_pb2.SCALING_ACTION_SCALE_IN:
+                self.drains_asked.update(dict.fromkeys(decision.worker_ids, now_ns))
+                self.last_scale_in_ns = now_ns
+            case scaling_pb2.SCALING_ACTION_TERMINATE:
+                for launch_id in decision.launch_ids:
+                    if launch := self.launches.get(launch_id):
+                        launch.is_stopping = True
+            case _:
+                self.last_hold_ns = now_ns
+
+    def adopt(self, launch_id: str, requested_at_ns: int) -> None:
+        """The provider runs a launch that the ledger does not know."""
+        self.launches.setdefault(launch_id, Launch(launch_id, requested_at_ns))
+        number = launch_id.removeprefix(f"{self.pool}-")
+        if number.isdecimal():
+            self.next_launch = max(self.next_launch, int(number) + 1)
+
+    def exited(self, launch_id: str, reason: str, now_ns: int, *, is_clean: bool) -> None:
+        """The provider says that a launch ended; `is_clean`: by itself, as it should."""
+        launch = self.launches.pop(launch_id, None)
+        if launch is None:
+            return
+        if launch.is_stopping and launch.is_registered:
+            return
+        if is_clean and launch.is_registered:
+            self.failures_in_a_row = 0
+            return
+        if not launch.is_lost:
+            self.deaths.append(f"{launch_id} {reason}")
+        self._count_failure(f"{launch_id} {reason}", launch.requested_at_ns, now_ns)
+
+    def launch_failed(self, launch_id: str, reason: str, now_ns: int) -> None:
+        """The provider could not launch."""
+        self.launches.pop(launch_id, None)
+        self._count_failure(f"{launch_id}: {reason}", now_ns, now_ns)
+        self.failures_in_a_row = max(2, self.failures_in_a_row)
+        self.retry_at_ns = max(self.retry_at_ns, now_ns + int(FIRST_BACKOFF_SECONDS * NANOS))
+
+    def _count_failure(self, what: str, requested_at_ns: int, now_ns: int) -> None:
+        is_young = now_ns - requested_at_ns < STABLE_SECONDS * NANOS
+        self.failures_in_a_row = self.failures_in_a_row + 1 if is_young else 1
+        self.last_failure = what
+        if self.failures_in_a_row > 1:
+            doublings = min(self.failures_in_a_row - 2, 16)
+            delay = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**doublings)
+            self.retry_at_ns = now_ns + int(delay * NANOS)
+
+    def sync(self, projection: DemandProjection, now_ns: int) -> None:
+        """Take from the log what became of the workers."""
+        for worker in projection.workers.values():
+            if launch := self.launches.get(worker.launch_id):
+                self._registered(launch, worker.worker_id, worker.registered_at_ns)
+        for launch in self.launches.values():
+            gone = projection.gone.get(launch.launch_id)
+            if gone is not None and gone.departure is Departure.LOST and not launch.is_lost:
+                launch.is_lost = True
+                self.deaths.append(f"{launch.launch_id} was lost: {gone.reason}")
+        self._forget_answered_drains(projection, now_ns)
+
+    def _registered(self, launch: Launch, worker_id: str, at_ns: int) -> None:
+        launch.is_lost = False
+        if launch.is_registered:
+            return
+        launch.is_registered, launch.worker_id = True, worker_id
+        delay = (at_ns - launch.requested_at_ns) / NANOS
+        if delay >= 0:
+            self.startups = [*self.startups, delay][-STARTUPS_KEPT:]
+
+    def _forget_answered_drains(self, projection: DemandProjection, now_ns: int) -> None:
+        limit = now_ns - DRAIN_ANSWER_SECONDS * NANOS
+        for worker_id, asked_at_ns in list(self.drains_asked.items()):
+            worker = projection.workers.get(worker_id)
+            if worker is None or worker.is_draining or asked_at_ns < limit:
+                del self.drains_asked[worker_id]
