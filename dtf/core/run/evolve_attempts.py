@@ -15,6 +15,8 @@ _CANCELLED = common_pb2.TASK_STATE_CANCELLED
 _PASSED = common_pb2.VERDICT_PASSED
 _MOST_ATTEMPTS = 65_535
 _OBSERVATIONS = 4096
+_INFRASTRUCTURE = (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_LOST)
+_CHARGED = (*_INFRASTRUCTURE, common_pb2.OUTCOME_TIMED_OUT)
 
 
 def granted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
@@ -147,7 +149,8 @@ def _complete(state: State, run: Run, done: Sequence[int], requeued: Sequence[in
         states[task] = _FINISHED
     if run.retry_pending or run.task_charges:
         for task in done:
-            run.retry_pending.pop(task, None)
+            if run.retry_pending.pop(task, None):
+                states[task] = _CANCELLED
             run.task_charges.pop(task, None)
     back = known_tasks(run, requeued)
     if back:
@@ -182,8 +185,10 @@ def _entry(column: Sequence[int], index: int) -> int:
 
 def _charge(run: Run, task: int, outcome: int, running_case: int, verdict: int) -> None:
     """Count the end against the case that ran, or against the task when none is known to have."""
-    is_infrastructure = outcome in (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_LOST)
+    is_infrastructure = outcome in _INFRASTRUCTURE
     run.infrastructure_failures += is_infrastructure
+    if outcome not in _CHARGED:
+        return
     cases = run.case_range(task)
     if 0 < running_case <= len(cases):
         in_run = cases[running_case - 1]
@@ -192,7 +197,7 @@ def _charge(run: Run, task: int, outcome: int, running_case: int, verdict: int) 
         else:
             charges = run.infrastructure_charges if is_infrastructure else run.test_failures
             charges[in_run] = charges.get(in_run, 0) + 1
-    elif outcome in (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_TIMED_OUT):
+    elif outcome != common_pb2.OUTCOME_LOST:
         run.task_charges[task] = run.task_charges.get(task, 0) + 1
 
 

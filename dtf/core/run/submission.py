@@ -1,0 +1,250 @@
+"""Decisions about runs: created, fed, sealed, cancelled."""
+
+from collections.abc import Iterator, Sequence
+
+from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2
+from dtf.core.run import limits
+from dtf.core.run.commands import CancelRun, Conflict, CreateRun, NotFound, NotPossible, SubmitTasks
+from dtf.core.run.limits import Faults
+from dtf.core.run.outlook import Outlooks
+from dtf.core.run.placement import newly_waiting
+from dtf.core.run.state import Run, State
+
+
+def find_run(state: State, run_id: str) -> Run:
+    """The run, or NotFound."""
+    run = state.runs.get(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id[:128]!r} in this namespace", run_id=run_id[:128])
+    return run
+
+
+def create_run(state: State, command: CreateRun) -> list[events_pb2.Event]:
+    """RunCreated; nothing if the request id is known with the same content."""
+    request = command.request
+    _check_creation(request)
+    created = _created(command.run_id, request)
+    known = state.run_requests.get(request.request_id)
+    if known is not None:
+        created.run_id = known
+        if created != state.runs[known].created:
+            raise Conflict(
+                f"request id {request.request_id!r} created run {known} with another content; use a new id",
+                run_id=known,
+            )
+        return []
+    if not command.run_id or command.run_id in state.runs:
+        raise Conflict(f"run {command.run_id!r} exists already; give a fresh identifier")
+    return [events_pb2.Event(run_created=created)]
+
+
+def _created(run_id: str, request: run_service_pb2.CreateRunRequest) -> events_pb2.RunCreated:
+    return events_pb2.RunCreated(
+        run_id=run_id,
+        request_id=request.request_id,
+        suite=request.suite,
+        revision=request.revision,
+        owner=request.owner,
+        priority=request.priority,
+        templates=request.templates,
+        labels=request.labels,
+        placement_timeout_seconds=request.placement_timeout_seconds,
+    )
+
+
+def _check_creation(request: run_service_pb2.CreateRunRequest) -> None:
+    faults = Faults()
+    faults.text("request_id", request.request_id, 1, limits.MAX_REQUEST_ID_LENGTH)
+    faults.text("suite", request.suite, 1, limits.MAX_SUITE_LENGTH)
+    faults.text("revision", request.revision, 0, limits.MAX_LABEL_LENGTH)
+    faults.text("owner", request.owner, 0, limits.MAX_LABEL_LENGTH)
+    faults.number("priority", request.priority, -limits.MAX_PRIORITY, limits.MAX_PRIORITY)
+    faults.number("placement_timeout_seconds", request.placement_timeout_seconds, 0, limits.MAX_SECONDS)
+    faults.labels("labels", request.labels)
+    if not 1 <= len(request.templates) <= limits.MAX_TEMPLATES:
+        faults.add(
+            "templates", f"has {len(request.templates)} entries; 1 to {limits.MAX_TEMPLATES} are allowed"
+        )
+    for index, template in enumerate(request.templates[: limits.MAX_TEMPLATES]):
+        limits.check_template(faults, f"templates[{index}]", template)
+    if request.ByteSize() > limits.MAX_EVENT_BYTES:
+        faults.add(
+            "templates",
+            f"make the request {request.ByteSize():,} bytes long; at most {limits.MAX_EVENT_BYTES:,} are "
+            "allowed: put what is long into the blob store or into the tasks",
+        )
+    faults.refuse_if_any("the run cannot be created")
+
+
+def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
+    """TasksSubmitted for each part of the batch, and SubmissionSealed; nothing for a repetition."""
+    request = command.request
+    run = find_run(state, request.run_id)
+    fresh = _is_fresh_batch(run, request)
+    is_sealing = request.seal and not run.is_sealed
+    if not fresh and not is_sealing:
+        return []
+    if run.state != common_pb2.RUN_STATE_ACTIVE:
+        raise NotPossible(f"run {run.run_id} takes no more tasks: it has ended or was cancelled")
+    if fresh and run.is_sealed:
+        raise NotPossible(f"run {run.run_id} takes no more tasks: its submission was sealed")
+    outlooks = Outlooks()
+    events: list[events_pb2.Event] = []
+    if fresh:
+        events.extend(_submission(run, request, outlooks))
+        events.extend(newly_waiting(state, run, {spec.template for spec in request.tasks}))
+    if is_sealing:
+        outlook = outlooks.of(run)
+        outlook.sealed = True
+        sealed = events_pb2.SubmissionSealed(
+            run_id=run.run_id, task_count=run.task_count + outlook.submitted_tasks
+        )
+        events.append(events_pb2.Event(submission_sealed=sealed))
+        events.extend(outlooks.finishing())
+    return events
+
+
+def _is_fresh_batch(run: Run, request: run_service_pb2.SubmitTasksRequest) -> bool:
+    """Whether the message brings tasks that are not there yet. Raises Conflict on a gap."""
+    if not request.tasks:
+        return False
+    expected = len(run.batches) + 1
+    if request.batch > expected:
+        raise Conflict(
+            f"batch {request.batch} of run {run.run_id} came before batch {expected}; send them in order",
+            expected_batch=str(expected),
+        )
+    if request.batch == 0:
+        faults = Faults()
+        faults.add("batch", f"is 0; messages with tasks are numbered from 1, the next is {expected}")
+        faults.refuse("the tasks cannot be submitted")
+    return request.batch == expected
+
+
+def _submission(
+    run: Run, request: run_service_pb2.SubmitTasksRequest, outlooks: Outlooks
+) -> Iterator[events_pb2.Event]:
+    specs = list(request.tasks)
+    _check_tasks(run, specs)
+    outlook = outlooks.of(run)
+    for part in _parts(request, specs):
+        first = run.task_count + outlook.submitted_tasks
+        event = events_pb2.Event()
+        submitted = event.tasks_submitted
+        submitted.run_id = run.run_id
+        submitted.first_task = first
+        submitted.batch = request.batch
+        outlook.submitted_tasks += len(part)
+        outlook.submitted_cases += _fill_columns(run, submitted, part)
+        yield event
+
+
+def _parts(
+    request: run_service_pb2.SubmitTasksRequest, specs: list[common_pb2.TaskSpec]
+) -> Iterator[list[common_pb2.TaskSpec]]:
+    if request.ByteSize() <= limits.MAX_EVENT_BYTES:
+        yield specs
+        return
+    part: list[common_pb2.TaskSpec] = []
+    size = 0
+    for spec in specs:
+        spec_size = spec.ByteSize()
+        if part and size + spec_size > limits.MAX_EVENT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(spec)
+        size += spec_size
+    if part:
+        yield part
+
+
+def _fill_columns(run: Run, submitted: events_pb2.TasksSubmitted, specs: list[common_pb2.TaskSpec]) -> int:
+    """Write the columns that differ from their defaults; return the number of cases."""
+    submitted.names.extend([spec.name for spec in specs])
+    templates = [spec.template for spec in specs]
+    if any(templates):
+        submitted.templates.extend(templates)
+    payloads = [spec.payload for spec in specs]
+    if any(payloads):
+        submitted.payloads.extend(payloads)
+    expected = [spec.expected_seconds for spec in specs]
+    if any(expected):
+        submitted.expected_seconds.extend(expected)
+    priorities = [spec.priority for spec in specs]
+    if any(priorities):
+        own = run.created.priority
+        submitted.priorities.extend([own + priority for priority in priorities])
+    if not any(spec.cases for spec in specs):
+        return len(specs)
+    return _fill_cases(submitted, specs)
+
+
+def _fill_cases(submitted: events_pb2.TasksSubmitted, specs: list[common_pb2.TaskSpec]) -> int:
+    # The column cannot say "unknown" for one case, so it is there for all of an event or for none.
+    has_positions = all(spec.positions for spec in specs)
+    for spec in specs:
+        names: Sequence[str] = spec.cases or (spec.name,)
+        submitted.case_counts.append(len(names))
+        submitted.case_names.extend(names)
+        if has_positions:
+            submitted.case_positions.extend(spec.positions)
+    return len(submitted.case_names)
+
+
+def _check_tasks(run: Run, specs: list[common_pb2.TaskSpec]) -> None:
+    """Look at whole columns first: the fault is searched for only when there is one."""
+    names = [spec.name for spec in specs]
+    is_good = (
+        len(specs) <= limits.MAX_TASKS_PER_MESSAGE
+        and min(map(len, names)) > 0
+        and max(map(len, names)) <= limits.MAX_NAME_LENGTH
+        and max([spec.template for spec in specs]) < len(run.templates)
+        and max([len(spec.payload) for spec in specs]) <= limits.MAX_PAYLOAD_BYTES // 4
+        and all(0 <= spec.expected_seconds <= limits.MAX_SECONDS for spec in specs)
+        and not any(spec.priority or spec.cases or spec.positions for spec in specs)
+    )
+    if is_good:
+        return
+    faults = Faults()
+    if len(specs) > limits.MAX_TASKS_PER_MESSAGE:
+        faults.add("tasks", f"has {len(specs)} entries; at most {limits.MAX_TASKS_PER_MESSAGE} are allowed")
+    for index, spec in enumerate(specs[: limits.MAX_TASKS_PER_MESSAGE]):
+        _check_task(faults, f"tasks[{index}]", spec, len(run.templates))
+    faults.refuse_if_any("the tasks cannot be submitted")
+
+
+def _check_task(faults: Faults, field: str, spec: common_pb2.TaskSpec, templates: int) -> None:
+    faults.text(f"{field}.name", spec.name, 1, limits.MAX_NAME_LENGTH)
+    faults.number(f"{field}.template", spec.template, 0, templates - 1)
+    faults.number(f"{field}.payload bytes", len(spec.payload.encode()), 0, limits.MAX_PAYLOAD_BYTES)
+    faults.number(f"{field}.expected_seconds", spec.expected_seconds, 0, limits.MAX_SECONDS)
+    faults.number(f"{field}.priority", spec.priority, -limits.MAX_PRIORITY, limits.MAX_PRIORITY)
+    for name in spec.cases:
+        if not 0 < len(name) <= limits.MAX_NAME_LENGTH:
+            faults.text(f"{field}.cases", name, 1, limits.MAX_NAME_LENGTH)
+    if spec.positions and len(spec.positions) != len(spec.cases):
+        faults.add(f"{field}.positions", f"has {len(spec.positions)} entries for {len(spec.cases)} cases")
+    if spec.positions and max(spec.positions) > limits.MAX_POSITION:
+        faults.add(f"{field}.positions", f"are at most {limits.MAX_POSITION}")
+    if spec.ByteSize() > limits.MAX_EVENT_BYTES:
+        faults.add(
+            field,
+            f"is {spec.ByteSize():,} bytes long; at most {limits.MAX_EVENT_BYTES:,} are allowed: cut it",
+        )
+
+
+def cancel_run(state: State, command: CancelRun) -> list[events_pb2.Event]:
+    """RunCancelRequested, and RunFinished at once if nothing is leased; nothing if it was asked before."""
+    run = find_run(state, command.run_id)
+    if run.is_cancelling or run.state == common_pb2.RUN_STATE_CANCELLED:
+        return []
+    if run.is_terminal:
+        raise NotPossible(f"run {run.run_id} has finished; there is nothing to cancel")
+    requested = events_pb2.RunCancelRequested(
+        run_id=run.run_id,
+        requested_by=command.requested_by[: limits.MAX_LABEL_LENGTH],
+        reason=command.reason[: limits.MAX_REASON_LENGTH],
+    )
+    outlooks = Outlooks()
+    outlooks.of(run).cancelling = True
+    return [events_pb2.Event(run_cancel_requested=requested), *outlooks.finishing()]
