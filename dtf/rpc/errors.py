@@ -17,6 +17,7 @@ join the core's tree:
     ├── SessionReplaced       ABORTED              a newer stream of the same session took over
     ├── LogFullRefusal        RESOURCE_EXHAUSTED   the event log takes no more until room is made
     ├── LogUnavailableRefusal UNAVAILABLE          the event log does not answer; try again
+    ├── StoreUnavailableRefusal UNAVAILABLE        the metric store does not answer; try again
     └── NotLeading            UNAVAILABLE          this coordinator is stopping or was deposed; try again
 """
 
@@ -85,6 +86,12 @@ class LogUnavailableRefusal(Rejection):
     reason = "LOG_UNAVAILABLE"
 
 
+class StoreUnavailableRefusal(Rejection):
+    """The metric store does not answer."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
 class NotLeading(Rejection):
     """This coordinator is stopping or was deposed."""
 
@@ -101,6 +108,7 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
     SessionReplaced: grpc.StatusCode.ABORTED,
     LogFullRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LogUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
+    StoreUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
     NotLeading: grpc.StatusCode.UNAVAILABLE,
     Rejection: grpc.StatusCode.FAILED_PRECONDITION,
 }

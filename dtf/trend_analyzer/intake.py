@@ -1,0 +1,166 @@
+"""One stream on its way into the store: read, fold, write, checkpoint.
+
+A reader folds what the stream brings; a writer takes what has gathered, at most PACE_SECONDS after
+the first of it, and writes points and checkpoint together. While the store is away the writer
+waits and tries the same batch again; when MOST_WAITING points wait, the reader stops reading, so an
+outage of any length costs neither memory nor points.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from dtf.core.trend.points import Points
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import StoredCommit
+from dtf.ports.metric_store import Checkpoint, MetricStore, StoreUnavailable
+from dtf.trend_analyzer.gate import CheckpointGate
+
+PACE_SECONDS = 0.2
+"""Points wait for this long at most, so that a write carries many."""
+ENOUGH_POINTS = 5_000
+"""Points that are written without waiting longer."""
+MOST_WAITING = 100_000
+"""Points beyond which nothing more is read."""
+FIRST_RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+_M = TypeVar("_M")
+_M_contra = TypeVar("_M_contra", contravariant=True)
+
+Source = Callable[[int], AsyncIterator[Sequence[StoredCommit]]]
+"""`follow` of a stream: batches after a sequence, without end."""
+
+
+class Fold(Protocol[_M_contra]):
+    """Messages in, points out."""
+
+    sequence: int
+
+    def __len__(self) -> int: ...
+
+    def apply(self, message: _M_contra, sequence: int, /) -> None: ...
+
+    def take(self) -> list[Points]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class StreamIntake(Generic[_M]):
+    """Carries one stream into the store."""
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        source: Source,
+        parse: Callable[[bytes], _M],
+        fold: Fold[_M],
+        store: MetricStore,
+        clock: Clock,
+    ) -> None:
+        self._is_due = asyncio.Event()
+        self.gate = CheckpointGate(self._is_due.set)
+        self._stream = stream
+        self._source = source
+        self._parse = parse
+        self._fold = fold
+        self._store = store
+        self._clock = clock
+        self._message_id = ""
+        self._has_news = asyncio.Event()
+        self._has_room = asyncio.Event()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        state = json.loads(checkpoint.state)
+        self._fold.restore(state["fold"])
+        self._message_id = state["message_id"]
+        self.gate.advance(checkpoint.sequence)
+
+    async def run(self) -> None:
+        """Carry the stream without end. Raises LogError and the StoreErrors that waiting cannot mend."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read())
+            group.create_task(self._write())
+
+    def fold_one(self, stored: StoredCommit) -> None:
+        """Fold one message; one that cannot be parsed is a stranger's and is passed over."""
+        try:
+            message = self._parse(stored.payload)
+        except DecodeError:
+            _log.warning(
+                "passed over a message that is not ours: stream=%s sequence=%d", self._stream, stored.sequence
+            )
+            self._fold.sequence = stored.sequence
+        else:
+            self._fold.apply(message, stored.sequence)
+        self._message_id = stored.message_id
+
+    async def flush(self) -> None:
+        """Write what was folded, and the checkpoint of it."""
+        state = {"fold": self._fold.state(), "message_id": self._message_id}
+        checkpoint = Checkpoint(self._stream, self._fold.sequence, json.dumps(state, separators=(",", ":")))
+        await self._persist(self._fold.take(), checkpoint)
+        self.gate.advance(checkpoint.sequence)
+
+    async def _read(self) -> None:
+        async for batch in self._source(self._fold.sequence):
+            for stored in batch:
+                self.fold_one(stored)
+                await self._clock.sleep(0)  # calls are answered while a long log is read
+                if len(self._fold) >= ENOUGH_POINTS:
+                    await self._make_room()
+            self._has_news.set()
+
+    async def _make_room(self) -> None:
+        self._has_news.set()
+        self._is_due.set()
+        while len(self._fold) >= MOST_WAITING:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _write(self) -> None:
+        while True:
+            await self._has_news.wait()
+            await self._linger()
+            self._has_news.clear()
+            self._is_due.clear()
+            await self.flush()
+            self._has_room.set()
+
+    async def _linger(self) -> None:
+        """Let points gather, unless there are enough or someone waits for them."""
+        if self.gate.is_awaited:
+            return
+        try:
+            async with asyncio.timeout(PACE_SECONDS):
+                await self._is_due.wait()
+        except TimeoutError:
+            return
+
+    async def _persist(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._store.write(points, checkpoint)
+            except StoreUnavailable as error:
+                wait = max(delay, error.retry_after_seconds)
+                _log.warning(
+                    "the metric store is away, trying again: stream=%s seconds=%.2f %s",
+                    self._stream,
+                    wait,
+                    error,
+                )
+                await self._clock.sleep(wait)
+                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+            else:
+                return
