@@ -5,7 +5,9 @@ every user of the machine, that file to its owner alone. Then lines of JSON go b
 
     up    {"op": "join", "keep_up": bool} · attach / detach {"run": id} · leave · down {"now": bool} · status
     down  {"kind": "progress" | "note" | "fatal", "text": …} · {"kind": "ready", "addresses": …}
-          · {"kind": "status", …} · {"kind": "held", "members": n}
+          · {"kind": "status", …} · {"kind": "held", "members": n} · {"kind": "bye"}
+
+Who leaves hears "bye" if the stack goes on without them, else the end of the connection with the stack's.
 """
 
 import asyncio
@@ -64,14 +66,18 @@ class Members:
         self._is_starter_present = True
 
     @property
-    def count(self) -> int:
-        """Members that are joined now."""
-        return len(self._members)
+    def is_unused(self) -> bool:
+        """Whether nobody is left to keep the stack for."""
+        return not (self._members or self.is_kept_up or self._is_starter_present)
 
     @property
     def attached_runs(self) -> frozenset[str]:
         """Runs that end with their members."""
-        return frozenset().union(*(member.runs for member in self._members))
+        return frozenset(run for member in self._members for run in member.runs)
+
+    def __len__(self) -> int:
+        """Members that are joined now."""
+        return len(self._members)
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
@@ -157,6 +163,8 @@ class Members:
             self._events.on_orphaned(frozenset(member.runs))
         if self._check_empty():
             self._awaiting_end.add(member.writer)
+        else:
+            _send(member.writer, {"kind": "bye"})
 
     def _down(self, writer: asyncio.StreamWriter, process_id: int, *, now: bool) -> None:
         """The one who asks hears how many still hold the stack, or waits for the end of it."""
@@ -168,11 +176,9 @@ class Members:
             _send(writer, {"kind": "held", "members": len(self._members)})
 
     def _check_empty(self) -> bool:
-        """Whether nobody is left to keep the stack for."""
-        if self._members or self.is_kept_up or self._is_starter_present:
-            return False
-        self._events.on_empty()
-        return True
+        if self.is_unused:
+            self._events.on_empty()
+        return self.is_unused
 
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 from dtf.adapters.nats_server import NatsServer, NatsServerError
 
+DTF_PROGRAM = (sys.executable, "-P", "-m", "dtf.cli.main")
+"""-P: the files of the project, where the stack runs, must not stand in for modules of ours."""
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 15.0
 _LINE_LIMIT_BYTES = 1 << 20
@@ -122,7 +124,7 @@ class CommandPart:
     def __init__(
         self,
         name: str,
-        arguments: Callable[[], Sequence[str]],
+        command: Callable[[], Sequence[str]],
         *,
         log_file: Path,
         working_dir: Path,
@@ -130,7 +132,7 @@ class CommandPart:
         on_ready: Callable[[dict[str, Any]], None],
     ) -> None:
         self._name = name
-        self._arguments = arguments
+        self._command = command
         self._log_file = log_file
         self._working_dir = working_dir
         self._inherited = tuple(inherited)
@@ -154,11 +156,7 @@ class CommandPart:
         try:
             self._log_start = os.fstat(log).st_size
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "dtf.cli.main",
-                *self._arguments(),
+                *self._command(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -42,11 +42,17 @@ __all__ = [
     "read_stack",
 ]
 
+SUPERVISOR_PROGRAM = (sys.executable, "-P", "-m", "dtf.cli.supervisor")
+"""-P: the files of the project, where it runs, must not stand in for modules of ours."""
 START_TIMEOUT_SECONDS = 90.0
 """Longest a stack may take until it serves; a cold start on a loaded laptop takes a few seconds."""
 STOP_TIMEOUT_SECONDS = 60.0
 REPLY_TIMEOUT_SECONDS = 10.0
 _RETRY_SECONDS = 0.05
+
+
+_STARTED_HERE: "list[subprocess.Popen[bytes]]" = []
+"""Supervisors this process started and has left; they are its children and must be collected."""
 
 
 class StackError(Exception):
@@ -127,7 +133,7 @@ class SupervisorConnection:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._reader = connection.makefile("r", encoding="utf-8")
+        self._buffer = b""
 
     @classmethod
     def open(cls, state: Path) -> "SupervisorConnection | None":
@@ -153,13 +159,18 @@ class SupervisorConnection:
     def receive(self, timeout_seconds: float | None) -> dict[str, Any] | None:
         """The next message, or None when the supervisor is gone. Raises TimeoutError."""
         self._socket.settimeout(timeout_seconds)
-        try:
-            line = self._reader.readline()
-            message = json.loads(line) if line else None
-        except TimeoutError:
-            raise
-        except (OSError, ValueError):
-            return None
+        while b"\n" not in self._buffer:
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise
+            except OSError:
+                return None
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message = json.loads(line)
         return message if isinstance(message, dict) else None
 
     def close(self) -> None:
@@ -177,19 +188,23 @@ class StackMembership:
         addresses: StackAddresses,
         *,
         connection: SupervisorConnection | None = None,
-        is_started_here: bool = False,
+        starter: "subprocess.Popen[bytes] | None" = None,
+        lock_file: Path | None = None,
         on_note: Callable[[str], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
         self.addresses = addresses
-        self.is_started_here = is_started_here
+        self.is_started_here = starter is not None
         """Whether this call started the stack; False: it was there, with its own settings."""
         self.lost_reason = ""
         """Why the stack ended under this membership; "" while it lives."""
         self._connection = connection
         self._on_note = on_note
         self._on_lost = on_lost
+        self._starter = starter
+        self._lock_file = lock_file
         self._is_leaving = False
+        self._goes_on_without_us = False
         self._listener: threading.Thread | None = None
         if connection is not None:
             self._listener = threading.Thread(target=self._listen, name="dtf-membership", daemon=True)
@@ -212,6 +227,10 @@ class StackMembership:
         if self._listener is not None:
             self._listener.join(STOP_TIMEOUT_SECONDS)
         self._connection.close()
+        if self._starter is not None:
+            _STARTED_HERE.append(self._starter)
+        if self._lock_file is not None and not self._goes_on_without_us:
+            _await_end(self._lock_file)
 
     def abandon(self) -> None:
         """Leave at once; the stack, if this was its last member, ends by itself."""
@@ -238,6 +257,9 @@ class StackMembership:
                     self._on_note(str(message["text"]))
                 case "fatal":
                     self._lose(str(message["text"]))
+                case "bye":
+                    self._goes_on_without_us = True
+                    return
                 case _:
                     pass
         self._lose("the supervisor of this project's stack died; .dtf/logs/supervisor.log may say why")
@@ -258,6 +280,7 @@ def join_stack(
     on_note: Callable[[str], None] | None = None,
     on_lost: Callable[[str], None] | None = None,
     keep_up: bool = False,
+    supervisor: Sequence[str] = SUPERVISOR_PROGRAM,
 ) -> StackMembership:
     """Join the stack of `project_dir`, starting it if none runs, and return when it serves.
 
@@ -276,16 +299,25 @@ def join_stack(
     while True:
         connection = SupervisorConnection.open(state)
         if connection is None:
-            starter = _spawn(project_dir, state, settings, deadline) or starter
+            starter = _spawn(supervisor, project_dir, state, settings, deadline) or starter
             continue
-        with _releasing(starter):
-            connection.send(op="join", keep_up=keep_up)
-            ready = _await_ready(connection, deadline, on_progress)
+        try:
+            with _releasing(starter):
+                connection.send(op="join", keep_up=keep_up)
+                ready = _await_ready(connection, deadline, on_progress)
+        except OSError:
+            continue  # it ended just now
+        except StackError:
+            if starter is not None:
+                _STARTED_HERE.append(starter)
+            _await_end(state / "supervisor.lock")
+            raise
         if ready is not None:
             return StackMembership(
                 StackAddresses.from_json(ready["addresses"]),
                 connection=connection,
-                is_started_here=starter is not None,
+                starter=starter,
+                lock_file=state / "supervisor.lock",
                 on_note=on_note,
                 on_lost=on_lost,
             )
@@ -297,8 +329,9 @@ def _releasing(starter: "subprocess.Popen[bytes] | None") -> Iterator[None]:
     try:
         yield
     finally:
-        if starter is not None and starter.stdin is not None:
-            starter.stdin.close()
+        for pipe in (starter.stdin, starter.stdout) if starter is not None else ():
+            if pipe is not None:
+                pipe.close()
 
 
 def _await_ready(
@@ -336,7 +369,7 @@ def _hide_from_git(state: Path) -> None:
 
 
 def _spawn(
-    project_dir: Path, state: Path, settings: Settings, deadline: float
+    supervisor: Sequence[str], project_dir: Path, state: Path, settings: Settings, deadline: float
 ) -> "subprocess.Popen[bytes] | None":
     """Start a supervisor unless another does; returns when one listens, or after a moment to look again."""
     with (state / "join.lock").open("w") as lock:
@@ -344,21 +377,23 @@ def _spawn(
         if _is_locked(state / "supervisor.lock"):
             _wait_a_moment(deadline)
             return None
-        starter = _start_supervisor(project_dir, state, settings)
+        starter = _start_supervisor([*supervisor, str(project_dir)], project_dir, state, settings)
         assert starter.stdout is not None
         if starter.stdout.readline():
             return starter
         code = starter.wait(REPLY_TIMEOUT_SECONDS)
+        with _releasing(starter):
+            pass
         raise StackError(
             f"the supervisor ended at once (exit code {code}){_last_line(state / 'logs' / 'supervisor.log')}",
             "`dtf doctor` checks this machine; .dtf/logs/supervisor.log has what it said",
         )
 
 
-def _start_supervisor(project_dir: Path, state: Path, settings: Settings) -> "subprocess.Popen[bytes]":
+def _start_supervisor(
+    command: Sequence[str], project_dir: Path, state: Path, settings: Settings
+) -> "subprocess.Popen[bytes]":
     logs = make_private_dir(state / "logs")
-    # -P: the project's own files must not stand in for modules of ours.
-    command = [sys.executable, "-P", "-m", "dtf.cli.supervisor", str(project_dir)]
     log_descriptor = os.open(logs / "supervisor.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     try:
         starter = subprocess.Popen(
@@ -378,13 +413,30 @@ def _start_supervisor(project_dir: Path, state: Path, settings: Settings) -> "su
     return starter
 
 
+def _await_end(lock_file: Path) -> None:
+    """Return when the supervisor, which is on its way out, is gone; collect it if it was started here."""
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        _collect_ended()
+        if not _is_locked(lock_file):
+            break
+        time.sleep(_RETRY_SECONDS)
+    _collect_ended()
+
+
+def _collect_ended() -> None:
+    _STARTED_HERE[:] = [starter for starter in _STARTED_HERE if starter.poll() is None]
+
+
 def _is_locked(path: Path) -> bool:
     """Whether a supervisor, or what is left of one, holds the lock."""
-    with path.open("a") as lock:
-        try:
+    try:
+        with path.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # someone removed the state directory
+        return False
     return False
 
 

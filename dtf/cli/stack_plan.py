@@ -1,0 +1,125 @@
+"""What the parts of an embedded stack are told: settings, files, addresses; and which parts there are."""
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dtf.adapters.nats_server import NatsServer
+from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
+from dtf.client.stack import StackAddresses, write_private
+from dtf.settings.loader import dump_settings
+from dtf.settings.model import Settings
+from dtf.settings.project import make_private_dir, state_dir
+
+
+class StackPlan:
+    """Settings, files and addresses of one stack, as far as they are known."""
+
+    def __init__(self, project_dir: Path, settings: Settings) -> None:
+        self.project_dir = project_dir
+        self.state = state_dir(project_dir)
+        self.secrets = make_private_dir(self.state / "secrets")
+        self.logs = make_private_dir(self.state / "logs")
+        self.settings_file = self.state / "settings.json"
+        token_file = self.secrets / "token"
+        if not token_file.exists():
+            write_private(token_file, secrets.token_urlsafe(32) + "\n")
+        self.owns_broker = not settings.nats.url
+        self.settings = self._with_files(settings, str(token_file))
+
+    def _with_files(self, settings: Settings, token_file: str) -> Settings:
+        nats = settings.nats
+        if self.owns_broker:
+            nats = replace(nats, credentials_file=str(self.secrets / "nats"))
+        return replace(
+            settings,
+            nats=nats,
+            coordinator=replace(
+                settings.coordinator,
+                token_file=token_file,
+                state_dir=str(self.state),
+                blob_dir=settings.coordinator.blob_dir or str(self.state / "blobs"),
+            ),
+            worker=replace(settings.worker, token_file=token_file, pool=settings.pool.name),
+            store=replace(settings.store, path=settings.store.path or str(self.state / "metrics.duckdb")),
+            run=replace(settings.run, token_file=token_file),
+        )
+
+    def broker_ready(self, url: str) -> None:
+        """The broker listens."""
+        self.settings = replace(self.settings, nats=replace(self.settings.nats, url=url))
+
+    def coordinator_ready(self, ready: dict[str, Any]) -> None:
+        """The coordinator listens, and will listen there again."""
+        address = str(ready["address"])
+        self.settings = replace(
+            self.settings,
+            coordinator=replace(self.settings.coordinator, listen=address),
+            worker=replace(self.settings.worker, server=address),
+            run=replace(self.settings.run, server=address),
+        )
+
+    def analyzer_ready(self, ready: dict[str, Any]) -> None:
+        """The trend analyzer listens, and will listen there again."""
+        address = str(ready["address"])
+        self.settings = replace(
+            self.settings, analyzer=replace(self.settings.analyzer, listen=address, server=address)
+        )
+
+    def arguments(self, command: str) -> list[str]:
+        """Command line of a part, with the settings as they are now in its file."""
+        write_private(self.settings_file, dump_settings(self.settings))
+        return ["--project", str(self.project_dir), "--settings", str(self.settings_file), command]
+
+    def addresses(self) -> StackAddresses:
+        """Where the parts are."""
+        settings = self.settings
+        return StackAddresses(
+            server=settings.run.server,
+            analysis=settings.analyzer.server,
+            nats=settings.nats.url,
+            token_file=settings.run.token_file,
+            nats_credentials_file=settings.nats.credentials_file,
+            namespace=settings.coordinator.namespace,
+            supervisor_pid=os.getpid(),
+            pool_min=settings.pool.min_workers,
+            pool_max=settings.pool.max_workers,
+        )
+
+
+def make_stages(
+    plan: StackPlan, inherited: Sequence[int], program: Sequence[str] = DTF_PROGRAM
+) -> list[list[Part]]:
+    """The parts of the stack, in stages that start one after the other.
+
+    `inherited` are descriptors that every part holds: the lifeline, and the lock that says the
+    stack lives.
+    """
+
+    def command(name: str, on_ready: Callable[[dict[str, Any]], None]) -> CommandPart:
+        return CommandPart(
+            name,
+            lambda: [*program, *plan.arguments(name)],
+            log_file=plan.logs / f"{name}.log",
+            working_dir=plan.project_dir,
+            inherited=inherited,
+            on_ready=on_ready,
+        )
+
+    broker: list[Part] = []
+    if plan.owns_broker:
+        server = NatsServer(
+            plan.state / "nats",
+            Path(plan.settings.nats.credentials_file),
+            log_file=plan.logs / "nats-server.log",
+        )
+        broker.append(NatsPart(server, plan.broker_ready))
+    deciding: list[Part] = [
+        command("coordinator", plan.coordinator_ready),
+        command("trend-analyzer", plan.analyzer_ready),
+    ]
+    manager: list[Part] = [command("resource-manager", lambda _ready: None)]
+    return [stage for stage in (broker, deciding, manager) if stage]
