@@ -1,7 +1,8 @@
 """`python -m dtf.runner.main`: a warm process. It waits with its imports done until a run needs it.
 
-It serves one run (one template of it) and ends: user code, once imported, stays imported. It takes
-its descriptors from DTF_RUNNER_FDS ("channel,status") and keeps them from whatever it starts.
+pytest and both sessions are imported at once, because that takes longer than most cases. The
+process serves one run (one template of it) and ends: user code, once imported, stays imported. It
+takes its descriptors from DTF_RUNNER_FDS ("channel,status") and keeps them from what it starts.
 """
 
 import faulthandler
@@ -10,15 +11,11 @@ import os
 import socket
 import sys
 
-import msgspec
-import pytest
-
+from dtf.runner import callable_session, pytest_session
 from dtf.runner.channel import ChannelClosed, Finish, Prepare, PrepareFailed, Ready, RunnerChannel
 from dtf.runner.status import StatusWriter
 
 DESCRIPTORS_VARIABLE = "DTF_RUNNER_FDS"
-WARM_MODULES = (msgspec, pytest)
-"""Imported before they are needed, because importing them takes longer than most cases."""
 
 
 def main() -> int:
@@ -61,12 +58,8 @@ def take_descriptors() -> tuple[RunnerChannel, StatusWriter]:
 def serve(channel: RunnerChannel, status: StatusWriter, prepare: Prepare) -> None:
     """Serve the run with the session of its executor."""
     if prepare.executor == "pytest":
-        from dtf.runner import pytest_session
-
         pytest_session.serve(channel, status, prepare)
     elif prepare.executor == "callable":
-        from dtf.runner import callable_session
-
         callable_session.serve(channel, status, prepare)
     else:
         channel.send(PrepareFailed(f"no executor {prepare.executor!r}; there are pytest and callable", ""))

@@ -646,6 +646,7 @@ class CaseDetail(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_TAIL_FIELD_NUMBER: _builtins.int
     reports_json: _builtins.bytes
     """pytest's serialized reports: a JSON array, as pytest_report_to_serializable gives them. At most 16 KiB."""
     message: _builtins.str
@@ -654,6 +655,8 @@ class CaseDetail(_message.Message):
     """Exit code of a command, or of the process that died."""
     value_json: _builtins.str
     """Value a callable returned, in JSON, if it is not null. At most 16 KiB."""
+    output_tail: _builtins.str
+    """End of what it printed, where no report holds it: a command, a callable, a process that died. At most 8 KiB."""
     @_builtins.property
     def reports_blob(self) -> _common_pb2.Blob:
         """The same in the blob store when it is larger."""
@@ -676,10 +679,11 @@ class CaseDetail(_message.Message):
         exit_code: _builtins.int = ...,
         found: _abc.Iterable[Global___FoundCase] | None = ...,
         value_json: _builtins.str = ...,
+        output_tail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reports_blob", b"reports_blob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "found", b"found", "measurements", b"measurements", "message", b"message", "reports_blob", b"reports_blob", "reports_json", b"reports_json", "value_json", b"value_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "found", b"found", "measurements", b"measurements", "message", b"message", "output_tail", b"output_tail", "reports_blob", b"reports_blob", "reports_json", b"reports_json", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
