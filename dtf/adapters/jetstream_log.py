@@ -71,6 +71,20 @@ class JetStreamLog:
             raise
         return log
 
+    @classmethod
+    async def attach(cls, nats: NatsSettings, namespace: str, clock: Clock) -> "JetStreamLog":
+        """Connect to a log that is there, for a tap: nothing is made and nothing is checked.
+
+        Raises LogUnavailable, or LogMismatch if there is no log of this namespace.
+        """
+        log = cls(NatsConnection(nats, name=f"dtf tap {namespace}"), namespace, clock)
+        try:
+            await log.head()
+        except BaseException:
+            await log.close()
+            raise
+        return log
+
     async def head(self) -> LogHead:
         """Where the log ends, asked of the stream's leader.
 

@@ -320,5 +320,7 @@ def _as_mismatch(error: BrokerRefusal, stream: str) -> LogError:
     if error.code in _JETSTREAM_NOT_ENABLED:
         return LogMismatch("nats-server has JetStream switched off; start it with `jetstream {}` (-js)")
     if error.code == _NO_SUCH_STREAM:
-        return LogMismatch(f"stream {stream} is gone; it was there when this process started")
+        return LogMismatch(
+            f"there is no stream {stream} on this broker; `dtf coordinator` makes it for its namespace"
+        )
     return LogMismatch(f"stream {stream}: {error.description} (error {error.code})")

@@ -148,7 +148,7 @@ class MemoryLog:
 
     def _check_fence(self, message_id: str, previous: str | None, expected: int | None) -> None:
         items = self._messages.items
-        if message_id in self._messages.ids:
+        if message_id and message_id in self._messages.ids:
             raise AppendConflict(f"commit {message_id[:12]} is in the log already")
         if expected is not None and expected != len(items):
             raise AppendConflict(f"the log ends at {len(items)}, expected {expected}")

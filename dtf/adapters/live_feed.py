@@ -1,0 +1,251 @@
+"""The live feed: every event as one line of JSON on core NATS, for whoever listens.
+
+    dtf.<namespace>.live.<run or fleet>.<Type>        nats sub 'dtf.*.live.*.CaseFailed'
+
+It follows the log like any tap, in the process of the resource manager, so the coordinator never
+waits for it and spends nothing on it. It is best effort and stored nowhere:
+
+- A line is only made for a subject that somebody listens to. A probe, which is a line of that
+  subject with a reply, comes back as "no responders" when nobody does; the subject is then left
+  alone for half a second. A new listener may miss that long.
+- No more than `MAX_LINES_PER_SECOND` are sent; the rest is skipped and counted, and a line
+  `dtf.<namespace>.live.fleet.LinesSkipped` says how many.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import nats.errors
+from google.protobuf.json_format import MessageToDict
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from dtf.adapters.event_lines import format_time
+from dtf.adapters.nats_connection import NatsConnection, describe
+from dtf.api.v1 import events_pb2
+from dtf.core.events import parse_commit, run_of, type_of
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import EventLog, LogUnavailable, StoredCommit
+from dtf.ports.subjects import live_subject
+from dtf.settings.model import NatsSettings
+
+logger = logging.getLogger(__name__)
+
+MAX_LINES_PER_SECOND = 2000
+"""At about 50 µs a line a tenth of a core, and more than anybody reads."""
+PROBE_SECONDS = 0.5
+_MAX_SUBJECTS = 10_000
+_SETTLE_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLine:
+    """What one line says, before it is JSON."""
+
+    run_id: str
+    """"" for the fleet."""
+    type_name: str
+    body: dict[str, Any]
+
+
+Unfold = Callable[[events_pb2.Event], Iterable[LiveLine]]
+
+
+def whole_events(event: events_pb2.Event) -> Iterator[LiveLine]:
+    """One line an event, its columns as they are."""
+    kind = event.WhichOneof("event")
+    if kind:
+        yield LiveLine(run_of(event), type_of(event), MessageToDict(getattr(event, kind)))
+
+
+class LiveFeed:
+    """Follows the log and publishes what is listened to. `run` does it until it is cancelled."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        nats: NatsSettings,
+        namespace: str,
+        clock: Clock,
+        *,
+        unfold: Unfold = whole_events,
+        max_lines_per_second: int = MAX_LINES_PER_SECOND,
+    ) -> None:
+        self._log = log
+        self._connection = NatsConnection(nats, name=f"dtf live {namespace}")
+        self._namespace = namespace
+        self._clock = clock
+        self._unfold = unfold
+        self._interest = _Interest(clock)
+        self._budget = _Budget(clock, max_lines_per_second)
+        self.published_count = 0
+        self.skipped_count = 0
+        """Lines that somebody listened to and that were not sent."""
+
+    async def run(self, after: int | None = None) -> None:
+        """Publish what is decided from now on (or after a sequence), until cancelled."""
+        try:
+            start = (await self._log.head()).last_sequence if after is None else after
+            async for batch in self._log.follow(start):
+                for message in batch:
+                    await self._publish_commit(message)
+        finally:
+            await self._connection.close()
+
+    async def _publish_commit(self, message: StoredCommit) -> None:
+        commit = parse_commit(message.payload, message.message_id)
+        if commit is None:
+            return
+        stamp = {
+            "sequence": message.sequence,
+            "at": format_time(commit.now_unix_nanos),
+            "now_unix_nanos": commit.now_unix_nanos,
+        }
+        lines = [line for event in commit.events for line in self._unfold(event)]
+        try:
+            client = await self._connection.client()
+            await self._interest.listen(client)
+            await self._publish_lines(client, lines, stamp)
+        except (LogUnavailable, nats.errors.Error, OSError, TimeoutError) as error:
+            self.skipped_count += len(lines)
+            logger.debug("live feed: %s", describe(error))
+
+    async def _publish_lines(self, client: Client, lines: list[LiveLine], stamp: dict[str, Any]) -> None:
+        """Probe the subjects that are not known with their first line, then send the rest."""
+        by_subject: dict[str, list[LiveLine]] = {}
+        for line in lines:
+            subject = live_subject(self._namespace, line.run_id, line.type_name)
+            by_subject.setdefault(subject, []).append(line)
+        probed = [subject for subject in by_subject if self._interest.must_probe(subject)]
+        for subject in probed:
+            await self._send(
+                client, subject, by_subject[subject].pop(0), stamp, self._interest.probe(subject)
+            )
+        if probed:
+            await self._interest.settle()
+        for subject, rest in by_subject.items():
+            if self._interest.is_watched(subject):
+                for line in rest:
+                    await self._send(client, subject, line, stamp, "")
+        await self._report_skipped(client, stamp)
+
+    async def _send(
+        self, client: Client, subject: str, line: LiveLine, stamp: dict[str, Any], reply: str
+    ) -> None:
+        if not reply and not self._budget.take():
+            self.skipped_count += 1
+            return
+        text = json.dumps(
+            {**stamp, "run": line.run_id, "type": line.type_name, "event": line.body},
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+        await client.publish(subject, text.encode(), reply=reply)
+        self.published_count += 1
+
+    async def _report_skipped(self, client: Client, stamp: dict[str, Any]) -> None:
+        skipped = self._budget.skipped_to_report()
+        if skipped:
+            body = {**stamp, "run": "", "type": "LinesSkipped", "event": {"count": skipped}}
+            subject = live_subject(self._namespace, "", "LinesSkipped")
+            await client.publish(subject, json.dumps(body, separators=(",", ":")).encode())
+
+
+class _Interest:
+    """Which subjects somebody listens to, as far as the last half second tells."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._client: Client | None = None
+        self._inbox = ""
+        self._tokens = count()
+        self._probes: dict[str, str] = {}
+        self._known: dict[str, tuple[bool, float]] = {}
+        self._settled: dict[str, asyncio.Future[None]] = {}
+
+    async def listen(self, client: Client) -> None:
+        """Take "no responders" on `client`; what was known on another one is forgotten."""
+        if self._client is client:
+            return
+        self._client, self._inbox = client, client.new_inbox()
+        self._known.clear()
+        await client.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    def must_probe(self, subject: str) -> bool:
+        """Whether nothing is known about a subject, or only what is half a second old."""
+        known = self._known.get(subject)
+        return known is None or known[1] <= self._clock.monotonic()
+
+    def is_watched(self, subject: str) -> bool:
+        """Whether somebody listened at the last probe."""
+        return self._known.get(subject, (False, 0.0))[0]
+
+    def probe(self, subject: str) -> str:
+        """The reply subject of a probe of `subject`, which counts as watched until it is answered."""
+        if len(self._known) >= _MAX_SUBJECTS:
+            self._known.clear()
+        self._known[subject] = (True, self._clock.monotonic() + PROBE_SECONDS)
+        reply = f"{self._inbox}.{next(self._tokens)}"
+        self._probes[reply] = subject
+        return reply
+
+    async def settle(self) -> None:
+        """Return when every probe sent before has been answered, or will not be.
+
+        The server answers a connection in order, so a message to ourselves comes after them.
+        (nats-py's flush would not do: it sends its ping ahead of what is buffered.)
+        """
+        assert self._client is not None
+        subject = f"{self._inbox}.{next(self._tokens)}"
+        settled = self._settled[subject] = asyncio.get_running_loop().create_future()
+        try:
+            await self._client.publish(subject)
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await settled
+        finally:
+            del self._settled[subject]
+            self._probes.clear()
+
+    async def _receive(self, message: Msg) -> None:
+        settled = self._settled.get(message.subject)
+        if settled is not None:
+            if not settled.done():
+                settled.set_result(None)
+            return
+        probed = self._probes.get(message.subject)
+        if probed is not None:
+            self._known[probed] = (False, self._clock.monotonic() + PROBE_SECONDS)
+
+
+class _Budget:
+    """How many lines may still be sent in this second."""
+
+    def __init__(self, clock: Clock, lines_per_second: int) -> None:
+        self._clock = clock
+        self._limit = lines_per_second
+        self._second = clock.monotonic()
+        self._left = lines_per_second
+        self._skipped = 0
+
+    def take(self) -> bool:
+        """Use one line; False if there is none left."""
+        now = self._clock.monotonic()
+        if now - self._second >= 1:
+            self._second, self._left = now, self._limit
+        if self._left <= 0:
+            self._skipped += 1
+            return False
+        self._left -= 1
+        return True
+
+    def skipped_to_report(self) -> int:
+        """How many were skipped since the last report, once the second is over; else 0."""
+        if not self._skipped or self._clock.monotonic() - self._second < 1:
+            return 0
+        skipped, self._skipped = self._skipped, 0
+        return skipped

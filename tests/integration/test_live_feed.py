@@ -1,0 +1,181 @@
+"""The live feed: one line of JSON an event, for whoever listens on core NATS."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.live_feed import LiveFeed
+from dtf.adapters.nats_server import NatsServer, read_credentials
+from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import events_pb2
+from dtf.settings.model import NatsSettings
+from tests.fakes import FakeClock
+
+
+class Writer:
+    """Appends commits as a coordinator would."""
+
+    def __init__(self, log: JetStreamLog) -> None:
+        self._log = log
+        self._count = 0
+
+    async def commit(self, *events: events_pb2.Event) -> int:
+        self._count += 1
+        commit = events_pb2.Commit(
+            commit_id=self._count.to_bytes(16, "big"), epoch=1, now_unix_nanos=10**18, events=events
+        )
+        payload = commit.SerializeToString()
+        return await self._log.append(
+            payload,
+            message_id=hashlib.sha256(payload).hexdigest(),
+            previous_message_id=None,
+            expected_last_sequence=None,
+            headers={},
+        )
+
+
+class Listener:
+    """What somebody hears on a subject."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+
+    async def receive(self, message: Msg) -> None:
+        self.lines.put_nowait((message.subject, json.loads(message.data)))
+
+    async def next(self) -> tuple[str, dict[str, Any]]:
+        async with asyncio.timeout(20):
+            return await self.lines.get()
+
+
+def run_created(run_id: str) -> events_pb2.Event:
+    return events_pb2.Event(run_created=events_pb2.RunCreated(run_id=run_id, suite="s"))
+
+
+def worker_left(worker_id: str) -> events_pb2.Event:
+    return events_pb2.Event(worker_left=events_pb2.WorkerLeft(worker_id=worker_id))
+
+
+@pytest_asyncio.fixture
+async def person(nats_server: NatsServer) -> AsyncIterator[Client]:
+    user, password = read_credentials(nats_server.credentials_file)
+    client = await nats.connect(nats_server.url, user=user, password=password)
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture
+async def reader(
+    nats_settings: NatsSettings, namespace: str, event_log: JetStreamLog
+) -> AsyncIterator[JetStreamLog]:
+    log = await JetStreamLog.attach(nats_settings, namespace, SystemClock())
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+def feed(reader: JetStreamLog, nats_settings: NatsSettings, namespace: str, clock: FakeClock) -> LiveFeed:
+    return LiveFeed(reader, nats_settings, namespace, clock, max_lines_per_second=10)
+
+
+async def test_each_event_is_a_line_on_the_subject_of_its_run_and_type(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
+) -> None:
+    heard, writer = Listener(), Writer(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
+    await person.flush()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(run_created("7f3k"), worker_left("w-1"))
+        subject, line = await heard.next()
+        assert subject == f"dtf.{namespace}.live.7f3k.RunCreated"
+        assert line == {
+            "sequence": 1,
+            "at": "2001-09-09T01:46:40.000000Z",
+            "now_unix_nanos": 10**18,
+            "run": "7f3k",
+            "type": "RunCreated",
+            "event": {"runId": "7f3k", "suite": "s"},
+        }
+        subject, line = await heard.next()
+        assert (subject, line["event"]) == (f"dtf.{namespace}.live.fleet.WorkerLeft", {"workerId": "w-1"})
+        running.cancel()
+
+
+async def test_lines_nobody_listens_to_are_not_made(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
+) -> None:
+    heard, writer = Listener(), Writer(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.*.RunCreated", cb=heard.receive)
+    await person.flush()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(*[worker_left(f"w-{number}") for number in range(500)], run_created("7f3k"))
+        await heard.next()
+        await writer.commit(*[worker_left(f"w-{number}") for number in range(500)], run_created("8abc"))
+        await heard.next()
+        # One probe of WorkerLeft, which came back, and the two lines that were heard.
+        assert (feed.published_count, feed.skipped_count) == (3, 0)
+        running.cancel()
+
+
+async def test_who_comes_later_is_heard_after_half_a_second(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str, clock: FakeClock
+) -> None:
+    early, late, writer = Listener(), Listener(), Writer(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.*.RunCreated", cb=early.receive)
+    await person.flush()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(worker_left("w-1"), run_created("7f3k"))
+        await early.next()
+        await person.subscribe(f"dtf.{namespace}.live.fleet.>", cb=late.receive)
+        await person.flush()
+        await clock.advance(0.5)
+        await writer.commit(worker_left("w-2"), worker_left("w-3"))
+        assert [(await late.next())[1]["event"]["workerId"] for _ in range(2)] == ["w-2", "w-3"]
+        running.cancel()
+
+
+async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str, clock: FakeClock
+) -> None:
+    heard, writer = Listener(), Writer(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
+    await person.flush()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(*[worker_left(f"w-{number}") for number in range(100)])
+        lines = [await heard.next() for _ in range(11)]  # a probe, and ten of the second
+        assert [line["event"]["workerId"] for _, line in lines] == [f"w-{number}" for number in range(11)]
+        await clock.advance(1)
+        await writer.commit(run_created("7f3k"))
+        found = [await heard.next() for _ in range(2)]
+        assert [(line["type"], line["event"]) for _, line in found] == [
+            ("RunCreated", {"runId": "7f3k", "suite": "s"}),
+            ("LinesSkipped", {"count": 89}),
+        ]
+        assert feed.skipped_count == 89
+        running.cancel()
+
+
+async def test_a_message_that_is_no_commit_is_passed_over(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
+) -> None:
+    heard, writer = Listener(), Writer(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
+    await person.request(f"dtf.{namespace}.log", b"\xffnot a commit", timeout=5)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(run_created("7f3k"))
+        assert (await heard.next())[1]["sequence"] == 2
+        running.cancel()
