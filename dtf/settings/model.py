@@ -106,6 +106,11 @@ class AnalyzerSettings:
     listen: str = "127.0.0.1:0"
     server: str = ""
     """Address under which others reach it; written by the embedded stack."""
+    token_file: str = ""
+    """File with the bearer token that every call must carry; empty: the coordinator's."""
+    tls_certificate_file: str = ""
+    """Beyond loopback the analyzer needs TLS of its own: it may run on another machine."""
+    tls_key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,10 @@ class TrendAnalyzer:
     async def _serve(self) -> None:
         service = AnalysisService(self._store, self._intake.gate, self._log_fold.runs, self._clock)
         add = analysis_service_pb2_grpc.add_AnalysisServiceServicer_to_server
-        server = RpcServer(ListenAddress(self._settings.listen, self._token), [(NAME, add, service)])
+        settings = self._settings
+        listen = ListenAddress(
+            settings.listen, self._token, settings.tls_certificate_file, settings.tls_key_file
+        )
+        server = RpcServer(listen, [(NAME, add, service)])
         self.address = await server.start()
         self._stack.push_async_callback(server.stop)

@@ -1,0 +1,140 @@
+"""`dtf trend-analyzer`: follow the log into the metric store and answer AnalysisService, until told to stop."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+
+from dtf.adapters.duckdb_store import DuckDbStore
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.records import JetStreamRecords
+from dtf.adapters.system_clock import SystemClock
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
+from dtf.client.connect import read_token
+from dtf.client.stack import read_stack
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import LogError
+from dtf.ports.metric_store import MetricStore, StoreError
+from dtf.ports.subjects import RecordKind
+from dtf.rpc.server import ListenError
+from dtf.settings.model import NatsSettings, Settings
+from dtf.settings.project import state_dir
+from dtf.trend_analyzer.process import TrendAnalyzer
+
+EMBEDDED_NICENESS = 5
+"""On a machine it shares with workers the analyzer gives way: it must not slow what it measures."""
+
+
+@click.command()
+@click.option(
+    "--listen", default=None, metavar="HOST:PORT", help="Where AnalysisService listens; port 0: any."
+)
+@click.option(
+    "--store", type=click.Choice(["duckdb", "influxdb"]), default=None, help="Kind of metric store."
+)
+@click.option("--path", default=None, metavar="FILE", help="File of the DuckDB store.")
+@click.option("--namespace", default=None, help="Namespace of the log.")
+@click.pass_obj
+def command(
+    invocation: Invocation, listen: str | None, store: str | None, path: str | None, namespace: str | None
+) -> None:
+    """Follow the log into the metric store and answer AnalysisService.
+
+    Says {"ready": true, "address": "…"} on standard output when it serves; ends on SIGTERM or
+    SIGINT. Started again it goes on where it was. Several kinds of question are in docs/queries.md.
+
+    \b
+    Example:
+        dtf trend-analyzer
+        INFLUXDB_V2_URL=http://influx:8086 INFLUXDB_V2_TOKEN=… INFLUXDB_V2_ORG=qa INFLUXDB_V2_BUCKET=dtf \\
+            dtf --set nats.url=nats://broker:4222 trend-analyzer --store influxdb
+    """
+    settings = invocation.load(
+        analyzer__listen=listen, store__kind=store, store__path=path, coordinator__namespace=namespace
+    ).settings
+    watch_lifeline()
+    if inherited_descriptor() is not None:
+        os.nice(EMBEDDED_NICENESS)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(_serve(settings, _broker(invocation, settings), _store_path(invocation, settings)))
+    except* (LogError, StoreError, ListenError, OSError) as errors:
+        raise _as_command_error(errors) from errors
+
+
+async def _serve(settings: Settings, nats: NatsSettings, path: Path) -> None:
+    clock = SystemClock()
+    namespace = settings.coordinator.namespace
+    async with AsyncExitStack() as stack:
+        stop = _stop_on_signals()
+        store = await _open_store(settings, path, clock)
+        stack.push_async_callback(store.close)
+        log = await JetStreamLog.open(nats, namespace, clock)
+        stack.push_async_callback(log.close)
+        telemetry = await JetStreamRecords.open(nats, RecordKind.TELEMETRY, namespace, clock)
+        stack.push_async_callback(telemetry.close)
+        scaling = await JetStreamRecords.open(nats, RecordKind.SCALING, namespace, clock)
+        stack.push_async_callback(scaling.close)
+        analyzer = TrendAnalyzer(
+            settings.analyzer,
+            log=log,
+            telemetry=telemetry,
+            scaling=scaling,
+            store=store,
+            clock=clock,
+            token=read_token(settings.analyzer.token_file or settings.coordinator.token_file),
+        )
+        async with analyzer:
+            click.echo(json.dumps({"ready": True, "address": analyzer.address}))
+            await stop.wait()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _open_store(settings: Settings, path: Path, clock: Clock) -> MetricStore:
+    match settings.store.kind:
+        case "duckdb":
+            return await DuckDbStore.open(path)
+        case other:
+            raise CommandError(
+                f"store.kind is {other!r}, expected duckdb or influxdb", exit_code=ExitCode.USAGE
+            )
+
+
+def _broker(invocation: Invocation, settings: Settings) -> NatsSettings:
+    """The broker that the settings name, or the one of the project's stack."""
+    if settings.nats.url:
+        return settings.nats
+    stack = read_stack(invocation.project_dir)
+    if stack is None or not stack.nats:
+        raise CommandError(
+            "no broker: nothing runs in this project and [nats] url is not set",
+            "`dtf up` starts a stack with an analyzer of its own; or set [nats] url and credentials_file",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+    return NatsSettings(url=stack.nats, credentials_file=stack.nats_credentials_file)
+
+
+def _store_path(invocation: Invocation, settings: Settings) -> Path:
+    return Path(settings.store.path or state_dir(invocation.project_dir) / "metrics.duckdb")
+
+
+def _as_command_error(errors: BaseExceptionGroup[Exception]) -> CommandError:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    exit_code = ExitCode.USAGE if isinstance(first, ListenError) else ExitCode.UNAVAILABLE
+    return CommandError(str(first), exit_code=exit_code)
