@@ -52,11 +52,11 @@ class LaunchRecord(msgspec.Struct):
 WorkerCommand = Callable[[LaunchRequest], Sequence[str]]
 
 
-def dtf_worker_command(server: str, token_file: str) -> WorkerCommand:
-    """The command line of a worker of a coordinator."""
+def dtf_worker_command(server: str, token_file: str, options: Sequence[str] = ()) -> WorkerCommand:
+    """The command line of a worker of a coordinator. `options` are global ones of `dtf`."""
 
     def command(request: LaunchRequest) -> Sequence[str]:
-        line = [sys.executable, "-P", "-m", "dtf.cli.main", "worker", "--server", server]
+        line = [sys.executable, "-P", "-m", "dtf.cli.main", *options, "worker", "--server", server]
         line += ["--token-file", token_file, "--pool", request.pool, "--name", request.launch_id]
         line += ["--slots", str(request.slots)]
         for key, value in sorted(request.labels.items()):

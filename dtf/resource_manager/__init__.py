@@ -1,0 +1,1 @@
+"""The resource manager: keeps a pool as large as the log says it should be."""

@@ -288,11 +288,10 @@ def _hold(
 
 
 def _why_hold(decision: scaling_pb2.ScalingDecision, effective: int) -> tuple[str, str]:
-    """The rule that brought the recommendation back to what is, and its reason."""
-    if decision.recommended != effective:
-        for effect in reversed(decision.rules):
-            if effect.before != effect.after:
-                return effect.rule, effect.reason
+    """The rule that had the last word, and its reason; a pool at rest at its minimum is steady."""
+    for effect in reversed(decision.rules):
+        if effect.before != effect.after:
+            return (STEADY if effect.rule == "minimum" else effect.rule), effect.reason
     return STEADY, f"{effective} {_workers(effective)} are what the work needs"
 
 

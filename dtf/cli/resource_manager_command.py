@@ -1,0 +1,192 @@
+"""`dtf resource-manager`: keeps one pool as large as the log says it should be."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.process_provider import ProcessProvider, WorkerCommand, dtf_worker_command
+from dtf.adapters.records import JetStreamRecords
+from dtf.adapters.system_clock import SystemClock
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
+from dtf.core.chain import ChainBroken
+from dtf.ports.event_log import LogError
+from dtf.ports.subjects import RecordKind
+from dtf.resource_manager.fleet import GrpcFleet
+from dtf.resource_manager.process import ResourceManager, resolve_policy
+from dtf.rpc.channel import Peer, parse_addresses
+from dtf.settings.model import Settings
+from dtf.settings.project import state_dir
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployment:
+    """Where the resource manager works."""
+
+    settings: Settings
+    server: str
+    token_file: Path
+    project_dir: Path
+    state_dir: Path
+    leaves_workers: bool
+    settings_arguments: Sequence[str]
+    """Global options that the workers are given too."""
+
+
+@click.command("resource-manager")
+@click.option("--server", help="host:port of the coordinator. Default: run.server (DTF_SERVER).")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with the bearer token.")
+@click.option("--pool", "pool_name", help="Name of the pool. Default: pool.name.")
+@click.option("--min", "min_workers", type=int, help="Workers kept at least.")
+@click.option("--max", "max_workers", type=int, help="Workers launched at most.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    help="Where launches and decisions are remembered. Default: .dtf/resource_manager of the project.",
+)
+@click.option("--leave-workers", is_flag=True, help="When stopped in good order, let the workers go on.")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    server: str | None,
+    token_file: Path | None,
+    pool_name: str | None,
+    min_workers: int | None,
+    max_workers: int | None,
+    state_dir: Path | None,
+    leave_workers: bool,
+) -> int:
+    """Launch workers while there is a backlog, let idle ones go, replace those that die.
+
+    \b
+    Example:
+        dtf resource-manager --server 10.0.0.5:7070 --token-file token --min 1 --max 16
+    """
+    settings = invocation.load(
+        pool__name=pool_name, pool__min_workers=min_workers, pool__max_workers=max_workers
+    ).settings
+    deployment = _deployment(invocation, settings, server, token_file, state_dir, leave_workers)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    watch_lifeline()
+    asyncio.run(_serve(deployment))
+    return ExitCode.OK
+
+
+def _deployment(
+    invocation: Invocation,
+    settings: Settings,
+    server: str | None,
+    token_file: Path | None,
+    state: Path | None,
+    leave_workers: bool,
+) -> _Deployment:
+    server = server or settings.run.server
+    token = str(token_file or settings.run.token_file)
+    if not server:
+        raise CommandError(
+            "no coordinator is named", "pass --server host:port, or set DTF_SERVER", exit_code=ExitCode.USAGE
+        )
+    if not settings.nats.url:
+        raise CommandError("no broker is named", "set [nats] url, or DTF_NATS_URL", exit_code=ExitCode.USAGE)
+    if not token:
+        raise CommandError(
+            "no token is given", "pass --token-file, the coordinator's own", exit_code=ExitCode.USAGE
+        )
+    if settings.pool.max_workers and settings.pool.max_workers < settings.pool.min_workers:
+        raise CommandError(
+            f"the pool cannot keep {settings.pool.min_workers} workers and have at most "
+            f"{settings.pool.max_workers}",
+            "lower pool.min_workers or raise pool.max_workers",
+            exit_code=ExitCode.USAGE,
+        )
+    directory = state or state_dir(invocation.project_dir) / "resource_manager"
+    options = ["--project", str(invocation.project_dir)]
+    if invocation.settings_file is not None:
+        options += ["--settings", str(invocation.settings_file)]
+    return _Deployment(
+        settings, server, Path(token), invocation.project_dir, directory, leave_workers, options
+    )
+
+
+async def _serve(deployment: _Deployment) -> None:
+    try:
+        await _serve_pool(deployment)
+    except* LogError as errors:
+        raise CommandError(
+            str(errors.exceptions[0]), "look at the broker, then start again", exit_code=ExitCode.UNAVAILABLE
+        ) from errors
+    except* ChainBroken as errors:
+        raise CommandError(
+            str(errors.exceptions[0]),
+            "the resource manager does not go on; start it again once the log is whole",
+        ) from errors
+
+
+async def _serve_pool(deployment: _Deployment) -> None:
+    settings = deployment.settings
+    clock = SystemClock()
+    peer = Peer(parse_addresses(deployment.server), deployment.token_file.read_text().strip())
+    namespace = settings.coordinator.namespace
+    async with contextlib.AsyncExitStack() as stack:
+        log = await JetStreamLog.open(settings.nats, namespace, clock)
+        stack.push_async_callback(log.close)
+        scaling = await JetStreamRecords.open(settings.nats, RecordKind.SCALING, namespace, clock)
+        stack.push_async_callback(scaling.close)
+        fleet = GrpcFleet(peer)
+        stack.push_async_callback(fleet.close)
+        provider = _provider(deployment, clock)
+        await provider.start()
+        stack.push_async_callback(provider.close)
+        manager = ResourceManager(
+            resolve_policy(settings.pool, os.cpu_count() or 1),
+            namespace=namespace,
+            log=log,
+            scaling=scaling,
+            provider=provider,
+            fleet=fleet,
+            clock=clock,
+            state_dir=deployment.state_dir,
+            leaves_workers=deployment.leaves_workers,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, manager.stop)
+        async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(_tell_ready(manager))
+            await manager.run()
+            telling.cancel()
+
+
+async def _tell_ready(manager: ResourceManager) -> None:
+    await manager.ready.wait()
+    sys.stdout.write(json.dumps({"ready": True}) + "\n")
+    sys.stdout.flush()
+
+
+def _provider(deployment: _Deployment, clock: SystemClock) -> ProcessProvider:
+    lifeline = inherited_descriptor()
+    return ProcessProvider(
+        _worker_command(deployment),
+        records_dir=deployment.state_dir / "launches",
+        logs_dir=deployment.state_dir.parent / "logs",
+        clock=clock,
+        working_dir=deployment.project_dir,
+        inherited=() if lifeline is None else (lifeline,),
+    )
+
+
+def _worker_command(deployment: _Deployment) -> WorkerCommand:
+    return dtf_worker_command(
+        deployment.server, str(deployment.token_file.absolute()), deployment.settings_arguments
+    )

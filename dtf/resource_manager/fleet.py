@@ -1,0 +1,62 @@
+"""What the resource manager asks of the coordinator: to let a worker go."""
+
+from enum import StrEnum
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from dtf.api.v1 import fleet_service_pb2, fleet_service_pb2_grpc
+from dtf.rpc.channel import Peer, open_channel
+
+REQUESTER = "resource-manager"
+CALL_TIMEOUT_SECONDS = 5.0
+
+
+class DrainAnswer(StrEnum):
+    """What became of a request to drain."""
+
+    DRAINING = "draining"
+    REFUSED = "refused"
+    """It holds a lease by now, or is gone."""
+    UNREACHABLE = "unreachable"
+    """The coordinator did not answer; whether it heard is not known."""
+
+
+class Fleet(Protocol):
+    """The coordinator's side of the fleet."""
+
+    async def drain_idle(self, worker_id: str, reason: str) -> DrainAnswer:
+        """Ask that the worker take nothing new, if it holds no lease."""
+        ...
+
+    async def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class GrpcFleet:
+    """The Fleet behind FleetService."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._channel = open_channel(peer)
+        self._stub: fleet_service_pb2_grpc.FleetServiceAsyncStub = fleet_service_pb2_grpc.FleetServiceStub(
+            self._channel
+        )
+
+    async def drain_idle(self, worker_id: str, reason: str) -> DrainAnswer:
+        """Ask that the worker take nothing new, if it holds no lease."""
+        request = fleet_service_pb2.DrainWorkerRequest(
+            worker_id=worker_id, requested_by=REQUESTER, reason=reason, only_if_idle=True
+        )
+        try:
+            await self._stub.DrainWorker(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            unsure = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            return DrainAnswer.UNREACHABLE if error.code() in unsure else DrainAnswer.REFUSED
+        return DrainAnswer.DRAINING
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
