@@ -23,8 +23,14 @@ def evolve(state: State, event: events_pb2.Event, now_ns: int = 0, sequence: int
         state.last_sequence = sequence
     kind = event.WhichOneof("event")
     fold = _FOLDS.get(kind) if kind is not None else None
-    if fold is not None:
-        fold(state, event, now_ns, sequence)
+    if kind is None or fold is None:
+        return
+    fold(state, event, now_ns, sequence)
+    said = getattr(event, kind)
+    if kind in _ABOUT_RUNS:
+        state.hash_cache.changed_runs.add(said.run_id)
+    if kind in _ABOUT_WORKERS:
+        state.hash_cache.changed_workers.add(said.worker_id)
 
 
 def _leader_elected(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
@@ -136,3 +142,17 @@ _FOLDS: dict[str, _Fold] = {
     "worker_left": fleet.left,
 }
 """ResultsRefused is absent: it changes nothing."""
+
+
+def _kinds_with(field: str) -> frozenset[str]:
+    """The folded events whose message has a field of this name."""
+    messages = {entry.name: entry.message_type for entry in events_pb2.Event.DESCRIPTOR.fields}
+    return frozenset(
+        name
+        for name, message in messages.items()
+        if name in _FOLDS and message is not None and field in message.fields_by_name
+    )
+
+
+_ABOUT_RUNS = _kinds_with("run_id")
+_ABOUT_WORKERS = _kinds_with("worker_id")

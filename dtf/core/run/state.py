@@ -17,6 +17,7 @@ about twenty bytes, and nothing that the garbage collector must visit.
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet.worker import Worker
@@ -176,6 +177,17 @@ class Run:
 
 
 @dataclass(slots=True)
+class HashCache:
+    """What state_hash remembers from call to call, and what changed since (state_hash.py)."""
+
+    total: int = 0
+    digests: dict[str, int] = field(default_factory=dict)
+    streams: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    changed_runs: set[str] = field(default_factory=set)
+    changed_workers: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class State:
     """The fold of the log."""
 
@@ -198,3 +210,4 @@ class State:
     """Request id of CreateSession → worker and incarnation."""
     queued_count: int = 0
     leased_count: int = 0
+    hash_cache: HashCache = field(default_factory=HashCache, compare=False, repr=False)
