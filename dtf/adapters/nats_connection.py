@@ -178,13 +178,15 @@ class NatsConnection:
                 user_credentials=creds_file,
             )
             is_open = True
-        except nats.errors.AuthorizationError as error:
-            raise LogMismatch(
-                f"{self.described_url} refuses these credentials; "
-                f"check [nats] credentials_file ({self._settings.credentials_file or 'not set'})"
-            ) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            reasons.append(reasons[-1] if reasons else describe(error))
+            said = describe(error)
+            if "authorization" in said.lower():
+                raise LogMismatch(
+                    f"{self.described_url} refuses these credentials; "
+                    f"check [nats] credentials_file ({self._settings.credentials_file or 'not set'})"
+                ) from error
+            if not reasons:
+                reasons.append(said)
             return None
         finally:
             if not is_open:
