@@ -6,7 +6,7 @@ Health and reflection need no token, so that stock probes work.
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -15,7 +15,7 @@ from dtf.rpc.errors import Unauthenticated, refuse
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 def session_token(token: str, worker_id: str, incarnation: int) -> str:
@@ -37,9 +37,9 @@ class BearerTokens(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> "Handler | None":
         """The method's own handler, or one that refuses."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
