@@ -271,9 +271,12 @@ class ResourceManager:
             _log.error("%s did not end", ", ".join(self._ledger.launches))
 
     async def _await_exits(self) -> None:
-        for instance in await self._provider.list_instances():
-            if instance.state is InstanceState.EXITED:
-                await self._forget(instance)
+        known = {instance.launch_id: instance for instance in await self._provider.list_instances()}
+        for launch_id in list(self._ledger.launches):
+            if launch_id not in known:
+                del self._ledger.launches[launch_id]  # decided, and not asked for any more
+            elif known[launch_id].state is InstanceState.EXITED:
+                await self._forget(known[launch_id])
         exits = aiter(self._provider.exits())
         while self._ledger.launches:
             await self._forget(await anext(exits))

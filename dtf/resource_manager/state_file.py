@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,9 @@ class StateFile:
 
     def __init__(self, directory: Path, pool: str) -> None:
         self.path = directory / f"{pool}.state"
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._written = 0
 
     def load(self) -> ManagerState | None:
         """What was saved; None if there is nothing that this version reads."""
@@ -38,12 +40,16 @@ class StateFile:
             return None
 
     async def save(self, state: ManagerState) -> None:
-        """Replace what is on disk with the state as it is when its turn comes."""
-        async with self._lock:
-            await asyncio.to_thread(self._writer(snapshot.encode(state)))
+        """Replace what is on disk with `state` as it is at the call; a later call's state stays the later."""
+        self._asked += 1
+        await asyncio.to_thread(self._write, self._asked, snapshot.encode(state))
 
-    def _writer(self, data: bytes) -> Callable[[], None]:
-        def write() -> None:
+    def _write(self, number: int, data: bytes) -> None:
+        # A cancelled save leaves its thread running, so saves can overtake each other here.
+        with self._lock:
+            if number < self._written:
+                return
+            self._written = number
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             scratch = self.path.with_suffix(".new")
             with scratch.open("wb") as file:
@@ -51,5 +57,3 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(self.path)
-
-        return write
