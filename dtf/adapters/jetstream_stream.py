@@ -21,13 +21,14 @@ from nats.aio.subscription import Subscription
 
 from dtf.adapters.nats_connection import BrokerRefusal, NatsConnection, describe
 from dtf.ports.clock import Clock
-from dtf.ports.event_log import LogError, LogHead, LogMismatch, LogUnavailable, StoredCommit
+from dtf.ports.event_log import LogError, LogFull, LogHead, LogMismatch, LogUnavailable, StoredCommit
 from dtf.ports.subjects import MESSAGE_ID_HEADER
 
 _API = "$JS.API"
 _NO_SUCH_STREAM = 10059
 _NO_SUCH_MESSAGE = 10037
 _NAME_IN_USE = 10058
+_NO_STORAGE_LEFT = 10047
 _JETSTREAM_NOT_ENABLED = frozenset({10039, 10076})
 
 _PULL_MESSAGES = 512
@@ -59,7 +60,7 @@ class JetStreamStream:
             found = await self._info()
         except BrokerRefusal as error:
             if error.code != _NO_SUCH_STREAM:
-                raise _as_mismatch(error, self._name) from error
+                raise _as_log_error(error, self._name) from error
             found = await self._create(wanted)
         differences = _differences(wanted, found["config"])
         if differences:
@@ -75,7 +76,7 @@ class JetStreamStream:
             last, first = int(state["last_seq"]), int(state["first_seq"])
             return LogHead(last, await self._message_id(last) if last else "", max(first, 1))
         except BrokerRefusal as error:
-            raise _as_mismatch(error, self._name) from error
+            raise _as_log_error(error, self._name) from error
 
     async def read(
         self, after: int, until: int | None, *, gaps: bool
@@ -142,7 +143,7 @@ class JetStreamStream:
         try:
             made = await self._connection.request(f"{_API}.CONSUMER.CREATE.{self._name}", request)
         except BrokerRefusal as error:
-            raise _as_mismatch(error, self._name) from error
+            raise _as_log_error(error, self._name) from error
         return str(made["name"])
 
     async def _info(self) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class JetStreamStream:
         except BrokerRefusal as error:
             if error.code == _NAME_IN_USE:  # somebody else made it in the meantime, otherwise
                 return await self._info()
-            raise _as_mismatch(error, self._name) from error
+            raise _as_log_error(error, self._name) from error
 
     async def _message_id(self, sequence: int) -> str:
         try:
@@ -316,7 +317,12 @@ def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[st
     ]
 
 
-def _as_mismatch(error: BrokerRefusal, stream: str) -> LogError:
+def _as_log_error(error: BrokerRefusal, stream: str) -> LogError:
+    if error.code == _NO_STORAGE_LEFT:
+        return LogFull(
+            f"nats-server has no room left for stream {stream}: {error.description} (error {error.code}); "
+            "raise max_file_store in its configuration, or lower [nats] max_log_bytes"
+        )
     if error.code in _JETSTREAM_NOT_ENABLED:
         return LogMismatch("nats-server has JetStream switched off; start it with `jetstream {}` (-js)")
     if error.code == _NO_SUCH_STREAM:

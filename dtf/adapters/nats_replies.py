@@ -47,7 +47,10 @@ class Replies:
         """
         reply = f"{self._prefix}.{next(self._numbers)}"
         future: asyncio.Future[Answer] = new_future()
-        late = LogUnavailable(f"the broker did not answer within {timeout_seconds:g} s")
+        late = LogUnavailable(
+            f"the broker did not answer within {timeout_seconds:g} s; "
+            "if it answers other questions, its disk is full or failing"
+        )
         timer = asyncio.get_running_loop().call_later(timeout_seconds, self._fail, reply, late)
         self._waiting[reply] = (future, parse, timer)
         try:

@@ -10,6 +10,7 @@ process ends, in whatever way, the server does.
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
@@ -23,10 +24,19 @@ from pathlib import Path
 
 from dtf.adapters import process_guard
 
+logger = logging.getLogger(__name__)
+
 MINIMUM_VERSION = (2, 10)
 """The oldest with stream metadata, consumer `max_bytes` pulls and create-by-name as used here."""
+_MAX_STORE_BYTES = 2**50
+"""No bound: by default it is a share of what is free at the start, so that a stream of yesterday may
+not be opened on the fuller disk of today. The streams have bounds of their own."""
 _FEATURE_FLAGS_VERSION = (2, 15)
 _READY = re.compile(r"Listening for client connections on \S*:(\d+)")
+_STORAGE_FAULT = re.compile(r"Critical write error: (.*)")
+_ROOM_BYTES = 64 * 2**20
+"""Free space at which a server that ran out of it is worth a restart."""
+_ROOM_CHECK_SECONDS = 1.0
 _FATAL = re.compile(r"\[FTL\] (.*)|(nats-server: .*)")
 
 
@@ -136,6 +146,7 @@ class NatsServer:
         self._start_timeout_seconds = start_timeout_seconds
         self._guard: asyncio.subprocess.Process | None = None
         self._last_lines: deque[str] = deque(maxlen=50)
+        self._storage_fault = ""
 
     @property
     def url(self) -> str:
@@ -161,6 +172,7 @@ class NatsServer:
         binary = await find_nats_server()
         config = self._write_files(binary)
         self._last_lines.clear()
+        self._storage_fault = ""
         self._guard = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -188,13 +200,27 @@ class NatsServer:
             raise
 
     async def wait(self) -> int:
-        """Return its exit code when it has ended."""
+        """Return its exit code when it has ended.
+
+        A nats-server whose disk was full stores nothing any more, even when there is room again,
+        until it is restarted. While this waits, such a server is stopped as soon as there is
+        room, so that whoever restarts it when it ends has a log that goes on.
+        """
         if self._guard is None:
             raise NatsServerError("the server was never started; call start()")
         assert self._guard.stdout is not None
-        while line := await self._guard.stdout.readline():
-            self._last_lines.append(line.decode(errors="replace").rstrip())
-        return await self._guard.wait()
+        while True:
+            try:
+                async with asyncio.timeout(_ROOM_CHECK_SECONDS if self.storage_fault else None):
+                    line = await self._guard.stdout.readline()
+            except TimeoutError:
+                if shutil.disk_usage(self._store_dir).free >= _ROOM_BYTES:
+                    logger.warning("there is room again: nats-server is stopped, to be started anew")
+                    await self.stop()
+                continue
+            if not line:
+                return await self._guard.wait()
+            self._take_line(line)
 
     async def stop(self, timeout_seconds: float = 15.0) -> None:
         """Let it close its store and end; kill it if it has not after `timeout_seconds`."""
@@ -232,6 +258,23 @@ class NatsServer:
         return list(self._last_lines)
 
     @property
+    def storage_fault(self) -> str:
+        """What keeps it from storing anything, in its own words; "" when nothing does."""
+        return self._storage_fault
+
+    def _take_line(self, line: bytes) -> str:
+        text = line.decode(errors="replace").rstrip()
+        self._last_lines.append(text)
+        if not self._storage_fault and (match := _STORAGE_FAULT.search(text)):
+            self._storage_fault = match[1]
+            logger.error(
+                "nats-server stores nothing: %s; free some space on the disk of %s, then it goes on",
+                match[1],
+                self._store_dir,
+            )
+        return text
+
+    @property
     def _pid_file(self) -> Path:
         return self._credentials_file.with_name("nats-server.pid")
 
@@ -265,7 +308,8 @@ class NatsServer:
             "server_name: dtf-embedded\n"
             f"pid_file: {json.dumps(str(self._pid_file))}\n"
             f"max_payload: {self._max_payload_bytes}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(self._store_dir))}, sync_interval: always }}\n"
+            f"jetstream {{ store_dir: {json.dumps(str(self._store_dir))}, sync_interval: always, "
+            f"max_file_store: {_MAX_STORE_BYTES} }}\n"
             f"authorization {{ user: {json.dumps(user)}, password: {json.dumps(password)} }}\n"
             f"{flags}"
         )
@@ -273,11 +317,11 @@ class NatsServer:
     async def _read_until_ready(self) -> int:
         assert self._guard is not None and self._guard.stdout is not None
         port = 0
-        while line := (await self._guard.stdout.readline()).decode(errors="replace").rstrip():
-            self._last_lines.append(line)
-            if match := _READY.search(line):
+        while line := await self._guard.stdout.readline():
+            text = self._take_line(line)
+            if match := _READY.search(text):
                 port = int(match[1])
-            if port and "Server is ready" in line:
+            if port and "Server is ready" in text:
                 return port
         await self._guard.wait()
         raise NatsServerFailed(self._why_it_ended())

@@ -15,7 +15,7 @@ _DAY_SECONDS = 86_400
 _TELEMETRY_AGE_SECONDS = 7 * _DAY_SECONDS
 """Long enough for an analyzer that was down over a weekend; what it wrote is in its store."""
 _TELEMETRY_MAX_BYTES = 2**30
-_RECORDS_MAX_BYTES = 4 * 2**30
+_RECORDS_MAX_BYTES = 2**30
 _DUPLICATE_WINDOW_SECONDS = {
     RecordKind.SCALING: 3600,
     RecordKind.ANALYSIS: 3600,

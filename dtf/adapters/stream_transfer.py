@@ -48,15 +48,16 @@ async def export_log(
     The hash chain is checked on the way. Raises ChainBroken, LogError and OSError; `path` is
     then what it was before.
     """
-    chain = ChainReader()
+    chain, strangers = ChainReader(), 0
     header = StreamFileHeader("events", namespace, version("dtf"), clock.now_ns())
     with writing(path, header) as writer:
         async for batch in log.read(0, until):
             for message in batch:
-                chain.accept(message.sequence, message.payload, message.message_id)
+                commit = chain.accept(message.sequence, message.payload, message.message_id)
+                strangers += commit is None
                 writer.write(message)
             on_progress(len(batch))
-    return Exported(chain.commit_count, chain.stranger_count, chain.sequence)
+    return Exported(chain.commit_count, strangers, chain.sequence)
 
 
 async def import_log(log: EventLog, path: Path) -> int:
