@@ -1,14 +1,16 @@
 """How a command fails: one line of what happened, lines of what to do, an exit code.
 
-Exceptions of the layers below become a CommandError in one place, `explain`. They are told by
-the name of their class and module, because importing gRPC to ask `isinstance` would cost every
-`dtf --help` a tenth of a second.
+Exceptions of the layers below become a CommandError in one place, `explain`. gRPC is asked only if
+it has been imported: to import it would cost every `dtf --help` a tenth of a second.
 """
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dtf.cli.exit_codes import ExitCode
+from dtf.client.stack import StackError
+from dtf.ports.event_log import LogError
 from dtf.settings.loader import SettingsError
 
 
@@ -41,6 +43,42 @@ def explain(error: BaseException) -> CommandError | None:
             "`dtf config` shows each setting, its value and its source",
             exit_code=ExitCode.USAGE,
         )
+    if isinstance(error, StackError):
+        return CommandError(error.what, *error.advice, exit_code=ExitCode.UNAVAILABLE)
+    if isinstance(error, LogError):
+        return CommandError(
+            str(error), "`dtf doctor` checks the broker and its settings", exit_code=ExitCode.UNAVAILABLE
+        )
+    if _is_rpc_error(error):
+        return _explain_rpc(error)
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         return explain(error.exceptions[0])
     return None
+
+
+def _is_rpc_error(error: BaseException) -> bool:
+    grpc: Any = sys.modules.get("grpc")
+    return grpc is not None and isinstance(error, grpc.RpcError)
+
+
+def _explain_rpc(error: Any) -> CommandError:
+    from dtf.rpc.errors import describe, parse
+
+    code = parse(error).code.name
+    match code:
+        case "UNAVAILABLE" | "DEADLINE_EXCEEDED":
+            return CommandError(
+                f"the coordinator does not answer: {describe(error)}",
+                "`dtf status` says whether it runs; DTF_SERVER names another one",
+                exit_code=ExitCode.UNAVAILABLE,
+            )
+        case "UNAUTHENTICATED":
+            return CommandError(
+                describe(error),
+                "DTF_TOKEN_FILE names the file with the token that the coordinator was given",
+                exit_code=ExitCode.USAGE,
+            )
+        case "INVALID_ARGUMENT":
+            return CommandError(describe(error), exit_code=ExitCode.USAGE)
+        case _:
+            return CommandError(describe(error))

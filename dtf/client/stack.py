@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from dtf.settings.loader import dump_settings
+from dtf.settings.loader import dump_settings, without_settings
 from dtf.settings.model import Settings
 from dtf.settings.project import find_project_dir, make_private_dir, state_dir
 
@@ -230,7 +230,7 @@ class StackMembership:
         if self._starter is not None:
             _STARTED_HERE.append(self._starter)
         if self._lock_file is not None and not self._goes_on_without_us:
-            _await_end(self._lock_file)
+            await_end(self._lock_file)
 
     def abandon(self) -> None:
         """Leave at once; the stack, if this was its last member, ends by itself."""
@@ -310,7 +310,7 @@ def join_stack(
         except StackError:
             if starter is not None:
                 _STARTED_HERE.append(starter)
-            _await_end(state / "supervisor.lock")
+            await_end(state / "supervisor.lock")
             raise
         if ready is not None:
             return StackMembership(
@@ -402,6 +402,8 @@ def _start_supervisor(
             stdout=subprocess.PIPE,
             stderr=log_descriptor,
             cwd=project_dir,
+            # The settings travel whole; what is started with these here must not see them twice.
+            env=without_settings(os.environ),
             start_new_session=True,
         )
     finally:
@@ -413,7 +415,7 @@ def _start_supervisor(
     return starter
 
 
-def _await_end(lock_file: Path) -> None:
+def await_end(lock_file: Path) -> None:
     """Return when the supervisor, which is on its way out, is gone; collect it if it was started here."""
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while time.monotonic() < deadline:

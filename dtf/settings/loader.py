@@ -87,6 +87,12 @@ def parse_settings(text: str, source: str, *, flags: Mapping[str, object] | None
     return gathering.finish(find_project_dir())
 
 
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without the variables that are settings: what user code should see of it."""
+    variables = {setting.variable for setting in setting_fields().values()} | set(SHORT_VARIABLES)
+    return {name: value for name, value in environ.items() if name not in variables}
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """ " (did you mean …?)" for the known name nearest to `name`, or nothing."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -126,6 +126,8 @@ class RunSettings:
     server: str = ""
     """Coordinator to use (DTF_SERVER); empty: the embedded stack."""
     token_file: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels of each run, for the record: a branch, a CI job."""
 
 
 @dataclass(frozen=True, slots=True)

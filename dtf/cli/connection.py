@@ -1,0 +1,42 @@
+"""How commands reach a coordinator: the one the settings name, or that of the project's running stack."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.client.client import Client
+from dtf.client.connect import peer
+from dtf.client.stack import StackAddresses, StackMembership, join_stack, read_stack, remote_addresses
+
+
+def running_addresses(invocation: Invocation) -> StackAddresses:
+    """Where the coordinator is that runs now. Raises CommandError if none is known."""
+    loaded = invocation.load()
+    found = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
+    if found is None:
+        raise CommandError(
+            f"no stack runs for {loaded.project_dir}",
+            "`dtf up` starts one and keeps it; DTF_SERVER names one elsewhere",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+    return found
+
+
+def join(invocation: Invocation, on_progress: Callable[[str], None] | None = None) -> StackMembership:
+    """A membership of the stack, started if need be: for commands that read what the log holds."""
+    loaded = invocation.load()
+    return join_stack(loaded.project_dir, loaded.settings, on_progress=on_progress)
+
+
+@asynccontextmanager
+async def client_of(addresses: StackAddresses) -> AsyncIterator[Client]:
+    """A client of the coordinator (and of the analyzer, if it is known) at these addresses."""
+    try:
+        coordinator = peer(addresses.server, addresses.token_file)
+        analyzer = peer(addresses.analysis, addresses.token_file) if addresses.analysis else None
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
+    async with Client(coordinator, analyzer) as client:
+        yield client
