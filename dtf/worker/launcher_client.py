@@ -112,6 +112,14 @@ class LauncherClient:
         if not process.exited.done():
             self._send(Kill(process.id, first_signal, grace_seconds), ())
 
+    async def kill_all(self) -> None:
+        """End everything it started; returns when that is done."""
+        exits = [pending.exited for pending in self._pending.values()]
+        for id in list(self._pending):
+            self._send(Kill(id), ())
+        if exits:
+            await asyncio.wait(exits, timeout=_STOP_PATIENCE_SECONDS)
+
     def _send(self, message: ToLauncher, descriptors: Sequence[int]) -> None:
         if self._socket is None:
             raise LauncherLost("the launcher has ended")

@@ -1,14 +1,14 @@
 """What the coordinator leased to this worker and what of it is still to be reported.
 
-    waiting ──▶ given to a warm process, or started as a command ──▶ reported ──▶ forgotten
-       │                     │
-       ├── released          ├── released, if the process had not begun it
-       └── cancelled         ├── ended: timed out, crashed, cancelled
-                             └── waiting again, in front, if its process died of another attempt
+waiting ──▶ given to a warm process, or started as a command ──▶ reported ──▶ forgotten
+   │                     │
+   ├── released          ├── released, if the process had not begun it
+   └── cancelled         ├── ended: timed out, crashed, cancelled
+                         └── waiting again, in front, if its process died of another attempt
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import msgspec
@@ -104,9 +104,15 @@ class LeaseBook:
         """Of every lease held."""
         return list(self._held)
 
-    def add(self, batch: worker_service_pb2.Assignments) -> list[Lease]:
-        """Leases came; they wait now. Those already held are left as they are."""
-        added = [lease for lease in self._unpack(batch) if lease.fence not in self._held]
+    def add(
+        self, batch: worker_service_pb2.Assignments, is_over: Callable[[int], bool] = lambda fence: False
+    ) -> list[Lease]:
+        """Leases came; they wait now. Those already held, or over, are left as they are."""
+        added = [
+            lease
+            for lease in self._unpack(batch)
+            if lease.fence not in self._held and not is_over(lease.fence)
+        ]
         for lease in added:
             self._held[lease.fence] = lease
             self._queue(lease.key).append(lease)

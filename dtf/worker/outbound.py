@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TypeVar
 
-from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
+from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.runner.channel import ResultItem
 
 MAX_ITEMS = 256
@@ -93,7 +93,9 @@ class Outbound:
         """Whether a lease was said to be over and that is not known to be durable."""
         return fence in self._unacknowledged_fences
 
-    def next_message(self, credits: int, state: "common_pb2.WorkerState") -> worker_service_pb2.AttachRequest:
+    def next_message(
+        self, credits: int, state: "common_pb2.WorkerState.ValueType"
+    ) -> worker_service_pb2.AttachRequest:
         """The next message: one said before and lost, a new one, or a mere heartbeat."""
         self._is_heartbeat_due = False
         if self._unsent_index < len(self._unacknowledged):

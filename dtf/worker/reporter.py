@@ -57,7 +57,7 @@ class Reporter:
     def end(
         self,
         lease: Lease,
-        outcome: "common_pb2.Outcome",
+        outcome: "common_pb2.Outcome.ValueType",
         reason: str,
         *,
         running_case: int | None = None,

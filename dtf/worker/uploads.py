@@ -85,7 +85,8 @@ class Uploads:
                     item.done.set_result(is_stored)
 
     def _take_batch(self) -> list[_Item]:
-        batch, size = [], 0
+        batch: list[_Item] = []
+        size = 0
         while self._queue and (not batch or size + self._queue[0].size_bytes <= MAX_CALL_BYTES):
             item = self._queue.popleft()
             batch.append(item)

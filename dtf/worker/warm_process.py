@@ -8,10 +8,9 @@ case its status cell names.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -38,7 +37,7 @@ from dtf.runner.channel import (
 from dtf.runner.launch_messages import Exited
 from dtf.runner.outbox import JournalReader
 from dtf.runner.status import RunningCase, StatusReader
-from dtf.worker.launcher_client import Process
+from dtf.worker.launcher_client import LauncherLost, Process
 from dtf.worker.leases import Key, Lease
 from dtf.worker.output_tail import OutputTail
 
@@ -64,6 +63,10 @@ class Death:
     """The case that ran then."""
     output: str
     """The end of what the process itself printed."""
+    state: State
+    """Where the process stood."""
+    seen_at: float
+    """When, on the monotonic clock."""
 
     @property
     def reason(self) -> str:
@@ -79,7 +82,7 @@ class Death:
 class StopReason:
     """Why the worker ended a process."""
 
-    outcome: "common_pb2.Outcome"
+    outcome: "common_pb2.Outcome.ValueType"
     words: str
     fence: int = 0
     """The attempt that is at fault; 0: none."""
@@ -120,6 +123,8 @@ class WarmProcess:
         self._unsent = bytearray()
         self._is_channel_open = True
         self.state = State.STARTING
+        self.process: Process | None = None
+        self.was_ready = False
         self.key: Key | None = None
         self.leases: dict[int, Lease] = {}
         """What it was given and has not reported in full, by fence, in the order given."""
@@ -164,16 +169,31 @@ class WarmProcess:
     async def watch(self, process: Process) -> None:
         """Return when it has ended and its death was told."""
         self.process = process
-        exited: Exited | None = None
-        with contextlib.suppress(Exception):
-            exited = await process.exited
-        self._read_rest()
-        self._tail.close()
+        try:
+            exited = await self._exit_of(process)
+            self._read_rest()
+        finally:
+            self._close_channel()
+            self._tail.close()
         items = self._journal.read()
         if items:
             self._listener.on_results(self, items)
-        self.state = State.DEAD
-        self._listener.on_death(self, Death(exited, self._status.read(), self._tail.text))
+        last, self.state = self.state, State.DEAD
+        death = Death(exited, self._status.read(), self._tail.text, last, self._loop.time())
+        self._listener.on_death(self, death)
+
+    @staticmethod
+    async def _exit_of(process: Process) -> Exited | None:
+        """How it ended; None: its launcher died."""
+        try:
+            return await asyncio.shield(process.exited)
+        except LauncherLost:
+            return None
+
+    @property
+    def was_told_to_go(self) -> bool:
+        """Whether its end, of which no attempt died, was the worker's wish."""
+        return self.stop_reason is not None and self.stop_reason.outcome != common_pb2.OUTCOME_CRASHED
 
     # Down.
 
@@ -290,7 +310,9 @@ class WarmProcess:
             case Results(items):
                 self._listener.on_results(self, items)
             case Ready():
-                self.state = State.WARM
+                self.was_ready = True
+                if self.state is State.STARTING:
+                    self.state = State.WARM
                 self._listener.on_ready(self)
             case Prepared():
                 if self.state is State.PREPARING:

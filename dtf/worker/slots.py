@@ -1,0 +1,457 @@
+"""Who runs what: slots, the warm processes in them, spare ones beside them, and commands.
+
+A slot runs one attempt at a time: a command, or the attempts of one run that its warm process has
+been given. Rules, in the order they are applied:
+
+1. A free slot takes the kind of work (a run and a template) whose lease waits longest, unless
+   slots that are getting ready for it will take every lease of it that waits.
+2. A warm process is given a second attempt before its first ends, so that pytest knows the
+   successor of each case; of short cases it is given what takes about 50 ms.
+3. A slot whose process has nothing left, and nothing of its kind waits, gives it up as soon as
+   other work waits, when its run ends, or after 30 s.
+4. A slot that served one kind for 5 s gives it nothing more while older work of another kind
+   waits and has no slot.
+
+A process that dies takes along only the attempt that ran (casualties.py); the others wait again,
+in front, under the same fences.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.json_format import MessageToDict
+
+from dtf.api.v1 import common_pb2, worker_service_pb2
+from dtf.ports.clock import Clock
+from dtf.runner.channel import Prepare, ResultItem
+from dtf.worker.casualties import sort_out
+from dtf.worker.command_attempt import CommandAttempt, Commands
+from dtf.worker.leases import Key, Lease, LeaseBook
+from dtf.worker.reporter import Reporter
+from dtf.worker.runner_pool import RunnerPool
+from dtf.worker.warm_process import Death, State, StopReason, WarmProcess
+
+_log = logging.getLogger(__name__)
+DEFAULT_TIMEOUT_SECONDS = 3600.0
+PREPARE_TIMEOUT_SECONDS = 900.0
+WINDOW_SECONDS = 0.05
+MAX_WINDOW = 512
+FLUSH_LINGER_SECONDS = 0.1
+IDLE_SECONDS = 30.0
+MINIMUM_SERVICE_SECONDS = 5.0
+MAX_FRUITLESS_DEATHS = 2
+"""Deaths in a row that no case can be charged with, after which the work itself is at fault."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """Room for one attempt at a time."""
+
+    process: WarmProcess | None = None
+    command: CommandAttempt | None = None
+    bound_at: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing runs and nothing is bound."""
+        return self.process is None and self.command is None
+
+
+class SlotBoard:
+    """Every slot of the worker; hears its processes (warm_process.Listener)."""
+
+    def __init__(
+        self,
+        *,
+        slot_count: int,
+        worker_id: str,
+        book: LeaseBook,
+        reporter: Reporter,
+        runners: RunnerPool,
+        commands: Commands,
+        clock: Clock,
+    ) -> None:
+        self._slots = [Slot() for _ in range(slot_count)]
+        self._worker_id = worker_id
+        self._book = book
+        self._reporter = reporter
+        self._runners = runners
+        self._commands = commands
+        self._clock = clock
+        self._contexts: dict[str, worker_service_pb2.RunContext] = {}
+        self._exhausted: set[str] = set()
+        self._failed: dict[Key, tuple[str, str]] = {}
+        self._fruitless: dict[Key, int] = {}
+        self._is_draining = False
+        self._gives_back = False
+
+    # What the coordinator says.
+
+    def add_context(self, context: worker_service_pb2.RunContext) -> None:
+        """Learn of a run."""
+        self._contexts[context.run_id] = context
+
+    def assign(
+        self,
+        batches: Iterable[worker_service_pb2.Assignments],
+        is_over: Callable[[int], bool] = lambda fence: False,
+    ) -> None:
+        """Leases came; those that are over, though the coordinator may not know, are passed by."""
+        for batch in batches:
+            self._exhausted.discard(batch.run_id)
+            for lease in self._book.add(batch, is_over):
+                if lease.key in self._failed:
+                    self._fail_waiting(lease.key)
+        if self._gives_back:
+            self._reporter.release(self._book.take_all_waiting())
+        self.fill()
+
+    def cancel(self, fences: Sequence[int]) -> None:
+        """Stop attempts at once, run or waiting."""
+        for lease in self._book.take_waiting(fences):
+            self._reporter.end(lease, common_pb2.OUTCOME_CANCELLED, "cancelled before it began")
+        for fence in fences:
+            lease_held = self._book.get(fence)
+            if lease_held is not None:
+                lease_held.is_cancelled = True
+        for slot in self._slots:
+            if slot.command is not None and slot.command.lease.fence in fences:
+                slot.command.cancel()
+            if slot.process is not None:
+                self._drop(slot.process, fences)
+                self._stop_cancelled(slot.process)
+        self.fill()
+
+    def revoke(self, fences: Sequence[int]) -> None:
+        """Give back what has not begun."""
+        self._reporter.release(self._book.take_waiting(fences))
+        for slot in self._slots:
+            if slot.process is not None:
+                self._drop(slot.process, fences)
+
+    def run_exhausted(self, run_ids: Iterable[str]) -> None:
+        """Nothing of these runs is queued now."""
+        self._exhausted.update(run_ids)
+        self._flush_held_back(self._clock.monotonic())
+
+    def runs_ended(self, run_ids: Iterable[str]) -> None:
+        """These runs are over: their processes can go."""
+        ended = set(run_ids)
+        for slot in self._slots:
+            process = slot.process
+            if (
+                process is not None
+                and not process.leases
+                and process.key is not None
+                and process.key[0] in ended
+            ):
+                self._give_up(slot)
+        for run_id in ended:
+            self._contexts.pop(run_id, None)
+            self._exhausted.discard(run_id)
+            self._book.forget_run(run_id)
+        for memory in (self._failed, self._fruitless):
+            for key in [key for key in memory if key[0] in ended]:
+                del memory[key]
+        self.fill()
+
+    def drain(self) -> None:
+        """Nothing new will come: hold no case back for its successor."""
+        self._is_draining = True
+        self._flush_held_back(self._clock.monotonic())
+
+    def undo_drain(self) -> None:
+        """Work may come again."""
+        self._is_draining = False
+
+    def give_back(self) -> None:
+        """Finish what has begun; what has not, another worker may have."""
+        self._gives_back = True
+        self._reporter.release(self._book.take_all_waiting())
+        for slot in self._slots:
+            if slot.process is not None:
+                self._drop(slot.process, list(slot.process.leases))
+        self.drain()
+
+    # Handing out.
+
+    def fill(self) -> None:
+        """Give every slot what it can take."""
+        for slot in self._slots:
+            if slot.is_free:
+                self._bind(slot)
+            elif slot.process is not None:
+                self._feed(slot, slot.process)
+
+    def _bind(self, slot: Slot) -> None:
+        key = self._next_key()
+        if key is None:
+            return
+        slot.bound_at = self._clock.monotonic()
+        if self._template(key).WhichOneof("spec") == "command":
+            lease = self._book.take(key)
+            slot.command = self._commands.start(lease, self._template(key), self.timeout_of(key))
+            slot.command.on_end = lambda: self._command_ended(slot)
+            return
+        slot.process = self._runners.take(self)
+        slot.process.key = key
+        if slot.process.state is State.WARM:
+            self.on_ready(slot.process)
+
+    def _next_key(self) -> Key | None:
+        """The kind of work a free slot should take."""
+        for key in self._book.waiting_keys():
+            getting_ready = sum(
+                slot.process is not None and slot.process.key == key and not slot.process.leases
+                for slot in self._slots
+            )
+            if self._book.waiting_count(key) > getting_ready:
+                return key
+        return None
+
+    def _feed(self, slot: Slot, process: WarmProcess) -> None:
+        key = process.key
+        if key is None or process.state is not State.SERVING or process.stop_reason is not None:
+            return
+        must_yield = self._must_yield(slot, key)
+        if not must_yield and self._book.waiting_count(key):
+            self._give(process, key)
+        if not process.leases and (must_yield or self._next_key() not in (None, key)):
+            self._give_up(slot)
+            self._bind(slot)
+
+    def _give(self, process: WarmProcess, key: Key) -> None:
+        given: list[Lease] = []
+        outstanding = process.outstanding
+        window = window_of(process.average_seconds)
+        sharing = sum(slot.process is not None and slot.process.key == key for slot in self._slots)
+        share = -(-self._book.waiting_count(key) // max(1, sharing))
+        while len(given) < share:
+            if len(process.leases) + len(given) >= 2 and outstanding >= window:
+                break
+            lease = self._book.take(key)
+            outstanding += lease.case_count
+            given.append(lease)
+        if given:
+            process.give(given, self.timeout_of(key), self._clock.monotonic())
+            self._flush_if_due(process, self._clock.monotonic())
+
+    def _must_yield(self, slot: Slot, key: Key) -> bool:
+        """Rule 4."""
+        if self._clock.monotonic() - slot.bound_at < MINIMUM_SERVICE_SECONDS:
+            return False
+        other = self._next_key()
+        own_order = self._book.oldest_order(key)
+        if other is None or other == key or own_order is None:
+            return False
+        is_served = any(each.process is not None and each.process.key == other for each in self._slots)
+        return not is_served and (self._book.oldest_order(other) or 0) < own_order
+
+    def _give_up(self, slot: Slot) -> None:
+        assert slot.process is not None
+        self._runners.retire(slot.process)
+        slot.process = None
+
+    def _template(self, key: Key) -> common_pb2.TaskTemplate:
+        return self._contexts[key[0]].templates[key[1]]
+
+    def timeout_of(self, key: Key) -> float:
+        """Longest time a case (pytest) or an attempt (others) of `key` may run."""
+        return self._template(key).timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+
+    def _drop(self, process: WarmProcess, fences: Sequence[int]) -> None:
+        given = [fence for fence in fences if fence in process.leases]
+        if given:
+            process.drop(given)
+
+    def _command_ended(self, slot: Slot) -> None:
+        slot.command = None
+        self.fill()
+
+    # What processes say.
+
+    def on_ready(self, process: WarmProcess) -> None:
+        """A process that a slot waits for takes its run."""
+        if process.key is None or process.state is not State.WARM:
+            return
+        context = self._contexts.get(process.key[0])
+        if context is None:
+            self._abandon(process)
+            return
+        template = context.templates[process.key[1]]
+        executor = template.WhichOneof("spec") or ""
+        spec = MessageToDict(getattr(template, executor), preserving_proto_field_name=True)
+        message = Prepare(context.run_id, context.suite, executor, self._worker_id, spec)
+        process.given_at = self._clock.monotonic()
+        process.prepare(message, process.key)
+
+    def _abandon(self, process: WarmProcess) -> None:
+        for slot in self._slots:
+            if slot.process is process:
+                self._give_up(slot)
+
+    def on_prepared(self, process: WarmProcess) -> None:
+        """A process can take cases."""
+        self.fill()
+
+    def on_prepare_failed(self, process: WarmProcess, message: str, output: str) -> None:
+        """The run cannot be served here: each of its cases says so."""
+        assert process.key is not None
+        key = process.key
+        self._abandon(process)
+        self._fail(key, message, output)
+
+    def on_results(self, process: WarmProcess, items: Sequence[ResultItem]) -> None:
+        """Cases ended."""
+        taken = 0
+        seconds = 0.0
+        for item in items:
+            lease = process.leases.get(item.fence)
+            if lease is None or not lease.has_case(item.case):
+                continue  # told before, by the journal
+            taken += 1
+            seconds += item.duration_seconds
+            if self._reporter.case(lease, item):
+                del process.leases[item.fence]
+        if taken:
+            process.outstanding -= taken
+            mean = seconds / taken
+            process.average_seconds += (mean - process.average_seconds) * (
+                0.5 if process.average_seconds else 1
+            )
+            if process.key is not None:
+                self._fruitless.pop(process.key, None)
+            self.fill()
+
+    def on_dropped(self, process: WarmProcess, fences: Sequence[int]) -> None:
+        """Attempts will not start."""
+        released = []
+        for fence in fences:
+            lease = process.leases.pop(fence, None)
+            if lease is None:
+                continue
+            process.outstanding -= lease.case_count
+            if lease.is_cancelled:
+                self._reporter.end(lease, common_pb2.OUTCOME_CANCELLED, "cancelled before it began")
+            else:
+                released.append(lease)
+        if released:
+            self._reporter.release(released)
+        self._flush_if_due(process, self._clock.monotonic())
+        self.fill()
+
+    def on_garbled(self, process: WarmProcess, why: str) -> None:
+        """It said something that is no message."""
+        words = f"it wrote to its channel what is no message ({why})"
+        running = process.running_case()
+        fence = running.fence if running is not None else 0
+        self._runners.stop(process, StopReason(common_pb2.OUTCOME_CRASHED, words, fence))
+
+    def on_death(self, process: WarmProcess, death: Death) -> None:
+        """It is gone: charge the attempt that ran, let the others wait again."""
+        for slot in self._slots:
+            if slot.process is process:
+                slot.process = None
+        self._runners.forget(process, death)
+        had_work = bool(process.leases) or death.state is State.PREPARING
+        is_charged = sort_out(process, death, self._book, self._reporter)
+        if had_work and not is_charged and process.key is not None and not process.was_told_to_go:
+            self._count_fruitless(process.key, death)
+        self.fill()
+
+    def _count_fruitless(self, key: Key, death: Death) -> None:
+        self._fruitless[key] = self._fruitless.get(key, 0) + 1
+        if self._fruitless[key] >= MAX_FRUITLESS_DEATHS:
+            self._fail(key, f"the process {death.reason} before it ran a case", death.output)
+
+    def _fail(self, key: Key, message: str, output: str) -> None:
+        """No case of `key` can be run on this worker."""
+        _log.warning("a run cannot be served run=%s template=%s: %s", key[0], key[1], message)
+        self._failed[key] = (message, output)
+        self._fail_waiting(key)
+        self.fill()
+
+    def _fail_waiting(self, key: Key) -> None:
+        message, output = self._failed[key]
+        for lease in self._book.take_all_waiting(key):
+            self._reporter.error(lease, message, output)
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        """Look at what runs: too long, cancelled, held back, idle."""
+        self._runners.tick(now, self)
+        for slot in self._slots:
+            if slot.command is not None:
+                slot.command.tick(now)
+            if slot.process is not None:
+                self._tick_process(slot, slot.process, now)
+        self._flush_held_back(now)
+
+    def _tick_process(self, slot: Slot, process: WarmProcess, now: float) -> None:
+        if process.state is State.PREPARING and now - process.given_at > PREPARE_TIMEOUT_SECONDS:
+            words = f"it took longer than {PREPARE_TIMEOUT_SECONDS:.0f} s to get ready"
+            self._runners.stop(process, StopReason(common_pb2.OUTCOME_CRASHED, words), with_stacks=True)
+        if process.state is not State.SERVING:
+            return
+        if process.leases:
+            process.look_into_journal()
+            self._stop_cancelled(process)
+            self._stop_overdue(process, now)
+        elif now - process.given_at > IDLE_SECONDS:
+            self._give_up(slot)
+
+    def _stop_cancelled(self, process: WarmProcess) -> None:
+        running = process.running_case()
+        lease = process.leases.get(running.fence) if running is not None else None
+        if lease is not None and lease.is_cancelled:
+            self._runners.stop(
+                process, StopReason(common_pb2.OUTCOME_CANCELLED, "cancelled while it ran", lease.fence)
+            )
+
+    def _stop_overdue(self, process: WarmProcess, now: float) -> None:
+        running = process.running_case()
+        if running is None or now <= running.started_monotonic + running.timeout_seconds:
+            return
+        lease = process.leases.get(running.fence)
+        if lease is not None and lease.has_case(running.case):
+            words = f"stopped after its timeout of {running.timeout_seconds:g} s"
+            reason = StopReason(common_pb2.OUTCOME_TIMED_OUT, words, running.fence)
+            self._runners.stop(process, reason, with_stacks=True)
+
+    def _flush_held_back(self, now: float) -> None:
+        for slot in self._slots:
+            if slot.process is not None:
+                self._flush_if_due(slot.process, now)
+
+    def _flush_if_due(self, process: WarmProcess, now: float) -> None:
+        """Tell a process that no successor comes, once nothing of its kind is to be had."""
+        key = process.key
+        if key is None or process.is_flushed or not process.leases or self._book.waiting_count(key):
+            return
+        is_alone = self._is_draining or key[0] in self._exhausted
+        if is_alone or now - process.given_at > FLUSH_LINGER_SECONDS:
+            process.flush()
+
+    # State.
+
+    @property
+    def running_count(self) -> int:
+        """Attempts that run."""
+        return sum(
+            slot.command is not None or bool(slot.process and slot.process.leases) for slot in self._slots
+        )
+
+    def stop_commands(self) -> None:
+        """End every command at once."""
+        for slot in self._slots:
+            if slot.command is not None:
+                slot.command.cancel()
+
+
+def window_of(average_seconds: float) -> int:
+    """How many cases a process may have before it, given how long they take."""
+    if average_seconds <= 0:
+        return 2
+    return max(2, min(MAX_WINDOW, round(WINDOW_SECONDS / average_seconds)))
