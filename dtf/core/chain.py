@@ -31,7 +31,8 @@ class ChainReader:
     epoch: int = 0
     now_ns: int = 0
     commit_count: int = 0
-    stranger_count: int = 0
+    stranger_sequences: set[int] = field(default_factory=set)
+    """Sequences of the messages passed over."""
     _strangers: dict[bytes, int] = field(default_factory=dict)
 
     def accept(self, sequence: int, payload: bytes, message_id: str) -> events_pb2.Commit | None:
@@ -59,7 +60,7 @@ class ChainReader:
         )
 
     def _pass_over(self, sequence: int, commit: events_pb2.Commit | None, digest: bytes) -> None:
-        self.stranger_count += 1
+        self.stranger_sequences.add(sequence)
         if commit is None:
             return
         base = self._strangers.get(commit.prev_hash)

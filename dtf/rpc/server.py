@@ -154,6 +154,6 @@ class RpcServer:
             ) from cause
         return port
 
-    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *(name for name, _add, _servicer in self._services)):
             await self._health.set(name, status)

@@ -1,0 +1,215 @@
+"""The coordinator: one reign over one namespace, from the replay of the log to its end.
+
+    start: replay, election ─▶ writer, hub, relays ─▶ listener      stop: the reverse
+
+The listener opens only when the election is durable, and closes before anything else stops.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_service_pb2_grpc
+from dtf.coordinator.bell import Bell
+from dtf.coordinator.commit_feed import CommitFeed, feed_commit
+from dtf.coordinator.commits import PendingCommit, Step
+from dtf.coordinator.fleet_service import FleetService
+from dtf.coordinator.placement_review import PlacementReview
+from dtf.coordinator.reign import Reign, begin_reign
+from dtf.coordinator.run_service import RunService
+from dtf.coordinator.scaling_relay import ScalingRelay
+from dtf.coordinator.session_hub import SessionHub, SessionRules
+from dtf.coordinator.telemetry_relay import TelemetryRelay
+from dtf.coordinator.views import Desk
+from dtf.coordinator.worker_service import WorkerService
+from dtf.coordinator.writer import Writer, WriterLimits, WriterStopped
+from dtf.core.run.commands import Command
+from dtf.ports.blob_store import BlobStore
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import EventLog, RecordStream
+from dtf.rpc.server import ListenAddress, RpcServer, Service
+from dtf.settings.model import CoordinatorSettings
+
+log = logging.getLogger(__name__)
+
+CODE_VERSION = version("dtf")
+
+
+class Stopped(WriterStopped):
+    """The coordinator was asked to stop."""
+
+
+@dataclass(slots=True)
+class Conductor:
+    """What the writer asks and tells: the hub decides on grants, the feed keeps what is durable."""
+
+    hub: SessionHub
+    feed: CommitFeed
+
+    def follow_up(self) -> Command | None:
+        """Grants for the credits at hand."""
+        return self.hub.follow_up()
+
+    def decided(self, step: Step) -> None:
+        """Grants were decided."""
+        self.hub.decided(step)
+
+    def durable(self, commit: PendingCommit) -> None:
+        """A commit was acknowledged."""
+        self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
+        self.hub.durable(commit)
+
+
+class Coordinator:
+    """The process. `start` returns when it leads and listens; `wait` raises what ends the reign."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        *,
+        log: EventLog,
+        telemetry: RecordStream,
+        scaling: RecordStream,
+        blobs: BlobStore,
+        clock: Clock,
+        token: str,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._telemetry = telemetry
+        self._scaling = scaling
+        self._blobs = blobs
+        self._clock = clock
+        self._token = token
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: list[asyncio.Task[None]] = []
+        self._over: asyncio.Future[BaseException] | None = None
+        self._server: RpcServer | None = None
+        self._desk: Desk | None = None
+        self.address = ""
+
+    @property
+    def desk(self) -> Desk:
+        """State, writer and the rest of the reign. Raises RuntimeError before `start`."""
+        if self._desk is None:
+            raise RuntimeError("the coordinator has not started")
+        return self._desk
+
+    async def start(self) -> None:
+        """Replay the log, be elected, listen. Raises LogError, ChainBroken, Deposed, ListenError."""
+        listen = self._listen_address()
+        listen.check()
+        nonce = secrets.token_bytes(8)
+        reign = await begin_reign(
+            self._log,
+            self._clock,
+            leader=f"{socket.gethostname()}:{os.getpid()}",
+            lease_seconds=self._settings.lease_seconds,
+            nonce=nonce,
+            code_version=CODE_VERSION,
+        )
+        log.info(
+            "leading",
+            extra={
+                "epoch": reign.chain.epoch,
+                "sequence": reign.chain.sequence,
+                "strangers": len(reign.chain.stranger_sequences),
+            },
+        )
+        await self._open(reign, nonce, listen)
+
+    async def _open(self, reign: Reign, nonce: bytes, listen: ListenAddress) -> None:
+        settings, clock, state = self._settings, self._clock, reign.state
+        bell = Bell()
+        telemetry = TelemetryRelay(self._telemetry, state, clock, settings.namespace)
+        scaling = ScalingRelay(self._scaling, clock, bell)
+        rules = SessionRules(
+            settings.heartbeat_seconds, settings.lease_seconds, settings.max_credits, self._token
+        )
+        hub = SessionHub(state, clock, rules, telemetry.take)
+        feed = CommitFeed(reign.chain.sequence, bell)
+        writer = Writer(
+            self._log,
+            clock,
+            state,
+            reign.chain,
+            nonce=nonce,
+            code_version=CODE_VERSION,
+            limits=WriterLimits(settings.max_commit_bytes, settings.max_commits_in_flight),
+            listener=Conductor(hub, feed),
+        )
+        hub.bind(writer)
+        desk = self._desk = Desk(
+            settings, state, writer, hub, feed, scaling, self._log, self._blobs, clock,
+            CODE_VERSION, clock.now_ns() / 1e9,
+        )  # fmt: skip
+        self._over = asyncio.get_running_loop().create_future()
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        review = PlacementReview(desk)
+        for part in (writer.run(), hub.reap(), review.run(), telemetry.run(), scaling.run()):
+            self._running.append(self._tasks.create_task(self._guard(part)))
+        strangers = frozenset(reign.chain.stranger_sequences)
+        self._server = RpcServer(
+            listen,
+            [
+                _service("RunService", run_service_pb2_grpc, RunService(desk, bell, strangers)),
+                _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
+                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk, bell)),
+            ],
+        )
+        try:
+            self.address = await self._server.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait(self) -> None:
+        """Return when `stop` was called. Raises WriterStopped, or whatever broke a part, when the reign is over."""
+        if self._over is None:
+            raise RuntimeError("the coordinator has not started")
+        error = await asyncio.shield(self._over)
+        if not isinstance(error, Stopped):
+            raise error
+
+    async def stop(self) -> None:
+        """Close the listener, tell whoever waits, stop every part. Idempotent."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(Stopped("the coordinator was asked to stop"))
+        if self._desk is not None:
+            reason = self._over.result() if self._over is not None else None
+            self._desk.writer.stop(
+                reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
+            )
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+        for task in self._running:
+            task.cancel()
+        self._running.clear()
+        if self._tasks is not None:
+            await self._tasks.__aexit__(None, None, None)
+            self._tasks = None
+
+    async def _guard(self, part: Awaitable[None]) -> None:
+        """Run a part; its end is the end of the reign."""
+        try:
+            await part
+        except Exception as error:
+            log.error("a part of the coordinator ended", extra={"cause": str(error)})
+            if self._over is not None and not self._over.done():
+                self._over.set_result(error)
+
+    def _listen_address(self) -> ListenAddress:
+        settings = self._settings
+        return ListenAddress(
+            settings.listen, self._token, settings.tls_certificate_file, settings.tls_key_file
+        )
+
+
+def _service(name: str, module: object, servicer: object) -> Service:
+    return f"dtf.api.v1.{name}", getattr(module, f"add_{name}Servicer_to_server"), servicer

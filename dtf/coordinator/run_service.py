@@ -1,0 +1,193 @@
+"""RunService: runs, submissions, watches and output, for clients."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.coordinator import page_tokens
+from dtf.coordinator.bell import Bell
+from dtf.coordinator.commits import Outcome
+from dtf.coordinator.log_tail import tail_logs
+from dtf.coordinator.uploads import receive_blob
+from dtf.coordinator.views import Desk, require
+from dtf.coordinator.watch import Watch
+from dtf.core.run.commands import CancelRun, CreateRun, FieldViolation, InvalidRequest, SubmitTasks
+from dtf.core.run.queries import run_message, task_messages
+from dtf.core.run.state import Run
+from dtf.rpc.handlers import Context, answering, streaming
+
+RUN_ID_LENGTH = 4
+"""Short enough to type; a longer one is taken where a short one is in use."""
+MAX_SUBMISSION_BYTES = 2**20
+SUBMISSION_SLACK_BYTES = 64 * 1024
+"""Senders count tasks, not the envelope."""
+MAX_UNANSWERED = 64
+"""Messages of one submission stream that wait for their commit; a client that is faster waits."""
+
+
+class RunService:
+    """The service. Every answer rests on durable state."""
+
+    def __init__(self, desk: Desk, bell: Bell, strangers: frozenset[int]) -> None:
+        self._desk = desk
+        self._bell = bell
+        self._strangers = strangers
+
+    @answering
+    async def CreateRun(
+        self, request: run_service_pb2.CreateRunRequest, context: Context
+    ) -> run_service_pb2.CreateRunResponse:
+        """Creates a run."""
+        await self._desk.writer.submit(CreateRun(self._fresh_id(), request), weight=request.ByteSize())
+        run = self._desk.state.runs[self._desk.state.run_requests[request.request_id]]
+        return run_service_pb2.CreateRunResponse(run=await self._durable(run))
+
+    @answering
+    async def SubmitTasks(
+        self, request_iterator: AsyncIterator[run_service_pb2.SubmitTasksRequest], context: Context
+    ) -> None:
+        """Submits tasks; answers in the order of the messages."""
+        begun: asyncio.Queue[tuple[run_service_pb2.SubmitTasksRequest, asyncio.Future[Outcome]] | None]
+        begun = asyncio.Queue(MAX_UNANSWERED)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._answer_submissions(begun, context))
+            async for request in request_iterator:
+                _check_submission(request)
+                weight = request.ByteSize()
+                await begun.put((request, self._desk.writer.begin(SubmitTasks(request), weight=weight)))
+            await begun.put(None)
+
+    async def _answer_submissions(
+        self,
+        begun: "asyncio.Queue[tuple[run_service_pb2.SubmitTasksRequest, asyncio.Future[Outcome]] | None]",
+        context: Context,
+    ) -> None:
+        while (item := await begun.get()) is not None:
+            request, future = item
+            outcome = await future
+            if outcome.error is not None:
+                raise outcome.error
+            await context.write(self._submission_answer(request, outcome))
+
+    def _submission_answer(
+        self, request: run_service_pb2.SubmitTasksRequest, outcome: Outcome
+    ) -> run_service_pb2.SubmitTasksResponse:
+        run = self._desk.state.runs[request.run_id]
+        response = run_service_pb2.SubmitTasksResponse(
+            batch=request.batch, first_task=run.task_count, log_sequence=outcome.sequence
+        )
+        if request.tasks:
+            batch = run.batches[request.batch - 1]
+            response.first_task, response.task_count = batch.first_task, batch.task_count
+            response.log_sequence = batch.sequence
+        return response
+
+    @answering
+    async def GetRun(
+        self, request: run_service_pb2.GetRunRequest, context: Context
+    ) -> run_service_pb2.GetRunResponse:
+        """One run."""
+        return run_service_pb2.GetRunResponse(run=await self._durable(self._desk.run(request.run_id)))
+
+    @answering
+    async def ListRuns(
+        self, request: run_service_pb2.ListRunsRequest, context: Context
+    ) -> run_service_pb2.ListRunsResponse:
+        """Runs, newest first."""
+        size = page_tokens.page_size(request.page_size, 50, 1000)
+        after = page_tokens.decode("runs", request.suite, request.page_token)
+        response = run_service_pb2.ListRunsResponse()
+        is_past = after is None
+        for run_id, run in reversed(self._desk.state.runs.items()):
+            if not is_past:
+                is_past = run_id == after
+                continue
+            if request.suite and run.created.suite != request.suite:
+                continue
+            if len(response.runs) == size:
+                response.next_page_token = page_tokens.encode("runs", request.suite, response.runs[-1].run_id)
+                break
+            response.runs.append(run_message(run))
+        await self._desk.writer.settled()
+        return response
+
+    @answering
+    async def ListTasks(
+        self, request: run_service_pb2.ListTasksRequest, context: Context
+    ) -> run_service_pb2.ListTasksResponse:
+        """Tasks of a run, in the order of submission."""
+        run = self._desk.run(request.run_id)
+        size = page_tokens.page_size(request.page_size, 100, 1000)
+        scope = f"{request.run_id}\0{request.state}"
+        token = page_tokens.decode("tasks", scope, request.page_token)
+        first = token if isinstance(token, int) else 0
+        chosen: list[int] = []
+        response = run_service_pb2.ListTasksResponse()
+        for task in range(first, run.task_count):
+            if request.state not in (common_pb2.TASK_STATE_UNSPECIFIED, run.task_states[task]):
+                continue
+            if len(chosen) == size:
+                response.next_page_token = page_tokens.encode("tasks", scope, task)
+                break
+            chosen.append(task)
+        response.tasks.extend(task_messages(self._desk.state, run, chosen))
+        await self._desk.writer.settled()
+        return response
+
+    @answering
+    async def CancelRun(
+        self, request: run_service_pb2.CancelRunRequest, context: Context
+    ) -> run_service_pb2.CancelRunResponse:
+        """Stops a run."""
+        run = self._desk.run(request.run_id)
+        await self._desk.writer.submit(CancelRun(request.run_id, request.requested_by, request.reason))
+        return run_service_pb2.CancelRunResponse(run=await self._durable(run))
+
+    @streaming
+    async def WatchRun(
+        self, request: run_service_pb2.WatchRunRequest, context: Context
+    ) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
+        """Events of a run from a sequence on."""
+        await self._desk.writer.settled()
+        async for response in Watch(self._desk, self._bell, self._strangers, request).responses():
+            yield response
+
+    @streaming
+    async def TailLogs(
+        self, request: run_service_pb2.TailLogsRequest, context: Context
+    ) -> AsyncIterator[run_service_pb2.TailLogsResponse]:
+        """Output of attempts, as it appears."""
+        run = self._desk.run(request.run_id)
+        task = request.task if request.HasField("task") else None
+        if task is not None and task >= run.task_count:
+            text = f"is {task}, but the run has {run.task_count} tasks"
+            raise InvalidRequest(f"task {text}", violations=[FieldViolation("task", text)])
+        async for response in tail_logs(self._desk, self._bell, run, task, request.follow):
+            yield response
+
+    @answering
+    async def UploadBlob(
+        self, request_iterator: AsyncIterator[run_service_pb2.UploadBlobRequest], context: Context
+    ) -> run_service_pb2.UploadBlobResponse:
+        """Stores a blob."""
+        return run_service_pb2.UploadBlobResponse(blob=await receive_blob(self._desk.blobs, request_iterator))
+
+    async def _durable(self, run: Run) -> run_service_pb2.Run:
+        message = run_message(run)
+        await self._desk.writer.settled()
+        return message
+
+    def _fresh_id(self) -> str:
+        length = RUN_ID_LENGTH
+        while (run_id := self._desk.clock.new_id(length)) in self._desk.state.runs:
+            length += 1
+        return run_id
+
+
+def _check_submission(request: run_service_pb2.SubmitTasksRequest) -> None:
+    """Raises InvalidRequest for a message that is too large to be one commit."""
+    require(request.run_id, "run_id")
+    size = request.ByteSize()
+    if size > MAX_SUBMISSION_BYTES + SUBMISSION_SLACK_BYTES:
+        text = f"are {size} bytes; a message holds at most {MAX_SUBMISSION_BYTES}"
+        raise InvalidRequest(f"tasks {text}", violations=[FieldViolation("tasks", text)])

@@ -1,0 +1,45 @@
+"""What services need of the coordinator: its state, its writer, and a way to answer from durable state only."""
+
+from dataclasses import dataclass
+
+from dtf.coordinator.commit_feed import CommitFeed
+from dtf.coordinator.scaling_relay import ScalingRelay
+from dtf.coordinator.session_hub import SessionHub
+from dtf.coordinator.writer import Writer
+from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
+from dtf.core.run.state import Run, State
+from dtf.ports.blob_store import BlobStore
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import EventLog
+from dtf.settings.model import CoordinatorSettings
+
+
+@dataclass(slots=True)
+class Desk:
+    """Everything a service works with. Made once a reign."""
+
+    settings: CoordinatorSettings
+    state: State
+    writer: Writer
+    hub: SessionHub
+    feed: CommitFeed
+    scaling: ScalingRelay
+    event_log: EventLog
+    blobs: BlobStore
+    clock: Clock
+    code_version: str
+    leading_since_at: float
+
+    def run(self, run_id: str) -> Run:
+        """A run by its identity. Raises InvalidRequest, NotFound."""
+        require(run_id, "run_id")
+        run = self.state.runs.get(run_id)
+        if run is None:
+            raise NotFound(f"no run {run_id[:64]!r}; `dtf runs` lists those there are", run_id=run_id[:64])
+        return run
+
+
+def require(value: str, field: str) -> None:
+    """Raises InvalidRequest unless a field is set."""
+    if not value:
+        raise InvalidRequest(f"{field} is empty", violations=[FieldViolation(field, "is empty")])

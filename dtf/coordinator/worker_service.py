@@ -1,0 +1,148 @@
+"""WorkerService: sessions, their streams, output and blobs, for workers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from dtf.api.v1 import worker_service_pb2
+from dtf.coordinator.bell import Bell
+from dtf.coordinator.session import Session, Stream
+from dtf.coordinator.uploads import OutputReceiver, read_blob
+from dtf.coordinator.views import Desk
+from dtf.core.run.commands import CloseSession, FieldViolation, InvalidRequest, RegisterWorker
+from dtf.rpc.handlers import Context, answering, rejection_in, streaming
+
+FIRST_MESSAGE_SECONDS = 30.0
+"""How long a new stream may take to say which session it is."""
+WRITE_TIMEOUT_SECONDS = 60.0
+"""A worker that reads nothing for this long is cut off; it attaches again when it can."""
+MAX_UNSETTLED = 64
+"""Messages of one stream that wait for their commit; a worker that is faster waits."""
+WORKER_ID_LENGTH = 4
+
+
+class WorkerService:
+    """The service."""
+
+    def __init__(self, desk: Desk, bell: Bell) -> None:
+        self._desk = desk
+        self._bell = bell
+
+    @answering
+    async def CreateSession(
+        self, request: worker_service_pb2.CreateSessionRequest, context: Context
+    ) -> worker_service_pb2.CreateSessionResponse:
+        """Registers a worker and opens its session."""
+        desk = self._desk
+        outcome = await desk.writer.submit(RegisterWorker(self._fresh_id(), request))
+        worker_id, incarnation = "", 0
+        for event in outcome.events:
+            if event.HasField("worker_registered"):
+                worker_id = event.worker_registered.worker_id
+                incarnation = event.worker_registered.incarnation
+        if not worker_id:
+            worker_id, incarnation = desk.state.session_requests[request.request_id]
+        return worker_service_pb2.CreateSessionResponse(
+            worker_id=worker_id,
+            incarnation=incarnation,
+            session_token=desk.hub.token_of(worker_id, incarnation),
+            heartbeat_seconds=desk.settings.heartbeat_seconds,
+            lease_seconds=desk.settings.lease_seconds,
+            max_credits=desk.settings.max_credits,
+        )
+
+    @answering
+    async def Attach(
+        self, request_iterator: AsyncIterator[worker_service_pb2.AttachRequest], context: Context
+    ) -> None:
+        """The session itself."""
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                first = await context.read()
+        except TimeoutError:
+            first = grpc.aio.EOF
+        if first is grpc.aio.EOF or not first.HasField("session"):
+            raise InvalidRequest(
+                "the first message of a stream names its session",
+                violations=[FieldViolation("session", "is not set")],
+            )
+        session, stream = self._desk.hub.attach(first.session)
+        try:
+            await self._serve(session, stream, first, context)
+        finally:
+            self._desk.hub.detach(session, stream)
+
+    async def _serve(
+        self, session: Session, stream: Stream, first: worker_service_pb2.AttachRequest, context: Context
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(self._read(session, stream, first, context))
+            writer = group.create_task(self._write(stream, context))
+            refusal = await stream.ended()
+            reader.cancel()
+            writer.cancel()
+        if refusal is not None:
+            raise refusal
+
+    async def _read(
+        self, session: Session, stream: Stream, first: worker_service_pb2.AttachRequest, context: Context
+    ) -> None:
+        message: Any = first
+        try:
+            while message is not grpc.aio.EOF and not stream.is_over:
+                self._desk.hub.receive(session, stream, message)
+                while stream.unsettled >= MAX_UNSETTLED:
+                    stream.settled.clear()
+                    await stream.settled.wait()
+                message = await context.read()
+        except Exception as error:
+            rejection = rejection_in(error)
+            if rejection is None:
+                raise
+            stream.end(rejection)
+        else:
+            stream.end()
+
+    async def _write(self, stream: Stream, context: Context) -> None:
+        outbox = stream.outbox
+        while True:
+            await outbox.wake.wait()
+            outbox.wake.clear()
+            while (response := outbox.take(self._desk.state)) is not None:
+                async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
+                    await context.write(response)
+
+    @answering
+    async def CloseSession(
+        self, request: worker_service_pb2.CloseSessionRequest, context: Context
+    ) -> worker_service_pb2.CloseSessionResponse:
+        """Leaves."""
+        handle = request.session
+        self._desk.hub.check_token(handle)
+        await self._desk.writer.submit(CloseSession(handle.worker_id, handle.incarnation, request.reason))
+        return worker_service_pb2.CloseSessionResponse()
+
+    @answering
+    async def UploadOutput(
+        self, request_iterator: AsyncIterator[worker_service_pb2.UploadOutputRequest], context: Context
+    ) -> worker_service_pb2.UploadOutputResponse:
+        """Stores output and blobs."""
+        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._bell)
+        await receiver.receive(aiter(request_iterator))
+        return worker_service_pb2.UploadOutputResponse(stored_bytes=receiver.stored_bytes)
+
+    @streaming
+    async def FetchBlob(
+        self, request: worker_service_pb2.FetchBlobRequest, context: Context
+    ) -> AsyncIterator[worker_service_pb2.FetchBlobResponse]:
+        """Streams a blob's content."""
+        async for piece in read_blob(self._desk.blobs, request.digest, request.offset_bytes):
+            yield worker_service_pb2.FetchBlobResponse(data=piece)
+
+    def _fresh_id(self) -> str:
+        length = WORKER_ID_LENGTH
+        while (worker_id := f"w-{self._desk.clock.new_id(length)}") in self._desk.state.workers:
+            length += 1
+        return worker_id
