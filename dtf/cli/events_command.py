@@ -80,7 +80,9 @@ def tail(
         _with_log(invocation, namespace, print_events)
     finally:
         if wanted.stranger_count:
-            click.echo(f"passed over {wanted.stranger_count} messages that are no commits of dtf", err=True)
+            click.echo(
+                f"messages passed over, for they are no commits of dtf: {wanted.stranger_count}", err=True
+            )
 
 
 async def _start(log: JetStreamLog, run_id: str, from_sequence: int | None) -> int:
@@ -122,7 +124,7 @@ def export_command(invocation: Invocation, file: Path, namespace: str | None) ->
             )
         click.echo(f"{done.commit_count} commits in {file}; the hash chain is whole")
         if done.stranger_count:
-            click.echo(f"{done.stranger_count} messages among them are no commits of dtf", err=True)
+            click.echo(f"messages among them that are no commits of dtf: {done.stranger_count}", err=True)
 
     _with_log(invocation, namespace, export)
 
@@ -136,7 +138,7 @@ def import_command(invocation: Invocation, file: Path, namespace: str) -> None:
 
     async def fill(log: JetStreamLog) -> None:
         count = await import_log(log, file)
-        click.echo(f"{count} commits are in the log of namespace {namespace}")
+        click.echo(f"{count} messages are in the log of namespace {namespace}")
 
     _with_log(invocation, namespace, fill, create=True)
 

@@ -1,7 +1,6 @@
 """The live feed: one line of JSON an event, for whoever listens on core NATS."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,31 +15,9 @@ from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.nats_server import NatsServer, read_credentials
 from dtf.adapters.system_clock import SystemClock
-from dtf.api.v1 import events_pb2
 from dtf.settings.model import NatsSettings
+from tests.commits import CommitWriter, run_created, worker_left
 from tests.fakes import FakeClock
-
-
-class Writer:
-    """Appends commits as a coordinator would."""
-
-    def __init__(self, log: JetStreamLog) -> None:
-        self._log = log
-        self._count = 0
-
-    async def commit(self, *events: events_pb2.Event) -> int:
-        self._count += 1
-        commit = events_pb2.Commit(
-            commit_id=self._count.to_bytes(16, "big"), epoch=1, now_unix_nanos=10**18, events=events
-        )
-        payload = commit.SerializeToString()
-        return await self._log.append(
-            payload,
-            message_id=hashlib.sha256(payload).hexdigest(),
-            previous_message_id=None,
-            expected_last_sequence=None,
-            headers={},
-        )
 
 
 class Listener:
@@ -55,14 +32,6 @@ class Listener:
     async def next(self) -> tuple[str, dict[str, Any]]:
         async with asyncio.timeout(20):
             return await self.lines.get()
-
-
-def run_created(run_id: str) -> events_pb2.Event:
-    return events_pb2.Event(run_created=events_pb2.RunCreated(run_id=run_id, suite="s"))
-
-
-def worker_left(worker_id: str) -> events_pb2.Event:
-    return events_pb2.Event(worker_left=events_pb2.WorkerLeft(worker_id=worker_id))
 
 
 @pytest_asyncio.fixture
@@ -90,7 +59,7 @@ def feed(reader: JetStreamLog, nats_settings: NatsSettings, namespace: str, cloc
 async def test_each_event_is_a_line_on_the_subject_of_its_run_and_type(
     feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
 ) -> None:
-    heard, writer = Listener(), Writer(event_log)
+    heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
     await person.flush()
     async with asyncio.TaskGroup() as group:
@@ -100,11 +69,11 @@ async def test_each_event_is_a_line_on_the_subject_of_its_run_and_type(
         assert subject == f"dtf.{namespace}.live.7f3k.RunCreated"
         assert line == {
             "sequence": 1,
-            "at": "2001-09-09T01:46:40.000000Z",
-            "now_unix_nanos": 10**18,
+            "at": "2001-09-09T01:46:41.000000Z",
+            "now_unix_nanos": 10**18 + 10**9,
             "run": "7f3k",
             "type": "RunCreated",
-            "event": {"runId": "7f3k", "suite": "s"},
+            "event": {"runId": "7f3k", "suite": "suite"},
         }
         subject, line = await heard.next()
         assert (subject, line["event"]) == (f"dtf.{namespace}.live.fleet.WorkerLeft", {"workerId": "w-1"})
@@ -114,7 +83,7 @@ async def test_each_event_is_a_line_on_the_subject_of_its_run_and_type(
 async def test_lines_nobody_listens_to_are_not_made(
     feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
 ) -> None:
-    heard, writer = Listener(), Writer(event_log)
+    heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.*.RunCreated", cb=heard.receive)
     await person.flush()
     async with asyncio.TaskGroup() as group:
@@ -131,7 +100,7 @@ async def test_lines_nobody_listens_to_are_not_made(
 async def test_who_comes_later_is_heard_after_half_a_second(
     feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str, clock: FakeClock
 ) -> None:
-    early, late, writer = Listener(), Listener(), Writer(event_log)
+    early, late, writer = Listener(), Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.*.RunCreated", cb=early.receive)
     await person.flush()
     async with asyncio.TaskGroup() as group:
@@ -149,7 +118,7 @@ async def test_who_comes_later_is_heard_after_half_a_second(
 async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
     feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str, clock: FakeClock
 ) -> None:
-    heard, writer = Listener(), Writer(event_log)
+    heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
     await person.flush()
     async with asyncio.TaskGroup() as group:
@@ -161,7 +130,7 @@ async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
         await writer.commit(run_created("7f3k"))
         found = [await heard.next() for _ in range(2)]
         assert [(line["type"], line["event"]) for _, line in found] == [
-            ("RunCreated", {"runId": "7f3k", "suite": "s"}),
+            ("RunCreated", {"runId": "7f3k", "suite": "suite"}),
             ("LinesSkipped", {"count": 89}),
         ]
         assert feed.skipped_count == 89
@@ -171,7 +140,7 @@ async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
 async def test_a_message_that_is_no_commit_is_passed_over(
     feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
 ) -> None:
-    heard, writer = Listener(), Writer(event_log)
+    heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
     await person.request(f"dtf.{namespace}.log", b"\xffnot a commit", timeout=5)
     async with asyncio.TaskGroup() as group:
