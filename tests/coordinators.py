@@ -1,0 +1,75 @@
+"""Coordinators for tests: in this process on a log in memory, with the services over real gRPC."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from dtf.adapters.file_blobs import FileBlobStore
+from dtf.adapters.memory_log import MemoryLog, MemoryRecords
+from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.coordinator.process import Coordinator
+from dtf.ports.event_log import EventLog
+from dtf.rpc.channel import Peer
+from dtf.settings.model import CoordinatorSettings
+
+TOKEN = "a-token-for-tests"
+SETTINGS = CoordinatorSettings(listen="127.0.0.1:0", namespace="test")
+
+
+def peer_of(coordinator: Coordinator) -> Peer:
+    """How to call a coordinator."""
+    return Peer((coordinator.address,), TOKEN)
+
+
+@asynccontextmanager
+async def running_coordinator(
+    log: EventLog,
+    blob_dir: Path,
+    *,
+    settings: CoordinatorSettings = SETTINGS,
+    telemetry: MemoryRecords | None = None,
+    scaling: MemoryRecords | None = None,
+    lease_seconds: float = 10.0,
+) -> AsyncIterator[Coordinator]:
+    """A coordinator that leads and listens on a free port."""
+    coordinator = Coordinator(
+        replace(settings, lease_seconds=lease_seconds),
+        log=log,
+        telemetry=telemetry or MemoryRecords(),
+        scaling=scaling or MemoryRecords(),
+        blobs=FileBlobStore(blob_dir),
+        clock=SystemClock(),
+        token=TOKEN,
+    )
+    await coordinator.start()
+    try:
+        yield coordinator
+    finally:
+        await coordinator.stop()
+
+
+def create_request(request_id: str = "a", **fields: object) -> run_service_pb2.CreateRunRequest:
+    """A run with one template that calls a function."""
+    return run_service_pb2.CreateRunRequest(
+        request_id=request_id,
+        suite="suite",
+        templates=[common_pb2.TaskTemplate(callable=common_pb2.CallableSpec(function="module:function"))],
+        **fields,  # type: ignore[arg-type]  # a test's own fields
+    )
+
+
+def tasks(count: int, prefix: str = "task") -> list[common_pb2.TaskSpec]:
+    """Tasks with one case each."""
+    return [common_pb2.TaskSpec(name=f"{prefix}-{index}") for index in range(count)]
+
+
+def verified(log: MemoryLog) -> int:
+    """Read the whole log as a chain; how many commits it has. Raises ChainBroken."""
+    from dtf.core.chain import ChainReader
+
+    chain = ChainReader()
+    for stored in log.commits:
+        chain.accept(stored.sequence, stored.payload, stored.message_id)
+    return chain.commit_count
