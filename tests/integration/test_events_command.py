@@ -30,6 +30,7 @@ def arguments(nats_settings: NatsSettings, namespace: str, tmp_path: Path) -> li
         *("--project", str(tmp_path)),
         *("--set", f"nats.url={nats_settings.url}"),
         *("--set", f"nats.credentials_file={nats_settings.credentials_file}"),
+        *("--set", f"nats.max_log_bytes={nats_settings.max_log_bytes}"),
         *("--set", f"coordinator.namespace={namespace}"),
     ]
 
