@@ -10,14 +10,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from dtf.adapters import duckdb_queries as queries
-from dtf.core.trend.measurements import MEASUREMENTS, FieldKind, Measurement
+from dtf.core.trend.measurements import LARGEST_WHOLE, MEASUREMENTS, FieldKind, Measurement
 from dtf.core.trend.points import Points, Value
 from dtf.core.trend.statistics import CaseHistory, CasePoint
 from dtf.ports.metric_store import (
@@ -39,7 +39,6 @@ THREADS = 2
 MEMORY_LIMIT = "1GB"
 """Queries that need more spill to disk beside the file."""
 
-_LARGEST_WHOLE = 2**63 - 1
 _SQL_TYPES = {
     FieldKind.TEXT: "VARCHAR",
     FieldKind.REAL: "DOUBLE",
@@ -48,7 +47,7 @@ _SQL_TYPES = {
 }
 
 _T = TypeVar("_T")
-_Column = npt.NDArray[np.object_] | npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+_Column = npt.NDArray[Any]
 
 
 class DuckDbStore:
@@ -205,6 +204,8 @@ class DuckDbStore:
             return StoreCorrupt(
                 f"{self._path} is damaged: {error}; move it away and start the analyzer again: it reads the log anew"
             )
+        if isinstance(error, duckdb.DataError | duckdb.ProgrammingError):
+            return StoreMismatch(f"{self._path} refuses what dtf writes or asks: {error}")
         return StoreUnavailable(f"{self._path} cannot be used now: {error}")
 
 
@@ -283,9 +284,9 @@ def _column(values: Sequence[Value], kind: FieldKind) -> _Column:
         case FieldKind.REAL:
             return np.array(values, dtype=np.float64)
         case FieldKind.WHOLE:
-            if None in values:
-                return np.array(values, dtype=np.float64)
-            try:
-                return np.array(values, dtype=np.int64)
-            except OverflowError:
-                return np.array([min(int(value or 0), _LARGEST_WHOLE) for value in values], dtype=np.int64)
+            numbers = [_whole(value) for value in values]
+            return np.array(numbers, dtype=np.float64 if None in numbers else np.int64)
+
+
+def _whole(value: Value) -> int | None:
+    return min(int(value), LARGEST_WHOLE) if isinstance(value, int) else None

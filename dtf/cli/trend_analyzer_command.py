@@ -108,6 +108,11 @@ async def _open_store(settings: Settings, path: Path, clock: Clock) -> MetricSto
     match settings.store.kind:
         case "duckdb":
             return await DuckDbStore.open(path)
+        case "influxdb":
+            # Imported here because it takes half a second that the embedded store need not pay.
+            from dtf.adapters.influx_store import InfluxAddress, InfluxStore
+
+            return await InfluxStore.open(InfluxAddress.from_environment(os.environ), clock=clock)
         case other:
             raise CommandError(
                 f"store.kind is {other!r}, expected duckdb or influxdb", exit_code=ExitCode.USAGE

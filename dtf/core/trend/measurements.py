@@ -19,6 +19,10 @@ class FieldKind(Enum):
     TRUTH = "truth"
 
 
+LARGEST_WHOLE = 2**53
+"""A larger whole number is stored as this one: the last that a double tells from its neighbours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One column of a measurement."""

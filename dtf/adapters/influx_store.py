@@ -1,0 +1,345 @@
+"""The metric store in a bucket of InfluxDB 2.
+
+Points go first, the checkpoint after them, in a request of its own: a crash in between makes the
+analyzer write the same points again, and the same points replace themselves. The bucket must keep
+points for ever, or at least longer than the event log does.
+"""
+
+import asyncio
+import csv
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import StringIO
+from itertools import groupby, islice
+from typing import Any, TypeVar
+
+import urllib3.exceptions
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.domain.dialect import Dialect
+from influxdb_client.rest import ApiException
+
+from dtf.adapters import influx_queries as queries
+from dtf.adapters.influx_lines import lines
+from dtf.core.trend.points import Points
+from dtf.core.trend.statistics import CaseHistory, CasePoint, summarize
+from dtf.ports.clock import Clock
+from dtf.ports.metric_store import (
+    Checkpoint,
+    FleetSample,
+    RunSpan,
+    SeriesName,
+    SeriesValue,
+    StoreError,
+    StoreMismatch,
+    StoreUnavailable,
+)
+
+TIMEOUT_SECONDS = 30.0
+"""Of one request; a query over a year of a large suite takes a few seconds."""
+LINES_PER_REQUEST = 5_000
+"""What InfluxData recommends (Optimize writes to InfluxDB)."""
+MOST_TEXT = 30_000
+"""Characters of one piece of a checkpoint's state; a field holds 64 KiB at most."""
+_HOUR_NS = 3_600 * 10**9
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxAddress:
+    """Where the bucket is and who writes it."""
+
+    url: str
+    token: str = field(repr=False)
+    org: str
+    bucket: str
+    certificate_authority_file: str = ""
+    """PEM file that signed the server's certificate; empty: the system's."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "InfluxAddress":
+        """From INFLUXDB_V2_URL, _TOKEN, _ORG, _BUCKET (default dtf) and _SSL_CA_CERT. Raises StoreMismatch."""
+        names = ("INFLUXDB_V2_URL", "INFLUXDB_V2_TOKEN", "INFLUXDB_V2_ORG")
+        missing = [name for name in names if not environment.get(name)]
+        if missing:
+            raise StoreMismatch(f"the influxdb store needs {' and '.join(missing)} in the environment")
+        url, token, org = (environment[name] for name in names)
+        bucket = environment.get("INFLUXDB_V2_BUCKET") or "dtf"
+        return cls(url, token, org, bucket, environment.get("INFLUXDB_V2_SSL_CA_CERT", ""))
+
+
+class InfluxStore:
+    """The MetricStore port on InfluxDB 2."""
+
+    def __init__(self, client: Any, address: InfluxAddress, clock: Clock) -> None:
+        self._client = client
+        self._address = address
+        self._clock = clock
+        self._writer = client.write_api(write_options=SYNCHRONOUS)
+        self._reader = client.query_api()
+        make_dialect: Any = Dialect  # the package has no types here
+        self._dialect = make_dialect(
+            header=True, delimiter=",", annotations=[], date_time_format="RFC3339Nano"
+        )
+
+    @classmethod
+    async def open(cls, address: InfluxAddress, *, clock: Clock) -> "InfluxStore":
+        """Connect, and make the bucket if it is missing. Raises StoreUnavailable or StoreMismatch."""
+        extra = (
+            {"ssl_ca_cert": address.certificate_authority_file} if address.certificate_authority_file else {}
+        )
+        make_client: Any = InfluxDBClient  # nor does it here
+        client = make_client(
+            url=address.url,
+            token=address.token,
+            org=address.org,
+            timeout=int(TIMEOUT_SECONDS * 1000),
+            enable_gzip=True,
+            retries=False,
+            **extra,
+        )
+        store = cls(client, address, clock)
+        try:
+            await store._call(store._ensure_bucket)
+        except BaseException:
+            client.close()
+            raise
+        return store
+
+    @property
+    def kind(self) -> str:
+        """See the port."""
+        return "influxdb"
+
+    async def write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
+        """Points first, the checkpoint after them; see the port."""
+        await self._call(lambda: self._write(points, checkpoint))
+
+    async def checkpoint(self, stream: str) -> Checkpoint | None:
+        """See the port."""
+        for row in await self._rows(queries.checkpoint(self._address.bucket, stream)):
+            state = "".join(row[f"state_{index}"] for index in range(int(row["parts"])))
+            return Checkpoint(stream, int(row["sequence"]), json.loads(state))
+        return None
+
+    async def series_cases(self) -> Sequence[tuple[str, str]]:
+        """See the port."""
+        rows = await self._rows(queries.series_cases(self._address.bucket))
+        return sorted({(row["suite"], row["case"]) for row in rows})
+
+    async def case_histories(
+        self, suite: str, *, after: str, limit: int, window: int, excluded_run_id: str = ""
+    ) -> Sequence[CaseHistory]:
+        """See the port; the newest points of the page's cases, summed up here."""
+        rows = await self._rows(queries.case_names(self._address.bucket, suite))
+        page = list(islice((name for name in sorted({row["case"] for row in rows}) if name > after), limit))
+        if not page:
+            return []
+        points = await self._case_points(
+            suite,
+            window=window,
+            until_ns=None,
+            excluded_run_id=excluded_run_id,
+            first_case=page[0],
+            last_case=page[-1],
+        )
+        return [
+            summarize(name, list(own)) for name, own in groupby(points, key=lambda point: point.case_name)
+        ]
+
+    async def case_points(
+        self, suite: str, *, window: int, until_ns: int | None = None, excluded_run_id: str = ""
+    ) -> Sequence[CasePoint]:
+        """See the port."""
+        return await self._case_points(
+            suite, window=window, until_ns=until_ns, excluded_run_id=excluded_run_id
+        )
+
+    async def run_points(self, suite: str, run_id: str) -> Sequence[CasePoint]:
+        """See the port."""
+        rows = await self._rows(queries.run_points(self._address.bucket, suite, run_id))
+        return [_case_point(row) for row in rows]
+
+    async def run_span(self, run_id: str) -> RunSpan | None:
+        """See the port."""
+        for row in await self._rows(queries.run_span(self._address.bucket, run_id)):
+            return RunSpan(row["run"], row["suite"], row.get("revision", ""), _nanoseconds(row["_time"]))
+        return None
+
+    async def count_runs(self, suite: str, *, until_ns: int | None, excluded_run_id: str) -> int:
+        """See the port."""
+        rows = await self._rows(queries.count_runs(self._address.bucket, suite, until_ns, excluded_run_id))
+        return sum(int(row["_value"]) for row in rows)
+
+    async def series_names(self, suite: str, *, after: SeriesName | None, limit: int) -> Sequence[SeriesName]:
+        """See the port."""
+        bucket = self._address.bucket
+        names = {
+            *(
+                SeriesName(row["suite"], row["case"], row["_field"])
+                for row in await self._rows(queries.case_series(bucket, suite))
+            ),
+            *(
+                SeriesName(row["suite"], "", row["_field"])
+                for row in await self._rows(queries.run_series(bucket, suite))
+            ),
+            *(
+                SeriesName(row["suite"], row["case"], row["metric"])
+                for row in await self._rows(queries.benchmark_series(bucket, suite))
+            ),
+        }
+        keys = sorted((name.suite, name.case_name, name.metric) for name in names)
+        first = (after.suite, after.case_name, after.metric) if after is not None else ("", "", "")
+        return [SeriesName(*key) for key in islice((key for key in keys if key > first), limit)]
+
+    async def series_values(
+        self, name: SeriesName, *, pool: str, since_ns: int, limit: int
+    ) -> Sequence[SeriesValue]:
+        """See the port."""
+        query = queries.series_values(self._address.bucket, name, pool=pool, since_ns=since_ns, limit=limit)
+        if not query:
+            return []
+        column = queries.value_column(name)
+        return [
+            SeriesValue(
+                time_ns=_nanoseconds(row["_time"]),
+                value=float(row[column]),
+                run_id=row["run"],
+                revision=row.get("revision", ""),
+                worker_id=row.get("worker", ""),
+                verdict=row.get("verdict", ""),
+            )
+            for row in await self._rows(query)
+        ]
+
+    async def fleet(self, *, since_ns: int, until_ns: int) -> Sequence[FleetSample]:
+        """See the port."""
+        rows = await self._rows(queries.fleet(self._address.bucket, since_ns, until_ns))
+        return [
+            FleetSample(
+                _nanoseconds(row["_time"]), int(row["workers"]), int(row["queued"]), int(row["leased"])
+            )
+            for row in rows
+        ]
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await asyncio.to_thread(self._client.close)
+
+    async def query(self, flux: str) -> list[Row]:
+        """Rows of any query whose result is one table, for people and tests."""
+        return await self._rows(flux)
+
+    async def _case_points(self, suite: str, **conditions: Any) -> list[CasePoint]:
+        rows = await self._rows(queries.case_points(self._address.bucket, suite, **conditions))
+        return [_case_point(row) for row in rows]
+
+    async def _rows(self, flux: str) -> list[Row]:
+        return await self._call(lambda: self._ask(flux))
+
+    def _ask(self, flux: str) -> list[Row]:
+        response = self._reader.query_raw(flux, dialect=self._dialect)
+        text = response if isinstance(response, str) else response.data.decode()
+        rows: list[Row] = list(csv.DictReader(StringIO(text)))
+        if rows and "error" in rows[0] and "reference" in rows[0]:
+            raise StoreUnavailable(f"InfluxDB could not finish a query: {rows[0]['error']}")
+        return rows
+
+    def _write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
+        waiting = (line for each in points for line in lines(each))
+        while chunk := list(islice(waiting, LINES_PER_REQUEST)):
+            self._send(chunk)
+        self._send([self._checkpoint_line(checkpoint)])
+
+    def _send(self, chunk: Sequence[str]) -> None:
+        body = "\n".join(chunk).encode()
+        try:
+            self._writer.write(bucket=self._address.bucket, org=self._address.org, record=body)
+        except ApiException as error:
+            if error.status != 422:
+                raise
+            # Older than the bucket keeps points: nothing will ever take them, the rest was written.
+            _log.warning("the bucket did not take all points: %s", error.message)
+
+    def _checkpoint_line(self, checkpoint: Checkpoint) -> str:
+        """Its time is the hour, so that a year of checkpoints is 8,766 points and not a hundred million."""
+        state = json.dumps(checkpoint.state)
+        pieces = [state[start : start + MOST_TEXT] for start in range(0, len(state), MOST_TEXT)]
+        escaped = (piece.replace("\\", "\\\\").replace('"', '\\"') for piece in pieces)
+        fields = [f'state_{index}="{piece}"' for index, piece in enumerate(escaped)]
+        fields += [f"sequence={checkpoint.sequence}i", f"parts={len(pieces)}i"]
+        hour = self._clock.now_ns() // _HOUR_NS * _HOUR_NS
+        return f"checkpoints,stream={checkpoint.stream} {','.join(fields)} {hour}"
+
+    def _ensure_bucket(self) -> None:
+        api: Any = self._client.buckets_api()
+        name = self._address.bucket
+        if api.find_bucket_by_name(name) is not None:
+            return
+        try:
+            api.create_bucket(bucket_name=name, org=self._address.org)
+        except ApiException as error:
+            if error.status in (401, 403, 404):
+                raise StoreMismatch(
+                    f"InfluxDB at {self._address.url} has no bucket {name!r} that this token can see, and the token "
+                    f"may not make one ({error.message}); make it with infinite retention, or set INFLUXDB_V2_BUCKET"
+                ) from error
+            raise
+
+    async def _call(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.to_thread(work)
+        except ApiException as error:
+            raise self._refused(error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise StoreUnavailable(
+                f"InfluxDB at {self._address.url} does not answer: {type(error).__name__}: {error}"
+            ) from error
+
+    def _refused(self, error: ApiException) -> StoreError:
+        where = f"InfluxDB at {self._address.url}, bucket {self._address.bucket!r}"
+        if error.status in (400, 413):
+            return StoreMismatch(f"{where} refuses what dtf writes or asks: {error.message}")
+        if error.status in (401, 403, 404):
+            return StoreUnavailable(
+                f"{where} does not let this token in ({error.status}: {error.message}); "
+                "check INFLUXDB_V2_TOKEN, INFLUXDB_V2_ORG and INFLUXDB_V2_BUCKET"
+            )
+        return StoreUnavailable(
+            f"{where} answers {error.status}: {error.message}",
+            retry_after_seconds=_seconds(error.retry_after),
+        )
+
+
+def _seconds(text: str | None) -> float:
+    """A Retry-After header; what is not a number of seconds says nothing."""
+    try:
+        return max(0.0, float(text or 0.0))
+    except ValueError:
+        return 0.0
+
+
+def _nanoseconds(text: str) -> int:
+    """An RFC 3339 time with up to nine digits behind the second."""
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    return round(moment.timestamp()) * 10**9 + int(rest.ljust(9, "0") or 0)
+
+
+def _case_point(row: Row) -> CasePoint:
+    duration = row.get("duration_seconds")
+    return CasePoint(
+        case_name=row["case"],
+        time_ns=_nanoseconds(row["_time"]),
+        run_id=row["run"],
+        revision=row.get("revision", ""),
+        worker_id=row.get("worker", ""),
+        verdict=row["verdict"],
+        duration_seconds=float(duration) if duration else None,
+    )

@@ -1,0 +1,149 @@
+"""A real influxd for tests: the one that `make influxd` built, on a free port, in a directory of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from dtf.adapters.influx_store import InfluxAddress, InfluxStore
+from dtf.adapters.system_clock import SystemClock
+
+_VERSION = re.compile(r"github\.com/influxdata/influxdb/v2 v(\S+)")
+_LISTENING = re.compile(r"Listening.*\bport=(\d+)")
+_buckets = count(1)
+
+
+def influxd_path() -> Path | None:
+    """The binary, or None when it has not been built."""
+    override = os.environ.get("DTF_INFLUXD")
+    if override:
+        return Path(override)
+    go_mod = Path(__file__).parent.parent / "tools" / "influxd" / "go.mod"
+    version = _VERSION.search(go_mod.read_text(encoding="utf-8"))
+    assert version is not None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = cache / "dtf" / "influxd" / version.group(1) / "influxd"
+    return path if path.exists() else None
+
+
+class Influxd:
+    """One influxd process with an organization, a token and a bucket a store."""
+
+    org = "tests"
+    token = "token-of-the-tests"
+
+    def __init__(self, binary: Path, directory: Path) -> None:
+        self._binary = binary
+        self._directory = directory
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._drainer = threading.Thread()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it on its port (the first time: any free one) and return when it serves."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            f"--bolt-path={self._directory / 'bolt'}",
+            f"--sqlite-path={self._directory / 'sqlite'}",
+            f"--engine-path={self._directory / 'engine'}",
+            f"--http-bind-address=127.0.0.1:{self._port}",
+            "--reporting-disabled",
+        ]
+        is_first = self._port == 0
+        self._process = subprocess.Popen(
+            [str(self._binary), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._port = self._await_port()
+        self._drainer = threading.Thread(target=self._drain, args=(self._process,), daemon=True)
+        self._drainer.start()
+        if is_first:
+            self._set_up()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._end(signal.SIGKILL)
+
+    async def open_store(self, bucket: str = "") -> InfluxStore:
+        """A store in a bucket of its own, or in the one named."""
+        name = bucket or f"bucket-{next(_buckets)}"
+        return await InfluxStore.open(
+            InfluxAddress(self.url, self.token, self.org, name), clock=SystemClock()
+        )
+
+    def _await_port(self) -> int:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if match := _LISTENING.search(line):
+                return int(match.group(1))
+        raise AssertionError("influxd ended before it listened")
+
+    def _drain(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for _line in lines:
+                pass
+
+    def _set_up(self) -> None:
+        body = {
+            "username": "tests",
+            "password": "password-of-the-tests",
+            "org": self.org,
+            "bucket": "first",
+            "token": self.token,
+        }
+        request = urllib.request.Request(
+            f"{self.url}/api/v2/setup", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            response.read()
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=30)
+            self._drainer.join(timeout=30)
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """One influxd for the session; skipped, with the reason, where it has not been built."""
+    server = Influxd(require_influxd(), tmp_path_factory.mktemp("influxd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_influxd(tmp_path: Path) -> Iterator[Influxd]:
+    """An influxd of the test's own, to be stopped and started at will."""
+    server = Influxd(require_influxd(), tmp_path / "influxd")
+    server.start()
+    yield server
+    server.stop()
+
+
+def require_influxd() -> Path:
+    """The binary; skips the test when there is none."""
+    path = influxd_path()
+    if path is None:
+        pytest.skip("no influxd in the cache: `make influxd` builds it once (4 minutes)")
+    return path
