@@ -7,9 +7,9 @@ supervision hangs falls silent and loses its leases.
 import asyncio
 import contextlib
 import logging
+from typing import TYPE_CHECKING
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
-from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 from dtf.ports.clock import Clock
 from dtf.settings.model import WorkerSettings
 from dtf.worker.command_attempt import Commands
@@ -22,6 +22,10 @@ from dtf.worker.session import Metadata, Session
 from dtf.worker.slots import SlotBoard
 from dtf.worker.telemetry import TelemetrySampler
 from dtf.worker.uploads import Uploads
+
+if TYPE_CHECKING:
+    from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
 
 TICK_SECONDS = 0.05
 CLOSE_RETRY_SECONDS = 0.5
@@ -45,7 +49,7 @@ class Engagement:
         *,
         settings: WorkerSettings,
         opened: worker_service_pb2.CreateSessionResponse,
-        stub: WorkerServiceAsyncStub,
+        stub: "WorkerServiceAsyncStub",
         metadata: Metadata,
         launcher: LauncherClient,
         clock: Clock,

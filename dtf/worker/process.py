@@ -10,9 +10,10 @@ import os
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from dtf.api.v1 import worker_service_pb2
-from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub, WorkerServiceStub
+from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from dtf.ports.clock import Clock
 from dtf.rpc.channel import Peer, open_channel, parse_addresses
 from dtf.runner import process_tree
@@ -21,6 +22,9 @@ from dtf.worker.detect import detect_gpus, detect_labels, detect_resources
 from dtf.worker.engagement import DrainTimedOut, Engagement
 from dtf.worker.launcher_client import LauncherClient, LauncherLost
 from dtf.worker.session import SessionLost, open_session
+
+if TYPE_CHECKING:
+    from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 START_PATIENCE_SECONDS = 30.0
 """How long a worker that never had a session looks for a coordinator."""
@@ -106,7 +110,7 @@ class Worker:
             await channel.close(None)
 
     async def _engage(
-        self, stub: WorkerServiceAsyncStub, request: worker_service_pb2.CreateSessionRequest
+        self, stub: "WorkerServiceAsyncStub", request: worker_service_pb2.CreateSessionRequest
     ) -> int:
         """Open sessions, one after the other, until one ends in good order."""
         patience: float | None = START_PATIENCE_SECONDS

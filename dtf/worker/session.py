@@ -12,16 +12,19 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import grpc.aio
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
-from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 from dtf.ports.clock import Clock
 from dtf.rpc.errors import describe, parse
 from dtf.worker.outbound import Outbound
+
+if TYPE_CHECKING:
+    from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 64.0
@@ -114,7 +117,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 async def open_session(
-    stub: WorkerServiceAsyncStub,
+    stub: "WorkerServiceAsyncStub",
     request: worker_service_pb2.CreateSessionRequest,
     metadata: Metadata,
     clock: Clock,
@@ -140,7 +143,7 @@ class Session:
 
     def __init__(
         self,
-        stub: WorkerServiceAsyncStub,
+        stub: "WorkerServiceAsyncStub",
         metadata: Metadata,
         opened: worker_service_pb2.CreateSessionResponse,
         outbound: Outbound,
