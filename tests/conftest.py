@@ -13,6 +13,9 @@ from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.settings.model import NatsSettings
 from tests.fakes import FakeClock
+from tests.influxd import influxd, own_influxd
+
+__all__ = ["influxd", "own_influxd"]
 
 _namespaces = count(1)
 

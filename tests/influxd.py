@@ -10,11 +10,14 @@ import urllib.request
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dtf.adapters.influx_store import InfluxAddress, InfluxStore
 from dtf.adapters.system_clock import SystemClock
+
+if TYPE_CHECKING:
+    from dtf.adapters.influx_store import InfluxStore
 
 _VERSION = re.compile(r"github\.com/influxdata/influxdb/v2 v(\S+)")
 _LISTENING = re.compile(r"Listening.*\bport=(\d+)")
@@ -80,8 +83,13 @@ class Influxd:
         """End it at once."""
         self._end(signal.SIGKILL)
 
-    async def open_store(self, bucket: str = "") -> InfluxStore:
+    async def open_store(self, bucket: str = "") -> "InfluxStore":
         """A store in a bucket of its own, or in the one named."""
+        from dtf.adapters.influx_store import (
+            InfluxAddress,
+            InfluxStore,
+        )  # slow to import, and every test would
+
         name = bucket or f"bucket-{next(_buckets)}"
         return await InfluxStore.open(
             InfluxAddress(self.url, self.token, self.org, name), clock=SystemClock()
