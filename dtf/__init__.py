@@ -2,6 +2,9 @@
 
 `dtf.connect()` is the asyncio client; it is imported when it is first used, so that `import dtf`
 costs nothing.
+
+PYTEST_DONT_REWRITE: a worker's pytest finds dtf imported already, and would warn that it cannot
+rewrite its assertions.
 """
 
 from typing import TYPE_CHECKING, Any

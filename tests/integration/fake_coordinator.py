@@ -11,7 +11,18 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2, run_service_pb2_grpc
-from dtf.runner.channel import CaseItem, Finish, Flush, Prepare, Prepared, Ready, ResultItem, Results, Run
+from dtf.runner.channel import (
+    CaseItem,
+    Finish,
+    Flush,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    ResultItem,
+    Results,
+    Run,
+)
 from tests.integration.runner_process import RunnerProcess, started
 
 
@@ -120,7 +131,7 @@ class FakeWorker:
         process.send(Prepare("r", "suite", "pytest", self._name, spec))
         prepared = process.receive()
         if not isinstance(prepared, Prepared):
-            self._refuse(str(prepared))
+            self._refuse(prepared.message if isinstance(prepared, PrepareFailed) else str(prepared))
             return
         while not self._run.is_cancelled:
             try:
