@@ -1,0 +1,78 @@
+"""Names of series: the same in every store, and never too many."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtf.api.v1 import common_pb2
+from dtf.core.trend.names import LONGEST_NAME, NameBook, group_name, series_name
+from tests.trend_events import callable_template, pytest_template
+
+pytestmark = pytest.mark.trend_analyzer
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tests/test_a.py::test_x[1, b=2]", "tests/test_a.py::test_x[1, b=2]"),
+        ("two\nlines\tand a tab", "two lines and a tab"),
+        (" blanks around ", "blanks around"),
+        ("ends in a backslash\\", "ends in a backslash"),
+        ("", "(unnamed)"),
+        ("\n", "(unnamed)"),
+        ("\\", "(unnamed)"),
+        ("ä🐍", "ä🐍"),
+    ],
+)
+def test_a_name_is_cleaned_of_what_a_store_cannot_write(name: str, expected: str) -> None:
+    assert series_name(name) == expected
+
+
+@given(st.text())
+def test_a_cleaned_name_can_be_written_and_stays_as_it_is(name: str) -> None:
+    cleaned = series_name(name)
+    assert cleaned
+    assert not cleaned.endswith("\\")
+    assert "\n" not in cleaned
+    cleaned.encode()
+    assert series_name(cleaned) == cleaned
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    first, second = (series_name("x" * 3_000 + end) for end in "ab")
+    assert len(first) == LONGEST_NAME
+    assert first != second
+
+
+def test_a_book_admits_names_until_it_is_full_and_those_it_knows_for_ever() -> None:
+    book = NameBook([("suite", "known")])
+    assert book.admit("suite", "new", 2)
+    assert not book.admit("suite", "too many", 2)
+    assert book.admit("suite", "known", 2)
+    assert book.admit("suite", "new", 2)
+    assert book.admit("other", "too many", 2)
+
+
+def test_what_a_book_does_not_admit_goes_by_its_group() -> None:
+    book = NameBook()
+    assert book.series_of("suite", "one", 1, "group") == "one"
+    assert book.series_of("suite", "two", 1, "group") == "group"
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "expected"),
+    [
+        (callable_template("bench:noop"), "noop 17", "bench:noop"),
+        (pytest_template(), "tests/t.py::test_x[0x7f31]", "tests/t.py::test_x"),
+        (
+            common_pb2.TaskTemplate(command=common_pb2.CommandSpec(argv=["/usr/bin/make", "-C", "x"])),
+            "make -C x",
+            "make",
+        ),
+        (common_pb2.TaskTemplate(command=common_pb2.CommandSpec()), "./bench --case 1", "bench"),
+    ],
+)
+def test_a_group_is_what_its_cases_have_in_common(
+    template: common_pb2.TaskTemplate, name: str, expected: str
+) -> None:
+    assert group_name(template, name) == expected
