@@ -1,0 +1,1 @@
+"""The coordinator: decides, commits, and serves clients and workers."""

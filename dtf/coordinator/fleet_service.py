@@ -2,7 +2,7 @@
 
 from dtf.api.v1 import fleet_service_pb2
 from dtf.coordinator import page_tokens
-from dtf.coordinator.views import Desk, require
+from dtf.coordinator.desk import Desk, require
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.commands import DrainWorker, QuarantineWorker, ReleaseWorker
 from dtf.core.run.queries import worker_counts, worker_message
@@ -97,7 +97,7 @@ class FleetService:
         return message
 
     def _message(self, worker: Worker) -> fleet_service_pb2.Worker:
-        return worker_message(worker, self._desk.hub.silent_seconds(worker.worker_id))
+        return worker_message(worker, self._desk.sessions.silent_seconds(worker.worker_id))
 
 
 def _order(worker: Worker) -> tuple[bool, str]:

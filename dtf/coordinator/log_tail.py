@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from dtf.api.v1 import run_service_pb2
 from dtf.coordinator.bell import Bell
-from dtf.coordinator.views import Desk
+from dtf.coordinator.desk import Desk
 from dtf.core.run.state import Run
 
 Offsets = dict[tuple[int, int], int]

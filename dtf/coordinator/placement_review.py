@@ -1,6 +1,6 @@
 """Asks now and then which queued work no present worker can run, and ends what waited too long."""
 
-from dtf.coordinator.views import Desk
+from dtf.coordinator.desk import Desk
 from dtf.core.run.commands import ReviewPlacement
 
 PERIOD_SECONDS = 1.0

@@ -18,16 +18,18 @@ from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_serv
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed, feed_commit
 from dtf.coordinator.commits import PendingCommit, Step
+from dtf.coordinator.desk import Desk
 from dtf.coordinator.fleet_service import FleetService
+from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
 from dtf.coordinator.reign import Reign, begin_reign
 from dtf.coordinator.run_service import RunService
 from dtf.coordinator.scaling_relay import ScalingRelay
-from dtf.coordinator.session_hub import SessionHub, SessionRules
+from dtf.coordinator.session_hub import SessionHub
+from dtf.coordinator.sessions import SessionRules, Sessions
 from dtf.coordinator.telemetry_relay import TelemetryRelay
-from dtf.coordinator.views import Desk
 from dtf.coordinator.worker_service import WorkerService
-from dtf.coordinator.writer import Writer, WriterLimits, WriterStopped
+from dtf.coordinator.writer import Writer, WriterLimits
 from dtf.core.run.commands import Command
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
@@ -131,7 +133,8 @@ class Coordinator:
         rules = SessionRules(
             settings.heartbeat_seconds, settings.lease_seconds, settings.max_credits, self._token
         )
-        hub = SessionHub(state, clock, rules, telemetry.take)
+        sessions = Sessions(state, clock, rules)
+        hub = SessionHub(sessions, telemetry.take)
         feed = CommitFeed(reign.chain.sequence, bell)
         writer = Writer(
             self._log,
@@ -145,7 +148,7 @@ class Coordinator:
         )
         hub.bind(writer)
         desk = self._desk = Desk(
-            settings, state, writer, hub, feed, scaling, self._log, self._blobs, clock,
+            settings, state, writer, sessions, hub, feed, scaling, self._log, self._blobs, clock,
             CODE_VERSION, clock.now_ns() / 1e9,
         )  # fmt: skip
         self._over = asyncio.get_running_loop().create_future()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from dtf.api.v1 import events_pb2
 from dtf.coordinator.commits import Step, headers_of, serialize
-from dtf.coordinator.writer import Deposed, MonotonicTime
+from dtf.coordinator.pipeline import Deposed
+from dtf.coordinator.writer import MonotonicTime
 from dtf.core.chain import ChainReader
 from dtf.core.run.commands import ElectLeader
 from dtf.core.run.decide import decide

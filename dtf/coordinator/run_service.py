@@ -7,9 +7,9 @@ from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.coordinator import page_tokens
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commits import Outcome
+from dtf.coordinator.desk import Desk, require
 from dtf.coordinator.log_tail import tail_logs
 from dtf.coordinator.uploads import receive_blob
-from dtf.coordinator.views import Desk, require
 from dtf.coordinator.watch import Watch
 from dtf.core.run.commands import CancelRun, CreateRun, FieldViolation, InvalidRequest, SubmitTasks
 from dtf.core.run.queries import run_message, task_messages

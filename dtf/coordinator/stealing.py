@@ -28,12 +28,12 @@ class Seat:
 def revocations(
     seats: Sequence[Seat],
     waiting: Callable[[str], Sequence[int]],
-    fits: Callable[[int, str], bool],
+    fits: Callable[[int, str, str], bool],
 ) -> Mapping[str, list[int]]:
     """Fences to ask back, by worker.
 
     `waiting(worker)` gives fences that worker may not have started, oldest first, without those
-    asked back already; `fits(fence, worker)` says whether a worker could run that lease.
+    asked back already; `fits(fence, holder, worker)` says whether a worker could run a lease of the holder.
     """
     idle = [seat for seat in seats if seat.idle_slots]
     if not idle:
@@ -48,19 +48,23 @@ def revocations(
     for seat in sorted(seats, key=lambda seat: -seat.lease_count / seat.slots):
         surplus = seat.lease_count - max(seat.slots, -(-leases * seat.slots // slots))
         if surplus > 0:
-            asked[seat.worker_id] = _take(waiting(seat.worker_id), surplus, wanted, fits)
+            asked[seat.worker_id] = _take(seat.worker_id, waiting(seat.worker_id), surplus, wanted, fits)
     return {worker_id: fences for worker_id, fences in asked.items() if fences}
 
 
 def _take(
-    waiting: Sequence[int], surplus: int, wanted: dict[str, int], fits: Callable[[int, str], bool]
+    holder_id: str,
+    waiting: Sequence[int],
+    surplus: int,
+    wanted: dict[str, int],
+    fits: Callable[[int, str, str], bool],
 ) -> list[int]:
     taken: list[int] = []
     for fence in reversed(waiting):
         if len(taken) >= surplus:
             break
         for worker_id, count in wanted.items():
-            if count > 0 and fits(fence, worker_id):
+            if count > 0 and fits(fence, holder_id, worker_id):
                 wanted[worker_id] -= 1
                 taken.append(fence)
                 break

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from dtf.api.v1 import events_pb2, run_service_pb2
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import FeedCommit, feed_commit
-from dtf.coordinator.views import Desk
+from dtf.coordinator.desk import Desk
 from dtf.core.run.commands import FieldViolation, InvalidRequest
 from dtf.core.run.state import Run
 from dtf.ports.event_log import LogError

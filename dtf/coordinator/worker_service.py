@@ -8,9 +8,9 @@ import grpc.aio
 
 from dtf.api.v1 import worker_service_pb2
 from dtf.coordinator.bell import Bell
+from dtf.coordinator.desk import Desk
 from dtf.coordinator.session import Session, Stream
 from dtf.coordinator.uploads import OutputReceiver, read_blob
-from dtf.coordinator.views import Desk
 from dtf.core.run.commands import CloseSession, FieldViolation, InvalidRequest, RegisterWorker
 from dtf.rpc.handlers import Context, answering, rejection_in, streaming
 
@@ -47,7 +47,7 @@ class WorkerService:
         return worker_service_pb2.CreateSessionResponse(
             worker_id=worker_id,
             incarnation=incarnation,
-            session_token=desk.hub.token_of(worker_id, incarnation),
+            session_token=desk.sessions.token_of(worker_id, incarnation),
             heartbeat_seconds=desk.settings.heartbeat_seconds,
             lease_seconds=desk.settings.lease_seconds,
             max_credits=desk.settings.max_credits,
@@ -120,7 +120,7 @@ class WorkerService:
     ) -> worker_service_pb2.CloseSessionResponse:
         """Leaves."""
         handle = request.session
-        self._desk.hub.check_token(handle)
+        self._desk.sessions.check_token(handle)
         await self._desk.writer.submit(CloseSession(handle.worker_id, handle.incarnation, request.reason))
         return worker_service_pb2.CloseSessionResponse()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dtf.coordinator.commit_feed import CommitFeed
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
+from dtf.coordinator.sessions import Sessions
 from dtf.coordinator.writer import Writer
 from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
 from dtf.core.run.state import Run, State
@@ -21,6 +22,7 @@ class Desk:
     settings: CoordinatorSettings
     state: State
     writer: Writer
+    sessions: Sessions
     hub: SessionHub
     feed: CommitFeed
     scaling: ScalingRelay
