@@ -51,9 +51,20 @@ def explain(error: BaseException) -> CommandError | None:
         )
     if _is_rpc_error(error):
         return _explain_rpc(error)
-    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        return explain(error.exceptions[0])
+    if isinstance(error, BaseExceptionGroup):
+        return _explain_group(error)
     return None
+
+
+def _explain_group(group: BaseExceptionGroup[BaseException]) -> CommandError | None:
+    """What went wrong first; a CommandError among several says most. None if one of them is ours."""
+    found = [explain(error) for error in group.exceptions]
+    own = [
+        known for known, error in zip(found, group.exceptions, strict=True) if isinstance(error, CommandError)
+    ]
+    if own:
+        return own[0]
+    return found[0] if all(found) else None
 
 
 def _is_rpc_error(error: BaseException) -> bool:

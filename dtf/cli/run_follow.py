@@ -93,14 +93,12 @@ class RunDriver:
             async with asyncio.TaskGroup() as tasks:
                 self._on_interrupt(run.run_id, display)
                 helpers = [
-                    tasks.create_task(self._submit(run, work)),
+                    tasks.create_task(self._submit_and_relay(run, work)),
                     tasks.create_task(self._cancel_when_interrupted(run)),
                     tasks.create_task(self._tick(display, progress)),
                 ]
-                if self._showing.relays_output:
-                    helpers.append(tasks.create_task(self._relay_output(run.run_id)))
                 await self._follow(run, progress, display)
-                for helper in helpers[1:3]:
+                for helper in helpers[1:]:
                     helper.cancel()
         finally:
             display.stop()
@@ -111,6 +109,11 @@ class RunDriver:
     async def _follow(self, run: RunHandle, progress: RunProgress, display: ProgressDisplay) -> None:
         async for watched in run.watch(include_scaling=True):
             display.show(progress, progress.observe(watched))
+
+    async def _submit_and_relay(self, run: RunHandle, work: Work) -> None:
+        await self._submit(run, work)
+        if self._showing.relays_output and not self._interrupted.is_set():
+            await self._relay_output(run.run_id)
 
     async def _submit(self, run: RunHandle, work: Work) -> None:
         try:

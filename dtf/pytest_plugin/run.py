@@ -141,6 +141,7 @@ class DistributedRun:
             revision=revision(str(self._config.rootpath)),
             owner=owner(),
             templates=[template],
+            labels=settings.labels,
         )
 
     def _specification(self) -> common_pb2.PytestSpec:
