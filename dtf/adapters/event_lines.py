@@ -1,8 +1,8 @@
 """Events as lines of JSON, for people, scripts and the live feed.
 
 A line is one JSON object: "sequence" of the commit, "at" (UTC) and "now_unix_nanos" when it was
-decided, "run" ("" for the fleet), "type", and "event", which is the event in protobuf's own JSON:
-what ParseDict makes an Event of.
+decided, "run" ("" for the fleet), "type", and "event", which is the event in protobuf's JSON,
+with the fields' own names: what ParseDict makes an Event of.
 """
 
 import json
@@ -45,7 +45,7 @@ class ListedEvent:
             "now_unix_nanos": self.now_unix_nanos,
             "run": self.run_id,
             "type": self.type_name,
-            "event": MessageToDict(self.event),
+            "event": MessageToDict(self.event, preserving_proto_field_name=True),
         }
 
     def as_json(self) -> str:
@@ -55,8 +55,8 @@ class ListedEvent:
     def as_text(self, width: int = 160) -> str:
         """One line for people, cut to `width`."""
         kind = self.event.WhichOneof("event") or ""
-        body = MessageToDict(getattr(self.event, kind)) if kind else {}
-        body.pop("runId", None)
+        body = MessageToDict(getattr(self.event, kind), preserving_proto_field_name=True) if kind else {}
+        body.pop("run_id", None)
         said = json.dumps(body, separators=(", ", ": "), ensure_ascii=False)[1:-1]
         clock = format_time(self.now_unix_nanos)[11:23]
         line = f"{self.sequence:>7}  {clock}  {self.run_id or 'fleet':<8}  {self.type_name:<20}  {said}"

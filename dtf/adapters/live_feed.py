@@ -1,6 +1,8 @@
-"""The live feed: every event as one line of JSON on core NATS, for whoever listens.
+"""The live feed: what is decided as lines of JSON on core NATS, one an item, for whoever listens.
 
     dtf.<namespace>.live.<run or fleet>.<Type>        nats sub 'dtf.*.live.*.CaseFailed'
+
+The types are those of dtf/core/run/unfold.py; "event" of a line holds the item, fields named as there.
 
 It follows the log like any tap, in the process of the resource manager, so the coordinator never
 waits for it and spends nothing on it. It is best effort and stored nowhere:
@@ -15,22 +17,19 @@ waits for it and spends nothing on it. It is best effort and stored nowhere:
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import nats.errors
-from google.protobuf.json_format import MessageToDict
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from dtf.adapters.event_lines import format_time
 from dtf.adapters.nats_connection import NatsConnection, describe
-from dtf.api.v1 import events_pb2
-from dtf.core.events import parse_commit, run_of, type_of
+from dtf.core.events import parse_commit
+from dtf.core.run.unfold import Line, Unfolder
 from dtf.ports.clock import Clock
-from dtf.ports.event_log import EventLog, LogUnavailable, StoredCommit
+from dtf.ports.event_log import EventLog, LogError, LogUnavailable, StoredCommit
 from dtf.ports.subjects import live_subject
 from dtf.settings.model import NatsSettings
 
@@ -43,26 +42,6 @@ _MAX_SUBJECTS = 10_000
 _SETTLE_SECONDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class LiveLine:
-    """What one line says, before it is JSON."""
-
-    run_id: str
-    """"" for the fleet."""
-    type_name: str
-    body: dict[str, Any]
-
-
-Unfold = Callable[[events_pb2.Event], Iterable[LiveLine]]
-
-
-def whole_events(event: events_pb2.Event) -> Iterator[LiveLine]:
-    """One line an event, its columns as they are."""
-    kind = event.WhichOneof("event")
-    if kind:
-        yield LiveLine(run_of(event), type_of(event), MessageToDict(getattr(event, kind)))
-
-
 class LiveFeed:
     """Follows the log and publishes what is listened to. `run` does it until it is cancelled."""
 
@@ -73,14 +52,13 @@ class LiveFeed:
         namespace: str,
         clock: Clock,
         *,
-        unfold: Unfold = whole_events,
         max_lines_per_second: int = MAX_LINES_PER_SECOND,
     ) -> None:
         self._log = log
         self._connection = NatsConnection(nats, name=f"dtf live {namespace}")
         self._namespace = namespace
         self._clock = clock
-        self._unfold = unfold
+        self._unfolder = Unfolder()
         self._interest = _Interest(clock)
         self._budget = _Budget(clock, max_lines_per_second)
         self.published_count = 0
@@ -88,54 +66,63 @@ class LiveFeed:
         """Lines that somebody listened to and that were not sent."""
 
     async def run(self, after: int | None = None) -> None:
-        """Publish what is decided from now on (or after a sequence), until cancelled."""
+        """Publish what is decided from now on (or after a sequence), until cancelled.
+
+        It never raises: the process it runs in has better things to do than to end with it.
+        """
         try:
             start = (await self._log.head()).last_sequence if after is None else after
             async for batch in self._log.follow(start):
                 for message in batch:
-                    await self._publish_commit(message)
+                    await self._take(message)
+        except LogError as error:
+            logger.warning("the live feed ends: %s", error)
         finally:
             await self._connection.close()
+
+    async def _take(self, message: StoredCommit) -> None:
+        try:
+            await self._publish_commit(message)
+        except (LogUnavailable, nats.errors.Error, OSError, TimeoutError) as error:
+            logger.debug("live feed: %s", describe(error))
+        except Exception:
+            logger.exception("the live feed passes over commit %d", message.sequence)
 
     async def _publish_commit(self, message: StoredCommit) -> None:
         commit = parse_commit(message.payload, message.message_id)
         if commit is None:
             return
+        client = await self._connection.client()
+        await self._interest.listen(client)
+        lines = [line for event in commit.events for line in self._unfolder.unfold(event, self._is_wanted)]
         stamp = {
             "sequence": message.sequence,
             "at": format_time(commit.now_unix_nanos),
             "now_unix_nanos": commit.now_unix_nanos,
         }
-        lines = [line for event in commit.events for line in self._unfold(event)]
-        try:
-            client = await self._connection.client()
-            await self._interest.listen(client)
-            await self._publish_lines(client, lines, stamp)
-        except (LogUnavailable, nats.errors.Error, OSError, TimeoutError) as error:
-            self.skipped_count += len(lines)
-            logger.debug("live feed: %s", describe(error))
+        await self._publish_lines(client, lines, stamp)
 
-    async def _publish_lines(self, client: Client, lines: list[LiveLine], stamp: dict[str, Any]) -> None:
+    def _is_wanted(self, run_id: str, type_name: str) -> bool:
+        subject = live_subject(self._namespace, run_id, type_name)
+        return self._interest.is_watched(subject) or self._interest.must_probe(subject)
+
+    async def _publish_lines(self, client: Client, lines: list[Line], stamp: dict[str, Any]) -> None:
         """Probe the subjects that are not known with their first line, then send the rest."""
-        by_subject: dict[str, list[LiveLine]] = {}
-        for line in lines:
-            subject = live_subject(self._namespace, line.run_id, line.type_name)
-            by_subject.setdefault(subject, []).append(line)
-        probed = [subject for subject in by_subject if self._interest.must_probe(subject)]
-        for subject in probed:
-            await self._send(
-                client, subject, by_subject[subject].pop(0), stamp, self._interest.probe(subject)
-            )
-        if probed:
+        subjects = [live_subject(self._namespace, line.run_id, line.type_name) for line in lines]
+        sent = set()
+        for index, subject in enumerate(subjects):
+            if self._interest.must_probe(subject):
+                await self._send(client, subject, lines[index], stamp, self._interest.probe(subject))
+                sent.add(index)
+        if sent:
             await self._interest.settle()
-        for subject, rest in by_subject.items():
-            if self._interest.is_watched(subject):
-                for line in rest:
-                    await self._send(client, subject, line, stamp, "")
+        for index, subject in enumerate(subjects):
+            if index not in sent and self._interest.is_watched(subject):
+                await self._send(client, subject, lines[index], stamp, "")
         await self._report_skipped(client, stamp)
 
     async def _send(
-        self, client: Client, subject: str, line: LiveLine, stamp: dict[str, Any], reply: str
+        self, client: Client, subject: str, line: Line, stamp: dict[str, Any], reply: str
     ) -> None:
         if not reply and not self._budget.take():
             self.skipped_count += 1

@@ -7,13 +7,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.process_provider import ProcessProvider, WorkerCommand, dtf_worker_command
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
@@ -163,9 +165,23 @@ async def _serve_pool(deployment: _Deployment) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, manager.stop)
         async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(_tell_ready(manager))
+            beside = [
+                tasks.create_task(_tell_ready(manager)),
+                tasks.create_task(await _live_feed(settings, clock, stack)),
+            ]
             await manager.run()
-            telling.cancel()
+            for task in beside:
+                task.cancel()
+
+
+async def _live_feed(
+    settings: Settings, clock: SystemClock, stack: contextlib.AsyncExitStack
+) -> Coroutine[Any, Any, None]:
+    """What publishes the live feed, on connections of its own (docs/adr/0004-the-live-feed.md)."""
+    namespace = settings.coordinator.namespace
+    log = await JetStreamLog.attach(settings.nats, namespace, clock)
+    stack.push_async_callback(log.close)
+    return LiveFeed(log, settings.nats, namespace, clock).run()
 
 
 async def _tell_ready(manager: ResourceManager) -> None:

@@ -104,7 +104,7 @@ def test_a_line_has_the_event_its_time_and_its_run(dtf: RunDtf, capsys: pytest.C
             "now_unix_nanos": 1_000_000_001_000_000_000,
             "run": "7f3k",
             "type": "RunCreated",
-            "event": {"runCreated": {"runId": "7f3k", "suite": "suite"}},
+            "event": {"run_created": {"run_id": "7f3k", "suite": "suite"}},
         }
     ]
 

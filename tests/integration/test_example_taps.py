@@ -46,7 +46,7 @@ async def test_failures_prints_the_live_feed_as_it_comes(
             feeding = group.create_task(feed.run(after=0))
             await writer.commit(run_created("7f3k"), worker_left("w-1"))
             await writer.commit(run_finished("7f3k"))
-            expected = '2001-09-09T01:46:42.000000Z 7f3k RunFinished {"runId": "7f3k"}\n'
+            expected = '2001-09-09T01:46:42.000000Z 7f3k RunFinished {"run_id": "7f3k"}\n'
             assert await line_of(process.stdout) == expected
             feeding.cancel()
         process.send_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.nats_server import NatsServer, read_credentials
 from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import common_pb2, events_pb2
 from dtf.settings.model import NatsSettings
 from tests.commits import CommitWriter, run_created, worker_left
 from tests.fakes import FakeClock
@@ -73,10 +74,10 @@ async def test_each_event_is_a_line_on_the_subject_of_its_run_and_type(
             "now_unix_nanos": 10**18 + 10**9,
             "run": "7f3k",
             "type": "RunCreated",
-            "event": {"runId": "7f3k", "suite": "suite"},
+            "event": {"run_id": "7f3k", "suite": "suite"},
         }
         subject, line = await heard.next()
-        assert (subject, line["event"]) == (f"dtf.{namespace}.live.fleet.WorkerLeft", {"workerId": "w-1"})
+        assert (subject, line["event"]) == (f"dtf.{namespace}.live.fleet.WorkerLeft", {"worker_id": "w-1"})
         running.cancel()
 
 
@@ -111,7 +112,7 @@ async def test_who_comes_later_is_heard_after_half_a_second(
         await person.flush()
         await clock.advance(0.5)
         await writer.commit(worker_left("w-2"), worker_left("w-3"))
-        assert [(await late.next())[1]["event"]["workerId"] for _ in range(2)] == ["w-2", "w-3"]
+        assert [(await late.next())[1]["event"]["worker_id"] for _ in range(2)] == ["w-2", "w-3"]
         running.cancel()
 
 
@@ -125,12 +126,12 @@ async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
         running = group.create_task(feed.run(after=0))
         await writer.commit(*[worker_left(f"w-{number}") for number in range(100)])
         lines = [await heard.next() for _ in range(11)]  # a probe, and ten of the second
-        assert [line["event"]["workerId"] for _, line in lines] == [f"w-{number}" for number in range(11)]
+        assert [line["event"]["worker_id"] for _, line in lines] == [f"w-{number}" for number in range(11)]
         await clock.advance(1)
         await writer.commit(run_created("7f3k"))
         found = [await heard.next() for _ in range(2)]
         assert [(line["type"], line["event"]) for _, line in found] == [
-            ("RunCreated", {"runId": "7f3k", "suite": "suite"}),
+            ("RunCreated", {"run_id": "7f3k", "suite": "suite"}),
             ("LinesSkipped", {"count": 89}),
         ]
         assert feed.skipped_count == 89
@@ -147,4 +148,34 @@ async def test_a_message_that_is_no_commit_is_passed_over(
         running = group.create_task(feed.run(after=0))
         await writer.commit(run_created("7f3k"))
         assert (await heard.next())[1]["sequence"] == 2
+        running.cancel()
+
+
+async def test_batches_are_unfolded_into_the_lines_somebody_listens_to(
+    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str
+) -> None:
+    heard, writer = Listener(), CommitWriter(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.*.TaskFailed", cb=heard.receive)
+    await person.flush()
+    names = [f"case {number}" for number in range(256)]
+    submitted = events_pb2.TasksSubmitted(run_id="7f3k", first_task=0, names=names)
+    verdicts = [common_pb2.VERDICT_PASSED] * 256
+    verdicts[200] = common_pb2.VERDICT_FAILED
+    accepted = events_pb2.ResultsAccepted(
+        run_id="7f3k",
+        worker_id="w-1",
+        tasks=range(256),
+        fences=range(1, 257),
+        verdicts=verdicts,
+        durations_seconds=[0.5] * 256,
+    )
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        await writer.commit(events_pb2.Event(tasks_submitted=submitted))
+        await writer.commit(events_pb2.Event(results_accepted=accepted))
+        subject, line = await heard.next()
+        assert subject == f"dtf.{namespace}.live.7f3k.TaskFailed"
+        assert line["event"] == {"task": 200, "name": "case 200", "worker_id": "w-1"}
+        # Beside it one probe each of TaskSubmitted, CasePassed and CaseFailed.
+        assert feed.published_count == 4
         running.cancel()
