@@ -159,8 +159,7 @@ class _Report:
             if attempt is None:
                 self._note_unheld(fence)
             elif acceptance.add(index, attempt):
-                self._gone.add(fence)
-                del self._attempts[fence]
+                self._let_go(fence)
         self.events.extend(acceptance.close())
 
     def _attempt_of(self, run: Run, fence: int) -> Attempt | None:
@@ -174,6 +173,11 @@ class _Report:
         attempt = Attempt.begin(run, task, fence)
         self._attempts[fence] = attempt
         return attempt
+
+    def _let_go(self, fence: int) -> None:
+        """The attempt ends in this report: what comes after about it is a repetition."""
+        self._gone.add(fence)
+        self._attempts.pop(fence, None)
 
     def _note_unheld(self, fence: int) -> None:
         is_current = self._incarnation == self._worker.incarnation
@@ -197,7 +201,7 @@ class _Report:
                 continue
             if end.running_case > len(run.case_range(attempt.task)):
                 _refuse("ends.running_case", f"is {end.running_case}; the task has fewer cases")
-            self._gone.add(end.fence)
+            self._let_go(end.fence)
             endings.setdefault(run.run_id, []).append(_ending(attempt, end))
         self._end(endings)
 
@@ -215,7 +219,7 @@ class _Report:
             attempt = self._attempt_of(run, fence) if run is not None else None
             if run is None or attempt is None:
                 continue
-            self._gone.add(fence)
+            self._let_go(fence)
             if run.is_cancelling or attempt.is_begun:
                 endings.setdefault(run.run_id, []).append(_given_back(attempt))
             else:
