@@ -63,9 +63,8 @@ class Engagement:
         self._session = Session(stub, metadata, opened, self._outbound, self, clock)
         self._uploads = Uploads(self._session.upload, clock)
         self._sampler = TelemetrySampler()
-        self._max_credits = max(
-            1, min(settings.slots + settings.credits, opened.max_credits or settings.credits)
-        )
+        self._least_credits = settings.slots + settings.credits
+        self._most_credits = opened.max_credits or self._least_credits
         self._is_told_to_drain = False
         self._drain_until: float | None = None
 
@@ -170,7 +169,10 @@ class Engagement:
 
     def credits(self) -> int:
         """How many more leases can be taken."""
-        return 0 if self._is_draining else max(0, self._max_credits - len(self._book))
+        if self._is_draining:
+            return 0
+        wanted = self._board.wanted_leases(self._least_credits, self._most_credits)
+        return max(0, wanted - len(self._book))
 
     def state(self) -> "common_pb2.WorkerState.ValueType":
         """What the worker wants to be."""

@@ -122,17 +122,14 @@ class RunnerPool:
     async def close(self, patience_seconds: float = TEAR_DOWN_SECONDS) -> None:
         """Send everybody home; whoever is left after `patience_seconds` is killed."""
         self._is_closing = True
-        for process in self._all:
-            process.finish()
+        for process in list(self._all):
+            if process.key is None:
+                self.stop(process, StopReason(common_pb2.OUTCOME_UNSPECIFIED, "it was never needed"))
+            else:
+                process.finish()
         try:
             async with asyncio.timeout(patience_seconds):
                 await self.nobody_left.wait()
         except TimeoutError:
             for process in list(self._all):
                 self.stop(process, StopReason(common_pb2.OUTCOME_UNSPECIFIED, "the worker leaves"))
-
-    def kill_all(self) -> None:
-        """End every process at once."""
-        self._is_closing = True
-        for process in list(self._all):
-            self.stop(process, StopReason(common_pb2.OUTCOME_UNSPECIFIED, "the worker stops"))

@@ -37,6 +37,8 @@ DEFAULT_TIMEOUT_SECONDS = 3600.0
 PREPARE_TIMEOUT_SECONDS = 900.0
 WINDOW_SECONDS = 0.05
 MAX_WINDOW = 512
+AHEAD_SECONDS = 0.1
+"""Work that should be at hand for each slot: a grant takes some tens of milliseconds under load."""
 FLUSH_LINGER_SECONDS = 0.1
 IDLE_SECONDS = 30.0
 MINIMUM_SERVICE_SECONDS = 5.0
@@ -83,6 +85,7 @@ class SlotBoard:
         self._exhausted: set[str] = set()
         self._failed: dict[Key, tuple[str, str]] = {}
         self._fruitless: dict[Key, int] = {}
+        self._lease_seconds = 0.0
         self._is_draining = False
         self._gives_back = False
 
@@ -304,7 +307,7 @@ class SlotBoard:
 
     def on_results(self, process: WarmProcess, items: Sequence[ResultItem]) -> None:
         """Cases ended."""
-        taken = 0
+        taken = completed = 0
         seconds = 0.0
         for item in items:
             lease = process.leases.get(item.fence)
@@ -314,12 +317,12 @@ class SlotBoard:
             seconds += item.duration_seconds
             if self._reporter.case(lease, item):
                 del process.leases[item.fence]
+                completed += 1
+        if completed:
+            self._lease_seconds = smoothed(self._lease_seconds, seconds / completed)
         if taken:
             process.outstanding -= taken
-            mean = seconds / taken
-            process.average_seconds += (mean - process.average_seconds) * (
-                0.5 if process.average_seconds else 1
-            )
+            process.average_seconds = smoothed(process.average_seconds, seconds / taken)
             if process.key is not None:
                 self._fruitless.pop(process.key, None)
             self.fill()
@@ -436,6 +439,12 @@ class SlotBoard:
 
     # State.
 
+    def wanted_leases(self, least: int, most: int) -> int:
+        """How many leases should be at hand, so that what comes next is here before it is needed."""
+        if self._lease_seconds <= 0:
+            return min(least, most)
+        return max(min(least, most), min(most, int(AHEAD_SECONDS * len(self._slots) / self._lease_seconds)))
+
     @property
     def running_count(self) -> int:
         """Attempts that run."""
@@ -443,11 +452,10 @@ class SlotBoard:
             slot.command is not None or bool(slot.process and slot.process.leases) for slot in self._slots
         )
 
-    def stop_commands(self) -> None:
-        """End every command at once."""
-        for slot in self._slots:
-            if slot.command is not None:
-                slot.command.cancel()
+
+def smoothed(average: float, value: float) -> float:
+    """An average that follows its values half-way; 0: there was none yet."""
+    return value if average <= 0 else (average + value) / 2
 
 
 def window_of(average_seconds: float) -> int:

@@ -9,7 +9,7 @@ import pytest
 from dtf.api.v1 import common_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
-from tests.integration.worker_rig import eventually, finish, running
+from tests.integration.worker_rig import eventually, finish, is_running, running
 
 pytestmark = pytest.mark.worker
 
@@ -130,7 +130,7 @@ async def test_a_hanging_case_is_stopped_with_its_tree_and_its_stack_is_kept(
         ((task, outcome, running_case, reason),) = rig.ended()
         assert (task, outcome, running_case) == (1, common_pb2.OUTCOME_TIMED_OUT, 1)
         assert reason == "stopped after its timeout of 1 s"
-        assert not child.is_running()
+        assert not is_running(child)
         assert counts(ran) == {"case-0": 1, "case-1": 1, "case-2": 1}
 
 
@@ -226,7 +226,7 @@ async def test_a_second_sigterm_stops_at_once(tmp_path: Path, ran: Path) -> None
         )
         os.kill(worker.process.pid, signal.SIGTERM)
         assert await worker.exit_code() == 2
-        assert [process for process in tree if process.is_running()] == []
+        assert [process for process in tree if is_running(process)] == []
 
 
 @pytest.mark.parametrize("how", ["killed", "lifeline"])
@@ -244,18 +244,12 @@ async def test_nothing_outlives_a_worker_and_its_work_is_done_by_another(
             worker.process.kill()
         os.close(keep)
         await worker.exit_code()
-        await eventually(lambda: not any(map(is_alive, tree)), "the whole tree ended")
+        await eventually(lambda: not any(map(is_running, tree)), "the whole tree ended")
         (tmp_path / "suite.py").write_text(SUITE.replace("threading.Event().wait()", "return"))
         await rig.worker("--name", "second")
         assert (await finish(run)).counts.passed == 3
         assert sorted(rig.accepted()) == [(0, 0), (1, 0), (2, 0)]
         assert all(len(verdicts) == 1 for verdicts in rig.accepted().values())
-
-
-def is_alive(process: object) -> bool:
-    from tests.integration.worker_rig import is_running
-
-    return is_running(process)  # type: ignore[arg-type]
 
 
 async def test_a_restarted_coordinator_is_found_again_and_nothing_runs_twice(

@@ -153,7 +153,7 @@ class WorkerProcess:
 
     def tree(self) -> list[psutil.Process]:
         """Its living descendants."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return list(psutil.Process(self.process.pid).children(recursive=True))
 
     async def exit_code(self) -> int:
         """Wait for its end."""
