@@ -46,7 +46,8 @@ def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: i
     run = Run(
         run_id=created.run_id,
         created=created,
-        templates=[_template(index, template) for index, template in enumerate(created.templates)],
+        templates=[_template(index, template) for index, template in enumerate(created.templates)]
+        or [Template(0)],
         created_at_ns=now_ns,
         first_sequence=sequence,
     )

@@ -20,7 +20,7 @@ def submitted(state: State, event: events_pb2.Event, _now_ns: int, sequence: int
     """The columns grow by the event's, and its tasks are queued."""
     said = event.tasks_submitted
     run = state.runs.get(said.run_id)
-    if run is None or run.is_terminal:
+    if run is None or run.is_terminal or not _is_whole(run, said):
         return
     first, count = run.task_count, len(said.names)
     run.names.extend(said.names)
@@ -32,6 +32,13 @@ def submitted(state: State, event: events_pb2.Event, _now_ns: int, sequence: int
     _enqueue(run, said, first, count)
     run.queued_count += count
     state.queued_count += count
+
+
+def _is_whole(run: Run, said: events_pb2.TasksSubmitted) -> bool:
+    """Whether the columns fit each other and the run."""
+    has_templates = not said.templates or max(said.templates) < len(run.templates)
+    has_cases = not said.case_counts or sum(said.case_counts) == len(said.case_names)
+    return has_templates and has_cases
 
 
 def _remember_batch(run: Run, number: int, count: int, first: int, sequence: int) -> None:
