@@ -22,7 +22,7 @@ from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_lines import log_to_stderr
 from dtf.client.connect import read_token
 from dtf.coordinator.process import Coordinator
-from dtf.coordinator.writer import Deposed, WriterStopped
+from dtf.coordinator.pipeline import Deposed, WriterStopped
 from dtf.core.chain import ChainBroken
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import AddressInUse, ListenError

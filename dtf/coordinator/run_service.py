@@ -18,9 +18,8 @@ from dtf.rpc.handlers import Context, answering, streaming
 
 RUN_ID_LENGTH = 4
 """Short enough to type; a longer one is taken where a short one is in use."""
-MAX_SUBMISSION_BYTES = 2**20
-SUBMISSION_SLACK_BYTES = 64 * 1024
-"""Senders count tasks, not the envelope."""
+MAX_SUBMISSION_BYTES = 832 * 1024
+"""A message of tasks lands in one commit, or not at all; senders cut at 768 KiB of tasks."""
 MAX_UNANSWERED = 64
 """Messages of one submission stream that wait for their commit; a client that is faster waits."""
 
@@ -188,6 +187,6 @@ def _check_submission(request: run_service_pb2.SubmitTasksRequest) -> None:
     """Raises InvalidRequest for a message that is too large to be one commit."""
     require(request.run_id, "run_id")
     size = request.ByteSize()
-    if size > MAX_SUBMISSION_BYTES + SUBMISSION_SLACK_BYTES:
+    if size > MAX_SUBMISSION_BYTES:
         text = f"are {size} bytes; a message holds at most {MAX_SUBMISSION_BYTES}"
         raise InvalidRequest(f"tasks {text}", violations=[FieldViolation("tasks", text)])

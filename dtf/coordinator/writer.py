@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dtf.api.v1 import events_pb2
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_WEIGHT_BYTES = 256
 """What a command is taken to add to a commit when its sender does not say."""
+
+MAX_COMMIT_BYTES = 960 * 1024
+"""Of events: what fits, with inputs and headers, into nats-server's largest message of 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,16 @@ class _Queued:
     settle: Settle | None
     weight: int
     is_patient: bool
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A commit that is being made."""
+
+    now_ns: int
+    steps: list[Step] = field(default_factory=list)
+    size: int = 0
+    """Of its events."""
 
 
 class Writer:
@@ -236,63 +249,80 @@ class Writer:
 
     def _cut(self) -> None:
         """Decide what waits, up to one commit's worth, and send it."""
-        now_ns = self._time.next_ns()
-        steps: list[Step] = []
-        size = 0
-        while self._queue and size < self._limits.max_commit_bytes:
+        draft = _Draft(self._time.next_ns())
+        while self._queue and draft.size < self._limits.max_commit_bytes:
             item = self._queue.popleft()
             self._queued_bytes -= item.weight
-            step = self._decide(item.command, item.settle, now_ns)
-            steps.append(step)
-            size += sum(event.ByteSize() for event in step.events)
+            draft = self._add(draft, self._decide(item.command, item.settle, draft.now_ns))
         self._wants_follow_up = False
         command = self._listener.follow_up()
         if command is not None:
-            step = self._decide(command, None, now_ns)
+            step = self._decide(command, None, draft.now_ns)
+            draft = self._add(draft, step)
             self._listener.decided(step)
-            steps.append(step)
-        events = [event for step in steps for event in step.events]
-        if events:
-            self._send(now_ns, steps, events)
+        if draft.size:
+            self._send(draft)
         elif self._pipeline.in_flight:
             # Answers rest on state that may not be durable yet: they wait for the last commit in flight.
-            self._pipeline.in_flight[-1].steps.extend(steps)
+            self._pipeline.in_flight[-1].steps.extend(draft.steps)
         else:
-            _settle(steps, self.durable_sequence)
+            _settle(draft.steps, self.durable_sequence)
 
     def _decide(self, command: Command, settle: Settle | None, now_ns: int) -> Step:
         try:
-            events = decide(self.state, command, now_ns)
+            return Step(command, decide(self.state, command, now_ns), settle)
         except Rejection as rejection:
             return Step(command, (), settle, rejection)
         except Exception as error:  # decide is pure: the state is as it was, and one command is lost
             log.exception("a command could not be decided", extra={"command": type(command).__name__})
             return Step(command, (), settle, error)
-        for event in events:
-            evolve(self.state, event, now_ns, self._sequence + 1)
-        return Step(command, events, settle)
 
-    def _send(self, now_ns: int, steps: list[Step], events: list[events_pb2.Event]) -> None:
+    def _add(self, draft: _Draft, step: Step) -> _Draft:
+        """Evolve a step into the draft; the draft that is open now.
+
+        A step that would make the draft too large for the broker begins the next one. Only a step
+        that is too large by itself is spread over several: its outcome is told with its last part.
+        """
+        sizes = [event.ByteSize() for event in step.events]
+        if draft.size and draft.size + sum(sizes) > MAX_COMMIT_BYTES:
+            draft = self._sent(draft)
+        taken: list[events_pb2.Event] = []
+        for event, size in zip(step.events, sizes, strict=True):
+            if draft.size and draft.size + size > MAX_COMMIT_BYTES:
+                draft.steps.append(Step(step.command, taken, None))
+                draft, taken = self._sent(draft), []
+            evolve(self.state, event, draft.now_ns, self._sequence + 1)
+            taken.append(event)
+            draft.size += size
+        draft.steps.append(Step(step.command, taken, step.settle, step.error))
+        return draft
+
+    def _sent(self, draft: _Draft) -> _Draft:
+        self._send(draft)
+        return _Draft(draft.now_ns)
+
+    def _send(self, draft: _Draft) -> None:
         self._counter += 1
+        events = [event for step in draft.steps for event in step.events]
         payload, message_id = serialize(
             commit_id=self._nonce + self._counter.to_bytes(8, "big"),
             epoch=self.epoch,
             previous_hash=self._hash,
-            now_ns=now_ns,
+            now_ns=draft.now_ns,
             code_version=self._code_version,
-            steps=steps,
+            steps=draft.steps,
             events=events,
         )
         commit = PendingCommit(
             sequence=self._sequence + 1,
-            now_ns=now_ns,
+            now_ns=draft.now_ns,
             payload=payload,
             message_id=message_id,
             previous_message_id=self._hash.hex(),
             expected_last_sequence=None if self._pipeline.in_flight else self._sequence,
             headers=headers_of(events),
             events=events,
-            steps=steps,
+            steps=draft.steps,
         )
         self._sequence = commit.sequence
         self._hash = bytes.fromhex(message_id)

@@ -255,7 +255,7 @@ class SubmitTasksRequest(_message.Message):
     """No more will follow."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TaskSpec]:
-        """The tasks; at most 4,096 and 1 MiB."""
+        """The tasks; at most 4,096 and 768 KiB, since they land in one commit."""
 
     def __init__(
         self,
