@@ -243,16 +243,16 @@ class ProcessProvider:
             record.reason = "ended while another process watched over it, so its exit code is not known"
         record.has_exited = True
         self._children.pop(record.launch_id, None)
-        if not record.is_clean and (said := self._last_error(record.launch_id)):
-            record.reason += f" ({said})"
+        if record.reason.startswith("exited") and not record.is_clean:
+            record.reason += self._last_words(record.launch_id)
         self._unwatch(record.launch_id)
         if timer := self._timers.pop(record.launch_id, None):
             timer.cancel()
         self._write(record)
         return True
 
-    def _last_error(self, launch_id: str) -> str:
-        """The last line beginning with `error:` that the worker wrote, or where its log is."""
+    def _last_words(self, launch_id: str) -> str:
+        """In parentheses: the last line beginning with `error:` that the worker wrote, or its last line."""
         path = self._log_path(launch_id)
         try:
             with path.open("rb") as log:
@@ -260,8 +260,9 @@ class ProcessProvider:
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        errors = [line for line in lines if line.startswith("error: ")]
-        return errors[-1] if errors else ""
+        said = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in said if line.startswith("error: ")]
+        return f" ({(errors or said)[-1]})" if said else ""
 
     def _drop_old_logs(self) -> None:
         running = {self._log_path(launch_id) for launch_id in self._records}

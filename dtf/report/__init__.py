@@ -1,0 +1,1 @@
+"""Reports of runs: gathered from the coordinator and the trend analyzer, written as text, page and JSON."""

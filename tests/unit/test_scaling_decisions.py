@@ -194,7 +194,7 @@ def test_a_worker_whose_process_died_is_replaced_at_once() -> None:
     decision = manager.decide()
     assert decision.action == REPLACE
     assert decision.launch_ids == ["local-3"]
-    assert decision.reason == "in the place of local-2 was killed by signal 9"
+    assert decision.reason == "local-2 was killed by signal 9"
 
 
 def test_a_worker_that_died_when_nothing_needs_it_is_not_replaced() -> None:

@@ -203,7 +203,7 @@ def _scale_out(
     decision.launch_ids.extend(ledger.launch_ids(count))
     if 0 < count <= situation.dead:
         decision.action = scaling_pb2.SCALING_ACTION_REPLACE
-        decision.reason = f"in the place of {', '.join(ledger.deaths[:3])}"
+        decision.reason = "; ".join(ledger.deaths[:3])
         return decision
     decision.action = scaling_pb2.SCALING_ACTION_SCALE_OUT
     decision.alternatives.extend(_alternatives(decision, policy, situation))

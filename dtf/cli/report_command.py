@@ -1,0 +1,102 @@
+"""`dtf report`: what happened in a run, as lines, page or JSON."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from dtf.cli.connection import client_of, join
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.client.client import Client
+from dtf.client.stack import read_stack, remote_addresses
+from dtf.report.document import report_document
+from dtf.report.gather import ANALYZER_TIMEOUT_SECONDS, RunNotFinished, RunReport, gather_report
+from dtf.report.text import summary_lines
+from dtf.report.write import default_page, write_page
+from dtf.settings.project import state_dir
+
+
+@click.command("report")
+@click.argument("run_id", metavar="[RUN]", required=False, default="")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object; write no page.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Where to write the page.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=float,
+    default=ANALYZER_TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait for the trend analyzer to reach the run.",
+)
+@click.pass_obj
+def command(
+    invocation: Invocation, run_id: str, as_json: bool, page: Path | None, wait_seconds: float
+) -> int:
+    """Say what ran, what failed and whose fault it was, what was slow, and how it compares with history.
+
+    RUN is the newest run that ended, unless named. The page goes to .dtf/reports/RUN/index.html.
+
+    \b
+    Example:
+        dtf report                      the newest run
+        dtf report 7f3k --html out.html
+    """
+    report = asyncio.run(_gather(invocation, run_id, wait_seconds))
+    if as_json:
+        click.echo(json.dumps(report_document(report)))
+        return ExitCode.OK
+    target = page or default_page(state_dir(invocation.project_dir) / "reports", report.run.run_id)
+    write_page(report, target)
+    for line in summary_lines(report, _shown(target)):
+        click.echo(line)
+    return ExitCode.OK
+
+
+async def _gather(invocation: Invocation, run_id: str, wait_seconds: float) -> RunReport:
+    async with _client(invocation) as client:
+        chosen = run_id or await _newest(client)
+        try:
+            return await gather_report(client, chosen, analyzer_timeout_seconds=wait_seconds)
+        except RunNotFinished as error:
+            raise CommandError(
+                str(error), f"`dtf runs show {chosen}` says how far it is", exit_code=ExitCode.FAILED
+            ) from error
+
+
+@asynccontextmanager
+async def _client(invocation: Invocation) -> AsyncIterator[Client]:
+    """A client of what runs already, or of the stack started for the length of the command."""
+    loaded = invocation.load()
+    running = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
+    if running is not None:
+        async with client_of(running) as client:
+            yield client
+        return
+    membership = await asyncio.to_thread(join, invocation)
+    try:
+        async with client_of(membership.addresses) as client:
+            yield client
+    finally:
+        await asyncio.to_thread(membership.close)
+
+
+async def _newest(client: Client) -> str:
+    for run in await client.list_runs(limit=50):
+        if run.finished_at:
+            return run.run_id
+    raise CommandError(
+        "no run has ended yet", "`dtf run …` makes one; `dtf runs` lists them", exit_code=ExitCode.EMPTY
+    )
+
+
+def _shown(path: Path) -> Path:
+    """As people would type it from here."""
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path
