@@ -1,13 +1,18 @@
 """What a store holds, and what it should hold, in one shape that tests compare."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.api.v1 import events_pb2
 from dtf.core.trend.log_fold import LogFold
-from dtf.core.trend.measurements import MEASUREMENTS
+from dtf.core.trend.measurements import MEASUREMENTS, FieldKind, Measurement
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.points import Points, Value
+
+if TYPE_CHECKING:
+    from dtf.adapters.influx_store import InfluxStore
 
 Content = dict[str, list[tuple[Value, ...]]]
 """Rows of each measurement that has any: time, tags, fields; ordered by time and tags."""
@@ -63,3 +68,38 @@ def _sorted(rows: Sequence[tuple[object, ...]], tag_count: int) -> list[tuple[Va
 def _value(value: object) -> Value:
     assert value is None or isinstance(value, str | float | int | bool)
     return value
+
+
+async def influx_content(store: "InfluxStore", bucket: str) -> Content:
+    """What a bucket holds."""
+    content: Content = {}
+    for measurement in MEASUREMENTS.values():
+        rows = await store.query(
+            f'from(bucket: "{bucket}") |> range(start: 0, stop: 2200-01-01T00:00:00Z) '
+            f'|> filter(fn: (r) => r._measurement == "{measurement.name}") '
+            '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value") |> group()'
+        )
+        if rows:
+            content[measurement.name] = _sorted(
+                [_typed(measurement, row) for row in rows], len(measurement.tags)
+            )
+    return dict(sorted(content.items()))
+
+
+def _typed(measurement: Measurement, row: Mapping[str, str]) -> tuple[object, ...]:
+    tags = [row.get(tag, "") for tag in measurement.tags]
+    fields = [_READERS[field.kind](row.get(name, "")) for name, field in measurement.fields.items()]
+    return (_nanoseconds(row["_time"]), *tags, *fields)
+
+
+def _nanoseconds(text: str) -> int:
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    return round(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(rest.ljust(9, "0") or 0)
+
+
+_READERS: Mapping[FieldKind, Callable[[str], Value]] = {
+    FieldKind.TEXT: str,
+    FieldKind.REAL: lambda text: float(text) if text else None,
+    FieldKind.WHOLE: lambda text: int(text) if text else None,
+    FieldKind.TRUTH: lambda text: text == "true" if text else None,
+}

@@ -51,6 +51,14 @@ def test_the_slot_of_a_silent_worker_is_given_to_the_next() -> None:
     assert [slot for _pool, slot, _worker in slots(fold)] == ["0", "1", "0"]
 
 
+def test_a_sample_that_comes_twice_or_late_is_no_point() -> None:
+    fold = TelemetryFold()
+    for sequence, at in enumerate((5, 5, 4, 6), start=1):
+        fold.apply(sample("a", at), sequence)
+    assert len(slots(fold)) == 2
+    assert fold.state()["sequence"] == 4
+
+
 def test_a_telemetry_fold_goes_on_from_its_state() -> None:
     fold, again = TelemetryFold(), TelemetryFold()
     fold.apply(sample("a", 0), 1)

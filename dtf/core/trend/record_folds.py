@@ -30,7 +30,10 @@ class _Slots:
     held: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Slot and last time heard, by worker."""
 
-    def take(self, worker_id: str, heard_ns: int) -> int:
+    def take(self, worker_id: str, heard_ns: int) -> int | None:
+        """The worker's slot; None for a sample that is no newer than its last."""
+        if worker_id in self.held and heard_ns <= self.held[worker_id][1]:
+            return None
         oldest = heard_ns - SLOT_KEPT_SECONDS * _SECOND_NS
         self.held = {name: value for name, value in self.held.items() if value[1] >= oldest}
         if worker_id in self.held:
@@ -59,6 +62,8 @@ class TelemetryFold:
             return
         self.sequence = sequence
         slot = self._pools.setdefault(sample.pool, _Slots()).take(sample.worker_id, sample.heard_unix_nanos)
+        if slot is None:
+            return
         said = sample.telemetry
         self._buffer.of(measurements.WORKERS).add(
             sample.heard_unix_nanos,
