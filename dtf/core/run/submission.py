@@ -1,6 +1,6 @@
 """Decisions about runs: created, fed, sealed, cancelled."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2
 from dtf.core.run import limits
@@ -9,6 +9,7 @@ from dtf.core.run.limits import Faults
 from dtf.core.run.outlook import Outlooks
 from dtf.core.run.placement import newly_waiting
 from dtf.core.run.state import Run, State
+from dtf.core.run.task_columns import TaskColumns
 
 
 def find_run(state: State, run_id: str) -> Run:
@@ -92,7 +93,8 @@ def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
     events: list[events_pb2.Event] = []
     if fresh:
         events.extend(_submission(run, request, outlooks))
-        events.extend(newly_waiting(state, run, {spec.template for spec in request.tasks}))
+        used = {template for event in events for template in event.tasks_submitted.templates or (0,)}
+        events.extend(newly_waiting(state, run, used))
     if is_sealing:
         outlook = outlooks.of(run)
         outlook.sealed = True
@@ -125,26 +127,23 @@ def _submission(
     run: Run, request: run_service_pb2.SubmitTasksRequest, outlooks: Outlooks
 ) -> Iterator[events_pb2.Event]:
     specs = list(request.tasks)
-    _check_tasks(run, specs)
+    is_small = request.ByteSize() <= limits.MAX_EVENT_BYTES
+    whole = TaskColumns.read(specs)
+    if not whole.are_plain(len(run.templates)):
+        _check_tasks(run, specs)
     outlook = outlooks.of(run)
-    for part in _parts(request, specs):
-        first = run.task_count + outlook.submitted_tasks
+    for part in (whole,) if is_small else map(TaskColumns.read, _parts(specs)):
         event = events_pb2.Event()
         submitted = event.tasks_submitted
         submitted.run_id = run.run_id
-        submitted.first_task = first
+        submitted.first_task = run.task_count + outlook.submitted_tasks
         submitted.batch = request.batch
-        outlook.submitted_tasks += len(part)
-        outlook.submitted_cases += _fill_columns(run, submitted, part)
+        outlook.submitted_tasks += len(part.names)
+        outlook.submitted_cases += part.write(submitted, run.created.priority)
         yield event
 
 
-def _parts(
-    request: run_service_pb2.SubmitTasksRequest, specs: list[common_pb2.TaskSpec]
-) -> Iterator[list[common_pb2.TaskSpec]]:
-    if request.ByteSize() <= limits.MAX_EVENT_BYTES:
-        yield specs
-        return
+def _parts(specs: list[common_pb2.TaskSpec]) -> Iterator[list[common_pb2.TaskSpec]]:
     part: list[common_pb2.TaskSpec] = []
     size = 0
     for spec in specs:
@@ -158,53 +157,7 @@ def _parts(
         yield part
 
 
-def _fill_columns(run: Run, submitted: events_pb2.TasksSubmitted, specs: list[common_pb2.TaskSpec]) -> int:
-    """Write the columns that differ from their defaults; return the number of cases."""
-    submitted.names.extend([spec.name for spec in specs])
-    templates = [spec.template for spec in specs]
-    if any(templates):
-        submitted.templates.extend(templates)
-    payloads = [spec.payload for spec in specs]
-    if any(payloads):
-        submitted.payloads.extend(payloads)
-    expected = [spec.expected_seconds for spec in specs]
-    if any(expected):
-        submitted.expected_seconds.extend(expected)
-    priorities = [spec.priority for spec in specs]
-    if any(priorities):
-        own = run.created.priority
-        submitted.priorities.extend([own + priority for priority in priorities])
-    if not any(spec.cases for spec in specs):
-        return len(specs)
-    return _fill_cases(submitted, specs)
-
-
-def _fill_cases(submitted: events_pb2.TasksSubmitted, specs: list[common_pb2.TaskSpec]) -> int:
-    # The column cannot say "unknown" for one case, so it is there for all of an event or for none.
-    has_positions = all(spec.positions for spec in specs)
-    for spec in specs:
-        names: Sequence[str] = spec.cases or (spec.name,)
-        submitted.case_counts.append(len(names))
-        submitted.case_names.extend(names)
-        if has_positions:
-            submitted.case_positions.extend(spec.positions)
-    return len(submitted.case_names)
-
-
 def _check_tasks(run: Run, specs: list[common_pb2.TaskSpec]) -> None:
-    """Look at whole columns first: the fault is searched for only when there is one."""
-    names = [spec.name for spec in specs]
-    is_good = (
-        len(specs) <= limits.MAX_TASKS_PER_MESSAGE
-        and min(map(len, names)) > 0
-        and max(map(len, names)) <= limits.MAX_NAME_LENGTH
-        and max([spec.template for spec in specs]) < len(run.templates)
-        and max([len(spec.payload) for spec in specs]) <= limits.MAX_PAYLOAD_BYTES // 4
-        and all(0 <= spec.expected_seconds <= limits.MAX_SECONDS for spec in specs)
-        and not any(spec.priority or spec.cases or spec.positions for spec in specs)
-    )
-    if is_good:
-        return
     faults = Faults()
     if len(specs) > limits.MAX_TASKS_PER_MESSAGE:
         faults.add("tasks", f"has {len(specs)} entries; at most {limits.MAX_TASKS_PER_MESSAGE} are allowed")
