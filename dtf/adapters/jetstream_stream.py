@@ -298,8 +298,8 @@ def _sequence_of(reply: str) -> int:
 
     Servers that know domains put two tokens, the domain and the account, before the stream.
     """
-    tokens = reply.split(".")
-    return int(tokens[5] if len(tokens) == 9 else tokens[7])
+    tokens = reply.split(".", 8)
+    return int(tokens[5] if "." not in tokens[-1] else tokens[7])
 
 
 def _headers_of_raw(encoded: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ MAX_LINES_PER_SECOND = 2000
 PROBE_SECONDS = 0.5
 _MAX_SUBJECTS = 10_000
 _SETTLE_SECONDS = 5
+_RETRY_SECONDS = 1
 
 
 class LiveFeed:
@@ -71,14 +72,22 @@ class LiveFeed:
         It never raises: the process it runs in has better things to do than to end with it.
         """
         try:
-            start = (await self._log.head()).last_sequence if after is None else after
-            async for batch in self._log.follow(start):
+            async for batch in self._log.follow(await self._end() if after is None else after):
                 for message in batch:
                     await self._take(message)
         except LogError as error:
             logger.warning("the live feed ends: %s", error)
         finally:
             await self._connection.close()
+
+    async def _end(self) -> int:
+        """Where the log ends, once the broker says it."""
+        while True:
+            try:
+                return (await self._log.head()).last_sequence
+            except LogUnavailable as error:
+                logger.debug("live feed: %s", error)
+                await self._clock.sleep(_RETRY_SECONDS)
 
     async def _take(self, message: StoredCommit) -> None:
         try:

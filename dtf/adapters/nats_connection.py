@@ -39,6 +39,20 @@ class BrokerRefusal(LogError):
         self.description = description
 
 
+class _Client(Client):
+    """nats-py's client, whose reading of headers took half of the time of a replay.
+
+    Its own asks of each character of each name whether it is white space. Should a later version
+    not call this any more, nothing changes but the time.
+    """
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        lines = raw.decode("utf-8", "replace").split("\r\n")
+        pairs = (line.partition(":") for line in lines if line)
+        return {name.strip(): value.strip() for name, separator, value in pairs if separator}
+
+
 class NatsConnection:
     """One connection, opened when it is first needed and opened again after it was lost."""
 
@@ -145,7 +159,7 @@ class NatsConnection:
 
     async def _try_to_open(self, reasons: list[str]) -> Client | None:
         """An open connection, or None and the reason appended. Raises LogMismatch if refused for good."""
-        client = Client()
+        client = _Client()
         user, password, creds_file = self._credentials()
 
         async def note(error: Exception) -> None:

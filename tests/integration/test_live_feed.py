@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -179,3 +181,29 @@ async def test_batches_are_unfolded_into_the_lines_somebody_listens_to(
         # Beside it one probe each of TaskSubmitted, CasePassed and CaseFailed.
         assert feed.published_count == 4
         running.cancel()
+
+
+async def test_the_feed_goes_on_after_the_broker_was_killed(
+    own_nats_server: NatsServer, tmp_path: Path
+) -> None:
+    settings = NatsSettings(url=own_nats_server.url, credentials_file=str(own_nats_server.credentials_file))
+    log = await JetStreamLog.open(settings, "default", SystemClock())
+    source = await JetStreamLog.attach(settings, "default", SystemClock())
+    feed, writer = LiveFeed(source, settings, "default", SystemClock()), CommitWriter(log)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        running = group.create_task(feed.run(after=0))
+        own_nats_server.signal_server(signal.SIGKILL)
+        await own_nats_server.wait()
+        await own_nats_server.start()
+        heard = Listener()
+        user, password = read_credentials(own_nats_server.credentials_file)
+        person = await nats.connect(own_nats_server.url, user=user, password=password)
+        await person.subscribe("dtf.default.live.>", cb=heard.receive)
+        await person.flush()
+        await log.head()
+        await writer.commit(run_created("7f3k"))
+        assert (await heard.next())[1]["run"] == "7f3k"
+        running.cancel()
+        await person.close()
+    await source.close()
+    await log.close()
