@@ -83,7 +83,8 @@ def verdict_sentence(report: RunReport) -> str:
         return "Nothing ran."
     if not failed:
         flaky = f", {run.counts.flaky} only when tried again" if run.counts.flaky else ""
-        return f"All {counted(len(run.cases), 'case')} passed or were skipped{flaky}."
+        skipped = f" or were skipped ({run.counts.skipped})" if run.counts.skipped else ""
+        return f"All {counted(len(run.cases), 'case')} passed{skipped}{flaky}."
     infrastructure = sum(1 for case in run.failures if case.fault is Fault.INFRASTRUCTURE)
     blame = "" if not infrastructure else f", {infrastructure} of them through no fault of the test"
     return f"{failed:,} of {counted(len(run.cases), 'case')} failed{blame}."

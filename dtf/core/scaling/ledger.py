@@ -83,7 +83,9 @@ class PoolLedger:
                 for launch_id in decision.launch_ids:
                     self.launches[launch_id] = Launch(launch_id, now_ns)
                 self.deaths.clear()
-                self.last_scale_out_ns = now_ns
+                if decision.recommended >= decision.desired:
+                    # Launches that a bound or a death asked for need no time to show their effect on the backlog.
+                    self.last_scale_out_ns = now_ns
             case scaling_pb2.SCALING_ACTION_SCALE_IN:
                 self.drains_asked.update(dict.fromkeys(decision.worker_ids, now_ns))
                 self.last_scale_in_ns = now_ns
