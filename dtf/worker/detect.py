@@ -126,10 +126,10 @@ def nvidia_gpus(output: str) -> list[Gpu]:
     """From `nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits` (MiB)."""
     gpus = []
     for line in output.splitlines():
-        name, separator, memory = line.rpartition(",")
-        if separator and name.strip():
-            mebibytes = int(memory) if memory.strip().isdigit() else 0
-            gpus.append(Gpu("nvidia", name.strip(), mebibytes * 2**20))
+        name, _, memory = (part.strip() for part in line.rpartition(","))
+        # Where memory is shared with the processor it says [N/A] or [Not Supported].
+        if name and (memory.isdigit() or memory.startswith("[")):
+            gpus.append(Gpu("nvidia", name, int(memory) * 2**20 if memory.isdigit() else 0))
     return gpus
 
 

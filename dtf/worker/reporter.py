@@ -15,6 +15,16 @@ from dtf.worker.uploads import Uploads
 INLINE_BYTES = 16 * 1024
 """Larger content goes to the blob store."""
 TAIL_BYTES = 8 * 1024
+MAX_DETAIL_BYTES = 120 * 1024
+"""The coordinator takes 128 KiB."""
+MAX_MESSAGE_LENGTH = 2000
+MAX_SECONDS = 1e9
+_VERDICTS = (
+    common_pb2.VERDICT_PASSED,
+    common_pb2.VERDICT_FAILED,
+    common_pb2.VERDICT_ERROR,
+    common_pb2.VERDICT_SKIPPED,
+)
 
 
 class Reporter:
@@ -32,6 +42,7 @@ class Reporter:
     def case(self, lease: Lease, item: ResultItem) -> bool:
         """A case ended; True: it was the attempt's last."""
         is_last = lease.take_case(item.case)
+        make_sane(item)
         detail = item.detail
         if detail is None:
             self._say(lease, item, b"", is_last and not lease.uploading)
@@ -39,13 +50,13 @@ class Reporter:
             lease.uploading += 1
             self._tasks.create_task(self._upload_and_say(lease, item, detail))
         else:
-            self._say(lease, item, case_detail(detail).SerializeToString(), is_last and not lease.uploading)
+            self._say(lease, item, encoded(case_detail(detail)), is_last and not lease.uploading)
         return is_last
 
     def found(self, lease: Lease, item: ResultItem, detail: events_pb2.CaseDetail) -> None:
         """The only case of an attempt ended, with a detail that is complete."""
         lease.take_case(item.case)
-        self._say(lease, item, detail.SerializeToString(), True)
+        self._say(lease, item, encoded(detail), True)
 
     def error(self, lease: Lease, message: str, output: str = "") -> None:
         """No case of the attempt that is still to be reported can be judged."""
@@ -107,7 +118,7 @@ class Reporter:
         lease.uploading -= 1
         is_over = not lease.uploading and lease.fence in self._book
         is_last = is_over and lease.fence not in self._ends and (lease.cases is None or not lease.cases)
-        self._say(lease, item, message.SerializeToString(), is_last)
+        self._say(lease, item, encoded(message), is_last)
         if is_over and lease.fence in self._ends:
             self._say_end(lease, self._ends.pop(lease.fence))
 
@@ -116,6 +127,31 @@ class Reporter:
         offset = lease.output_bytes
         lease.output_bytes += len(data)
         await self._uploads.put_output(output_target(lease), offset, data)
+
+
+def make_sane(item: ResultItem) -> None:
+    """Replace numbers that no case can have: the process they come from runs code that is not ours."""
+    if item.verdict not in _VERDICTS:
+        item.verdict = common_pb2.VERDICT_ERROR
+    # A comparison with NaN is false, so NaN is replaced too.
+    if not 0 <= item.duration_seconds <= MAX_SECONDS:
+        item.duration_seconds = 0.0
+    if not 0 <= item.cpu_seconds <= MAX_SECONDS:
+        item.cpu_seconds = 0.0
+    item.peak_memory_bytes = min(max(0, item.peak_memory_bytes), 2**60)
+
+
+def encoded(detail: events_pb2.CaseDetail) -> bytes:
+    """The detail in bytes; of one that is too large, the long lists are cut and the message says so."""
+    if detail.ByteSize() > MAX_DETAIL_BYTES:
+        for column, name in ((detail.measurements, "measurements"), (detail.found, "cases")):
+            whole = len(column)
+            while column and detail.ByteSize() > MAX_DETAIL_BYTES:
+                del column[len(column) // 2 :]
+            if len(column) < whole:
+                note = f"{len(column)} of {whole} {name} are kept"
+                detail.message = "; ".join(filter(None, (detail.message, note)))
+    return detail.SerializeToString()
 
 
 def output_target(lease: Lease) -> worker_service_pb2.OutputTarget:
@@ -129,7 +165,7 @@ def case_detail(detail: Detail) -> events_pb2.CaseDetail:
     """What a warm process said of a case, as the log has it; reports that are too large are left out."""
     return events_pb2.CaseDetail(
         reports_json=detail.reports_json if len(detail.reports_json) <= INLINE_BYTES else b"",
-        message=detail.message,
+        message=detail.message[:MAX_MESSAGE_LENGTH],
         measurements=[
             events_pb2.Measurement(
                 metric=m.metric,
