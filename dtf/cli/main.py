@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Entry] = {
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),
+    "demo": Entry("dtf.cli.demo_command", "Run the example suite and watch the pool."),
     "coordinator": Entry("dtf.cli.coordinator_command", "Serve as coordinator."),
     "worker": Entry("dtf.cli.worker_command", "Serve as worker."),
     "resource-manager": Entry("dtf.cli.resource_manager_command", "Serve as resource manager."),

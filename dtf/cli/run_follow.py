@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import run_service_pb2
@@ -19,11 +20,13 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.progress_display import ProgressDisplay
 from dtf.cli.run_progress import RunProgress
+from dtf.cli.run_result import report_of
 from dtf.cli.run_tasks import Work
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
 from dtf.client.stack import StackMembership
 from dtf.client.submission import SubmissionFailed
+from dtf.report.write import WrittenReport
 
 _TICK_SECONDS = 0.25
 
@@ -34,6 +37,7 @@ class EndedRun:
 
     run: run_service_pb2.Run
     progress: RunProgress
+    report: WrittenReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ class RunDriver:
         self._clock = SystemClock()
         self._interrupted = asyncio.Event()
 
-    async def drive(self, request: run_service_pb2.CreateRunRequest, work: Work) -> EndedRun:
+    async def drive(
+        self, request: run_service_pb2.CreateRunRequest, work: Work
+    ) -> tuple[run_service_pb2.Run, RunProgress]:
         """Create, submit, follow to the end."""
         run = await self._client.create_run(request)
         self._membership.attach_run(run.run_id)
@@ -104,7 +110,7 @@ class RunDriver:
             display.stop()
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         self._membership.detach_run(run.run_id)
-        return EndedRun(await run.refresh(), progress)
+        return await run.refresh(), progress
 
     async def _follow(self, run: RunHandle, progress: RunProgress, display: ProgressDisplay) -> None:
         async for watched in run.watch(include_scaling=True):
@@ -166,10 +172,12 @@ async def drive_run(
     membership: StackMembership,
     lost: StackLost,
     showing: Showing,
+    project_dir: Path,
 ) -> EndedRun:
     """Run `work` on the stack of `membership`, and return when it has ended. Raises CommandError."""
     async with client_of(membership.addresses) as client, asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(lost.watch())
-        ended = await RunDriver(client, membership, showing).drive(request, work)
+        run, progress = await RunDriver(client, membership, showing).drive(request, work)
+        report = await report_of(client, run.run_id, project_dir)
         watching.cancel()
-    return ended
+    return EndedRun(run, progress, report)

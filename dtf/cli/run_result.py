@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import grpc
 
 from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.cli.errors import explain
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.progress_display import COUNTED, duration_text
 from dtf.cli.run_progress import RunProgress
-from dtf.client.stack import StackAddresses
+from dtf.client.client import Client
+from dtf.report.gather import RunNotFinished
+from dtf.report.write import WrittenReport, report_run
+from dtf.settings.project import make_private_dir, state_dir
 
 
 def exit_code_of(run: run_service_pb2.Run) -> ExitCode:
@@ -59,25 +64,38 @@ def counts_line(run: run_service_pb2.Run) -> str:
     return f"{', '.join(parts) or 'nothing ran'} in {seconds}"
 
 
+async def report_of(client: Client, run_id: str, project_dir: Path) -> WrittenReport | None:
+    """The report of a run that ended, written under the state directory; None (and why, on standard
+    error) if it cannot be made: the run is what it is all the same."""
+    reports = make_private_dir(state_dir(project_dir)) / "reports"
+    try:
+        return await report_run(client, run_id, reports)
+    except (RunNotFinished, grpc.RpcError, TimeoutError, OSError) as error:
+        known = explain(error)
+        reason = known.what if known else str(error) or type(error).__name__
+        click.echo(f"dtf: no report of run {run_id}: {reason}", err=True)
+        return None
+
+
+def result_lines(written: WrittenReport) -> list[str]:
+    """The summary's lines, with the page's path as short as it can be typed here."""
+    here = Path.cwd()
+    page = written.page
+    short = str(page.relative_to(here)) if page.is_relative_to(here) else str(page)
+    return [line.replace(str(page), short) for line in written.lines]
+
+
 def show_result(
-    run: run_service_pb2.Run,
-    progress: RunProgress,
-    project_dir: Path,
-    addresses: StackAddresses,
-    *,
-    as_json: bool,
+    run: run_service_pb2.Run, progress: RunProgress, written: WrittenReport | None, *, as_json: bool
 ) -> None:
     """Print how the run ended, on standard output."""
     if as_json:
-        click.echo(json.dumps(result_document(run, progress)))
+        document = result_document(run, progress)
+        document["report"] = str(written.page) if written else None
+        click.echo(json.dumps(document))
         return
-    click.echo(counts_line(run))
-    if progress.pool_moves:
-        moves = ", ".join(f"{move.change:+d}" for move in progress.pool_moves)
-        click.echo(f"pool         {moves} workers")
-    if progress.longest is not None:
-        seconds, case, _ = progress.longest
-        click.echo(f"slowest      {case} {duration_text(seconds)}")
+    for line in result_lines(written) if written else [counts_line(run)]:
+        click.echo(line)
     if progress.failures:
         first = progress.failures[0]
-        click.echo(f"output       dtf logs {run.run_id} --task {first.task}")
+        click.echo(f"{'output':<13}dtf logs {run.run_id} --task {first.task}")

@@ -41,10 +41,9 @@ def run_work(invocation: Invocation, asked: RunOptions) -> int:
     with join_stack(
         loaded.project_dir, loaded.settings, on_progress=say, on_note=say, on_lost=lost.report
     ) as membership:
-        ended = asyncio.run(drive_run(request, work, membership, lost, _showing(asked)))
-        show_result(
-            ended.run, ended.progress, loaded.project_dir, membership.addresses, as_json=asked.as_json
-        )
+        showing = _showing(asked)
+        ended = asyncio.run(drive_run(request, work, membership, lost, showing, loaded.project_dir))
+    show_result(ended.run, ended.progress, ended.report, as_json=asked.as_json)
     return exit_code_of(ended.run)
 
 
