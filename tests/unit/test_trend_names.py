@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtf.api.v1 import common_pb2
-from dtf.core.trend.names import LONGEST_NAME, NameBook, group_name, series_name
+from dtf.core.trend.names import LONGEST_NAME, NameBook, SeriesRule, series_name
 from tests.trend_events import callable_template, pytest_template
 
 pytestmark = pytest.mark.trend_analyzer
@@ -69,10 +69,10 @@ def test_what_a_book_does_not_admit_goes_by_its_group() -> None:
             "make -C x",
             "make",
         ),
-        (common_pb2.TaskTemplate(command=common_pb2.CommandSpec()), "./bench --case 1", "bench"),
+        (common_pb2.TaskTemplate(command=common_pb2.CommandSpec()), "./bench --case 1", "./bench"),
     ],
 )
 def test_a_group_is_what_its_cases_have_in_common(
     template: common_pb2.TaskTemplate, name: str, expected: str
 ) -> None:
-    assert group_name(template, name) == expected
+    assert SeriesRule.of(template).group_of(name) == expected

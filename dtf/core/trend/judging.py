@@ -1,15 +1,15 @@
 """Results of cases as points: which series each belongs to, and at what time it lies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.trend import measurements
-from dtf.core.trend.names import NameBook, group_name, most_series, series_name
-from dtf.core.trend.open_run import VERDICT_NAMES, Group, OpenRun
+from dtf.core.trend.names import NameBook, series_name
+from dtf.core.trend.open_run import VERDICT_NAMES, OpenRun
 from dtf.core.trend.points import PointBuffer
 
 _T = TypeVar("_T")
@@ -25,9 +25,8 @@ class Origin:
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """One result of one case."""
+class CaseResult(NamedTuple):
+    """One result of one case; a tuple because one is made for each."""
 
     name: str
     task: int
@@ -55,83 +54,63 @@ class CaseJudge:
         self.next_time_ns += 1
         return time
 
-    def accept(self, run: OpenRun, event: events_pb2.ResultsAccepted, origin: Origin) -> None:
+    def accept(self, event: events_pb2.ResultsAccepted, origin: Origin) -> None:
         """The results of one event."""
-        retried = set(event.retried)
-        for index, (case, result) in enumerate(_results(run, event)):
-            number = run.case_at(result.task, case)
+        run = origin.run
+        retried = frozenset(event.retried)
+        details = event.details
+        for index, (case, values) in enumerate(_entries(event)):
+            task = values[0]
+            number = run.case_at(task, case)
             if number < 0:
                 continue
-            run.busy_seconds += result.duration_seconds or 0.0
-            run.cpu_seconds += result.cpu_seconds or 0.0
+            result = CaseResult(run.case_names[number], *values)
             if index in retried:
                 run.failed_before.add(number)
-                self._add_point(
-                    measurements.RETRIES, self._series_of(result.name, result, origin), result, origin
-                )
-            else:
-                self._judge(run, number, result, origin)
-            if index not in retried and index < len(event.details) and event.details[index]:
-                self._add_detail(event.details[index], result, origin)
+                series = self._series_of(result.name, task, run)
+                self._add_point(measurements.RETRIES, series, result, origin)
+                continue
+            self._judge(number, result, origin)
+            if index < len(details) and details[index]:
+                self._add_detail(details[index], result, origin)
 
     def judge_unmeasured(
-        self,
-        run: OpenRun,
-        task: int,
-        case: int,
-        verdict: int,
-        origin: Origin,
-        duration_seconds: float | None = None,
+        self, task: int, case: int, verdict: int, origin: Origin, duration_seconds: float | None = None
     ) -> None:
         """A verdict that the machinery gave, without a measurement but perhaps the time it took."""
-        number = run.case_at(task, case)
+        number = origin.run.case_at(task, case)
         if number >= 0:
-            self._judge(
-                run, number, CaseResult(run.case_names[number], task, verdict, duration_seconds), origin
-            )
+            name = origin.run.case_names[number]
+            self._judge(number, CaseResult(name, task, verdict, duration_seconds), origin)
 
-    def _judge(self, run: OpenRun, number: int, result: CaseResult, origin: Origin) -> None:
+    def _judge(self, number: int, result: CaseResult, origin: Origin) -> None:
+        run = origin.run
         if run.is_judged[number]:
             return
         run.is_judged[number] = 1
         if number in run.failed_before and result.verdict == common_pb2.VERDICT_PASSED:
-            result = CaseResult(
-                result.name,
-                result.task,
-                common_pb2.VERDICT_FLAKY,
-                result.duration_seconds,
-                result.cpu_seconds,
-                result.peak_memory_bytes,
-            )
+            result = result._replace(verdict=common_pb2.VERDICT_FLAKY)
         self._write_or_group(result, origin)
 
     def _write_or_group(self, result: CaseResult, origin: Origin) -> None:
-        if self._has_series(result, origin):
-            origin.run.names_used.add(result.name)
-            self._add_point(measurements.CASES, result.name, result, origin)
-            return
-        name = group_name(origin.run.template_of(result.task), result.name)
-        group = origin.run.groups.get(name)
-        if group is None:
-            group = origin.run.groups[name] = Group()
-        group.add(VERDICT_NAMES.get(result.verdict, "error"), result.duration_seconds)
+        run, name = origin.run, result.name
+        rule = run.rule_of(result.task)
+        if name not in run.names_used and self._names.admit(run.suite, name, rule.most):
+            run.names_used.add(name)
+            self._add_point(measurements.CASES, name, result, origin)
+        else:
+            group = run.group(rule.group or rule.group_of(name))
+            group.add(VERDICT_NAMES.get(result.verdict, "error"), result.duration_seconds)
 
-    def _has_series(self, result: CaseResult, origin: Origin) -> bool:
-        run = origin.run
-        if result.name in run.names_used:
-            return False
-        return self._names.admit(run.suite, result.name, most_series(run.template_of(result.task)))
-
-    def _series_of(self, name: str, result: CaseResult, origin: Origin) -> str:
-        template = origin.run.template_of(result.task)
-        return self._names.series_of(
-            origin.run.suite, name, most_series(template), group_name(template, name)
-        )
+    def _series_of(self, name: str, task: int, run: OpenRun) -> str:
+        rule = run.rule_of(task)
+        return self._names.series_of(run.suite, name, rule.most, rule.group_of(name))
 
     def _add_point(
         self, measurement: measurements.Measurement, series: str, result: CaseResult, origin: Origin
     ) -> None:
         run = origin.run
+        task = result.task
         self._buffer.of(measurement).add_row(
             self.stamp(),
             (
@@ -141,8 +120,8 @@ class CaseJudge:
                 run.run_id,
                 run.revision,
                 origin.worker_id,
-                result.task,
-                run.later_attempts.get(result.task, 1),
+                task,
+                run.later_attempts.get(task, 1),
                 VERDICT_NAMES.get(result.verdict, "error"),
                 result.duration_seconds,
                 result.cpu_seconds,
@@ -156,10 +135,8 @@ class CaseJudge:
         except DecodeError:
             return  # the verdict stands without it; the coordinator's log still has the bytes
         for found in detail.found:
-            self._write_or_group(
-                CaseResult(series_name(found.name), result.task, found.verdict, found.duration_seconds),
-                origin,
-            )
+            own = CaseResult(series_name(found.name), result.task, found.verdict, found.duration_seconds)
+            self._write_or_group(own, origin)
         for measured in detail.measurements:
             self._add_benchmark(measured, result, origin)
 
@@ -170,7 +147,7 @@ class CaseJudge:
             self.stamp(),
             {
                 "suite": run.suite,
-                "case": self._series_of(name, result, origin),
+                "case": self._series_of(name, result.task, run),
                 "pool": origin.pool,
                 "metric": series_name(measured.metric),
                 "run": run.run_id,
@@ -183,22 +160,21 @@ class CaseJudge:
         )
 
 
-def _results(run: OpenRun, event: events_pb2.ResultsAccepted) -> Iterator[tuple[int, CaseResult]]:
-    """(case in its task, result) of each entry. A case the run does not know has the name ""."""
+_Values = tuple[int, int, float | None, float | None, int | None]
+
+
+def _entries(event: events_pb2.ResultsAccepted) -> Iterable[tuple[int, _Values]]:
+    """(case in its task, (task, verdict, duration, CPU time, peak memory)) of each entry."""
     count = len(event.tasks)
-    columns = zip(
+    values = zip(
         event.tasks,
-        _column(event.cases, 0, count),
         _column(event.verdicts, common_pb2.VERDICT_PASSED, count),
         _column(event.durations_seconds, None, count),
         _column(event.cpu_seconds, None, count),
         _column(event.peak_memory_bytes, None, count),
         strict=True,
     )
-    for task, case, verdict, duration, cpu_seconds, peak in columns:
-        number = run.case_at(task, case)
-        name = run.case_names[number] if number >= 0 else ""
-        yield case, CaseResult(name, task, verdict, duration, cpu_seconds, peak)
+    return zip(_column(event.cases, 0, count), values, strict=True)
 
 
 def _column(values: Sequence[_T], default: _D, count: int) -> Sequence[_T | _D]:

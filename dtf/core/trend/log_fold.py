@@ -16,7 +16,7 @@ from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.trend import measurements
 from dtf.core.trend.fleet_count import FleetCount
 from dtf.core.trend.judging import CaseJudge, Origin
-from dtf.core.trend.names import NameBook
+from dtf.core.trend.names import NameBook, SeriesRule
 from dtf.core.trend.open_run import VERDICT_NAMES, OpenRun
 from dtf.core.trend.points import PointBuffer, Points
 
@@ -136,7 +136,7 @@ class LogFold:
             owner=event.owner,
             created_ns=now_ns,
             first_sequence=self.sequence,
-            templates=list(event.templates),
+            rules=list(map(SeriesRule.of, event.templates)),
         )
 
     def _grant(self, event: events_pb2.LeasesGranted) -> None:
@@ -157,7 +157,9 @@ class LogFold:
         if run is None:
             return
         run.move(queued=len(event.requeued), leased=-completed)
-        self._judge.accept(run, event, self._origin(run, event.worker_id))
+        run.busy_seconds += sum(event.durations_seconds)
+        run.cpu_seconds += sum(event.cpu_seconds)
+        self._judge.accept(event, self._origin(run, event.worker_id))
 
     def _end_attempts(self, event: events_pb2.AttemptsEnded) -> None:
         count = len(event.tasks)
@@ -194,11 +196,11 @@ class LogFold:
         duration = event.durations_seconds[index] if index < len(event.durations_seconds) else 0.0
         run.busy_seconds += duration
         if verdict and running >= 0:
-            self._judge.judge_unmeasured(run, task, running, verdict, origin, duration or None)
+            self._judge.judge_unmeasured(task, running, verdict, origin, duration or None)
         remaining = event.remaining_verdicts[index] if index < len(event.remaining_verdicts) else 0
         if remaining and not is_requeued:
             for case in run.unjudged_cases(task):
-                self._judge.judge_unmeasured(run, task, case, remaining, origin)
+                self._judge.judge_unmeasured(task, case, remaining, origin)
 
     def _release(self, event: events_pb2.LeasesReleased) -> None:
         count = len(event.tasks)
@@ -214,7 +216,7 @@ class LogFold:
         origin = self._origin(run, "")
         for task in event.tasks:
             for case in run.unjudged_cases(task):
-                self._judge.judge_unmeasured(run, task, case, common_pb2.VERDICT_ERROR, origin)
+                self._judge.judge_unmeasured(task, case, common_pb2.VERDICT_ERROR, origin)
 
     def _finish_run(self, event: events_pb2.RunFinished, now_ns: int) -> None:
         run = self.runs.pop(event.run_id, None)

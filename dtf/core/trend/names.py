@@ -9,6 +9,7 @@ admitted, and an analyzer that starts again decides the same.
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from dtf.api.v1 import common_pb2
 
@@ -19,6 +20,8 @@ MOST_OTHER_SERIES = 1_000
 LONGEST_NAME = 1_000
 """Characters of a series' name; InfluxDB refuses a series key above 64 KiB."""
 
+_PARAMETERS = re.compile(r"[\[ ]")
+"""Where a test's parameters or a command's arguments begin."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 
@@ -42,21 +45,31 @@ def series_name(name: str) -> str:
     return clean.rstrip("\\ ") or "(unnamed)"
 
 
-def group_name(template: common_pb2.TaskTemplate, name: str) -> str:
-    """What a case without a series of its own is summed up under."""
-    match template.WhichOneof("spec"):
-        case "callable":
-            return series_name(template.callable.function)
-        case "command":
-            program = template.command.argv[0] if template.command.argv else name.split(" ", 1)[0]
-            return series_name(program.rsplit("/", 1)[-1])
-        case _:
-            return series_name(name.split("[", 1)[0])
+@dataclass(frozen=True, slots=True)
+class SeriesRule:
+    """How many series the cases of a template may have, and where the rest belongs."""
 
+    most: int
+    """Series their suite may have before a case of this template gets none of its own."""
+    group: str
+    """What all of them have in common; empty: it depends on the case."""
 
-def most_series(template: common_pb2.TaskTemplate) -> int:
-    """How many series its suite may have before a case of this template gets none of its own."""
-    return MOST_PYTEST_SERIES if template.WhichOneof("spec") == "pytest" else MOST_OTHER_SERIES
+    @classmethod
+    def of(cls, template: common_pb2.TaskTemplate) -> "SeriesRule":
+        """The rule of a template."""
+        match template.WhichOneof("spec"):
+            case "pytest":
+                return cls(MOST_PYTEST_SERIES, "")
+            case "callable":
+                return cls(MOST_OTHER_SERIES, series_name(template.callable.function))
+            case "command" if template.command.argv:
+                return cls(MOST_OTHER_SERIES, series_name(template.command.argv[0].rsplit("/", 1)[-1]))
+            case _:
+                return cls(MOST_OTHER_SERIES, "")
+
+    def group_of(self, name: str) -> str:
+        """What a case without a series of its own is summed up under."""
+        return self.group or series_name(_PARAMETERS.split(name, maxsplit=1)[0])
 
 
 class NameBook:

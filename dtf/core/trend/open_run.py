@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dtf.api.v1 import common_pb2, events_pb2
-from dtf.core.trend.names import series_name
+from dtf.core.trend.names import SeriesRule, series_name
 
 VERDICT_NAMES: Mapping[int, str] = {
     common_pb2.VERDICT_PASSED: "passed",
@@ -14,6 +14,8 @@ VERDICT_NAMES: Mapping[int, str] = {
     common_pb2.VERDICT_FLAKY: "flaky",
 }
 """How the store writes a verdict."""
+
+_NO_RULE = SeriesRule.of(common_pb2.TaskTemplate())
 
 
 @dataclass(slots=True)
@@ -28,10 +30,11 @@ class Group:
     def add(self, verdict: str, duration_seconds: float | None) -> None:
         """Count one case."""
         self.count += 1
-        self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
+        self.verdicts[verdict] += 1
         if duration_seconds is not None:
             self.total_seconds += duration_seconds
-            self.longest_seconds = max(self.longest_seconds, duration_seconds)
+            if duration_seconds > self.longest_seconds:
+                self.longest_seconds = duration_seconds
 
 
 @dataclass(slots=True)
@@ -44,7 +47,8 @@ class OpenRun:
     owner: str
     created_ns: int
     first_sequence: int
-    templates: list[common_pb2.TaskTemplate]
+    rules: list[SeriesRule]
+    """Of each template."""
     task_templates: list[int] = field(default_factory=list)
     first_case: list[int] = field(default_factory=lambda: [0])
     """First case of each task; one entry more than tasks."""
@@ -90,10 +94,17 @@ class OpenRun:
         number = self.first_case[task] + case
         return number if number < self.first_case[task + 1] else -1
 
-    def template_of(self, task: int) -> common_pb2.TaskTemplate:
-        """The template of a task."""
+    def rule_of(self, task: int) -> SeriesRule:
+        """Which series the cases of a task have."""
         index = self.task_templates[task]
-        return self.templates[index] if index < len(self.templates) else common_pb2.TaskTemplate()
+        return self.rules[index] if index < len(self.rules) else _NO_RULE
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = Group()
+        return group
 
     def unjudged_cases(self, task: int) -> list[int]:
         """Cases of a task without a final verdict, by their number in the task."""
