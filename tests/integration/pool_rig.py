@@ -1,0 +1,142 @@
+"""A broker, a coordinator, a resource manager and its workers, all real processes of one test."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from dtf.adapters.nats_server import NatsServer
+from dtf.adapters.process_provider import RECORD_VARIABLE
+from dtf.adapters.records import JetStreamRecords
+from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import common_pb2, fleet_service_pb2, run_service_pb2
+from dtf.client.client import Client
+from dtf.ports.subjects import RecordKind
+from dtf.rpc.channel import Peer
+from dtf.settings.model import NatsSettings
+from tests.integration.scripted_pool import WAIT_SECONDS, Decisions
+
+TOKEN = "a-token-of-the-test"
+QUICK = """
+[pool]
+min_workers = 1
+max_workers = 3
+backlog_aim_seconds = 0.5
+scale_in_idle_seconds = 0.3
+scale_out_cooldown_seconds = 0.1
+scale_in_cooldown_seconds = 0.1
+"""
+
+
+class PoolRig:
+    """What a test does with the processes."""
+
+    def __init__(self, directory: Path, nats: NatsSettings, records: JetStreamRecords) -> None:
+        self.directory = directory
+        self.records = records
+        self.address = ""
+        self.client: Client
+        self.decisions = Decisions(records)
+        self._environment = {
+            **os.environ,
+            "DTF_NATS_URL": nats.url,
+            "DTF_NATS_CREDENTIALS_FILE": nats.credentials_file,
+            "DTF_COORDINATOR_TOKEN_FILE": str(directory / "token"),
+            "DTF_COORDINATOR_HEARTBEAT_SECONDS": "0.2",
+            "DTF_COORDINATOR_LEASE_SECONDS": "3.0",
+        }
+
+    async def start(self, *arguments: str) -> tuple[asyncio.subprocess.Process, dict[str, object]]:
+        """A `dtf` process, and what it said when it was ready."""
+        with (self.directory / f"{arguments[0]}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "dtf.cli.main", "--project", str(self.directory)),
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self.directory,
+                env=self._environment,
+            )
+        assert process.stdout is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            line = await process.stdout.readline()
+        assert line, (self.directory / f"{arguments[0]}.log").read_text()
+        return process, json.loads(line)
+
+    async def start_manager(self, *options: str) -> asyncio.subprocess.Process:
+        """A resource manager, ready."""
+        token = str(self.directory / "token")
+        process, _ = await self.start(
+            "resource-manager", "--server", self.address, "--token-file", token, *options
+        )
+        return process
+
+    def worker_processes(self) -> dict[str, psutil.Process]:
+        """The workers that run, by launch id: leaders of the sessions that name a launch record."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                record = process.environ().get(RECORD_VARIABLE, "")
+                is_leader = os.getsid(process.pid) == process.pid
+            except (psutil.Error, OSError):
+                continue
+            is_worker = record.startswith(str(self.directory)) and is_leader and "worker" in process.cmdline()
+            if is_worker:
+                found[Path(record).stem] = process
+        return found
+
+    async def workers_until(self, count: int) -> list[fleet_service_pb2.Worker]:
+        """The active workers, once there are `count`; asked again at each commit of the fleet."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            fleet = await self.client.get_fleet()
+            if len(found := await self._active()) == count:
+                return found
+            watch = run_service_pb2.WatchRunRequest(after_sequence=fleet.log_sequence)
+            async for _ in self.client.watch(watch):
+                if len(found := await self._active()) == count:
+                    return found
+        raise AssertionError("a watch of the fleet has no end")
+
+    async def _active(self) -> list[fleet_service_pb2.Worker]:
+        workers = await self.client.list_workers()
+        return [worker for worker in workers if worker.state == common_pb2.WORKER_STATE_ACTIVE]
+
+
+@asynccontextmanager
+async def pool_rig(server: NatsServer, directory: Path, settings: str = QUICK) -> AsyncIterator[PoolRig]:
+    """Broker and coordinator up; no resource manager yet. Nothing is left afterwards."""
+    clock = SystemClock()
+    nats = NatsSettings(
+        url=server.url, credentials_file=str(server.credentials_file), max_log_bytes=64 * 2**20
+    )
+    (directory / "dtf.toml").write_text(settings)
+    (directory / "token").write_text(TOKEN)
+    (directory / "token").chmod(0o600)
+    async with AsyncExitStack() as stack:
+        records = await JetStreamRecords.open(nats, RecordKind.SCALING, "default", clock)
+        stack.push_async_callback(records.close)
+        rig = PoolRig(directory, nats, records)
+        coordinator, ready = await rig.start("coordinator")
+        stack.push_async_callback(_end, coordinator)
+        rig.address = str(ready["address"])
+        stack.callback(_kill_workers, rig)
+        rig.client = await stack.enter_async_context(Client(Peer((rig.address,), TOKEN)))
+        yield rig
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+
+def _kill_workers(rig: PoolRig) -> None:
+    for process in rig.worker_processes().values():
+        process.kill()
