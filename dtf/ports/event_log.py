@@ -104,7 +104,11 @@ class RecordStream(Protocol):
     """A stream beside the log, of protobuf messages: telemetry, scaling decisions, findings."""
 
     async def publish(self, subject: str, payload: bytes, message_id: str | None = None) -> int:
-        """Store one message and return its sequence; the same `message_id` is stored once."""
+        """Store one message and return its sequence.
+
+        The same `message_id` is stored once, as long as both come within an hour (telemetry: two
+        minutes); readers that go back further know a message by what it says.
+        """
         ...
 
     def follow(self, after: int) -> AsyncIterator[Sequence[StoredCommit]]:
