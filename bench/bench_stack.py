@@ -1,0 +1,155 @@
+"""The real parts for a benchmark: nats-server, coordinator and workers, each a process, in a directory of their own.
+
+Nothing is faster here than in production: the log's every commit is fsynced (`sync_interval: always`),
+calls carry their token, workers run what they lease in warm processes.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from dtf.adapters.nats_server import NatsServer
+from dtf.settings.loader import dump_settings
+from dtf.settings.model import Settings
+
+READY_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 20.0
+NAMESPACE = "bench"
+
+
+class BenchStack:
+    """nats-server and a coordinator; workers are added. Use it as an async context manager."""
+
+    def __init__(self, directory: Path, *, worker_credits: int = 1024) -> None:
+        self._directory = directory
+        self._credits = worker_credits
+        self._server = NatsServer(directory / "nats", directory / "secrets" / "nats")
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._settings = Settings()
+        self.coordinator: psutil.Process | None = None
+        self.workers: list[psutil.Process] = []
+
+    @property
+    def settings(self) -> Settings:
+        """What every part was told."""
+        return self._settings
+
+    @property
+    def token(self) -> str:
+        """The bearer token."""
+        return (self._directory / "token").read_text().strip()
+
+    @property
+    def nats_process(self) -> psutil.Process:
+        """nats-server itself."""
+        return psutil.Process(self._server.server_pid)
+
+    async def __aenter__(self) -> Self:
+        token_file = self._directory / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(secrets.token_urlsafe(32))
+        await self._server.start()
+        base = Settings()
+        self._settings = replace(
+            base,
+            nats=replace(
+                base.nats, url=self._server.url, credentials_file=str(self._server.credentials_file)
+            ),
+            coordinator=replace(
+                base.coordinator,
+                namespace=NAMESPACE,
+                token_file=str(token_file),
+                state_dir=str(self._directory / "state"),
+                blob_dir=str(self._directory / "blobs"),
+            ),
+        )
+        process, ready = await self._start("coordinator", "coordinator")
+        self.coordinator = psutil.Process(process.pid)
+        worker = replace(
+            base.worker, server=ready["address"], token_file=str(token_file), credits=self._credits
+        )
+        self._settings = replace(self._settings, worker=worker)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for process in reversed(self._processes):
+            await _stop(process)
+        await self._server.stop()
+
+    async def add_worker(self) -> None:
+        """Start a worker of one slot and return when its session is open."""
+        name = f"worker-{len(self.workers) + 1}"
+        self._settings = replace(self._settings, worker=replace(self._settings.worker, name=name))
+        process, _ = await self._start(name, "worker")
+        self.workers.append(psutil.Process(process.pid))
+
+    async def _start(self, name: str, command: str) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
+        settings_file = self._directory / f"{name}.json"
+        settings_file.write_text(dump_settings(self._settings))
+        log = (self._directory / f"{name}.log").open("wb")
+        with log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *_profiler(name),
+                *("-m", "dtf.cli.main"),
+                *("--project", str(self._directory), "--settings", str(settings_file), command),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        self._processes.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+            line = await process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{name} did not start; see {log.name}: {_last_line(Path(log.name))}")
+        ready: dict[str, Any] = json.loads(line)
+        return process, ready
+
+
+def _profiler(name: str) -> list[str]:
+    """DTF_BENCH_PROFILE names a directory: each part writes a profile there when it ends."""
+    directory = os.environ.get("DTF_BENCH_PROFILE", "")
+    return ["-m", "cProfile", "-o", str(Path(directory) / f"{name}.prof")] if directory else []
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "(it said nothing)"
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def cpu_seconds(process: psutil.Process | None) -> float:
+    """Processor time a process has used, with what it waited for."""
+    if process is None:
+        return 0.0
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def tree_cpu_seconds(process: psutil.Process) -> float:
+    """The same for a process and its living descendants."""
+    return cpu_seconds(process) + sum(map(cpu_seconds, process.children(recursive=True)))

@@ -1,0 +1,5 @@
+"""What the throughput benchmark runs."""
+
+
+def nothing() -> None:
+    """Return at once."""

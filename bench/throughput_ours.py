@@ -1,0 +1,196 @@
+"""No-op tasks through the real parts: client, coordinator, fsynced log, two workers."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.bench_stack import NAMESPACE, BenchStack, cpu_seconds, tree_cpu_seconds
+from bench.log_count import count_runs
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.client.client import Client
+from dtf.client.run import RunHandle
+from dtf.rpc.channel import Peer, parse_addresses
+
+FUNCTION = "bench.noop:nothing"
+WARM_UP = 2_000
+CALLERS = 512
+LATENCY_SAMPLES = 200
+QUEUED = 100_000
+ROOT = str(Path(__file__).parent.parent)
+
+
+@dataclass(slots=True)
+class Ours:
+    """What was measured; rates in tasks a second, latencies in seconds."""
+
+    batch_rates: list[float] = field(default_factory=list)
+    single_rates: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    coordinator_seconds_a_task: float = 0.0
+    worker_seconds_a_task: float = 0.0
+    client_seconds_a_task: float = 0.0
+    broker_seconds_a_task: float = 0.0
+    queued_bytes_a_task: float = 0.0
+    verified_tasks: int = 0
+    verified_commits: int = 0
+
+
+def specs(count: int) -> list[common_pb2.TaskSpec]:
+    """No-ops, each with a name of its own."""
+    return [common_pb2.TaskSpec(name=f"nothing[{index}]") for index in range(count)]
+
+
+async def start(client: Client, requirements: common_pb2.Requirements | None = None) -> RunHandle:
+    """An empty run of no-ops."""
+    template = common_pb2.TaskTemplate(
+        callable=common_pb2.CallableSpec(function=FUNCTION, import_path=[ROOT]),
+        requirements=requirements,
+        retry=common_pb2.RetryPolicy(infrastructure_retries=1),
+    )
+    return await client.create_run(run_service_pb2.CreateRunRequest(suite="throughput", templates=[template]))
+
+
+async def in_batches(client: Client, count: int) -> tuple[str, float]:
+    """Submit many at once, wait for all; the run and the tasks a second."""
+    tasks = specs(count)
+    run = await start(client)
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        ended = group.create_task(run.result())
+        await run.submit_many(tasks)
+        await run.seal()
+    elapsed = time.perf_counter() - begun
+    _must_have_passed(ended.result(), count)
+    return run.run_id, count / elapsed
+
+
+async def one_by_one(client: Client, count: int) -> tuple[str, float]:
+    """Each task submitted by itself, by concurrent callers that wait for its acknowledgement."""
+    run = await start(client)
+    waiting = iter(specs(count))
+
+    async def caller() -> None:
+        for task in waiting:
+            await run.submit(task)
+
+    begun = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        ended = group.create_task(run.result())
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(CALLERS):
+                callers.create_task(caller())
+        await run.seal()
+    elapsed = time.perf_counter() - begun
+    _must_have_passed(ended.result(), count)
+    return run.run_id, count / elapsed
+
+
+async def alone(client: Client, count: int) -> tuple[str, list[float]]:
+    """One task at a time: seconds from its submission to its verdict."""
+    run = await start(client)
+    latencies: list[float] = []
+    watch = run.watch(event_types=["results_accepted"])
+    for task in specs(count):
+        begun = time.perf_counter()
+        await run.submit(task)
+        async for watched in watch:
+            if watched.event is not None and watched.event.HasField("results_accepted"):
+                break
+        latencies.append(time.perf_counter() - begun)
+    await run.seal()
+    async for _ in watch:
+        pass
+    return run.run_id, latencies
+
+
+def _must_have_passed(run: run_service_pb2.Run, count: int) -> None:
+    if run.counts.passed != count:
+        raise RuntimeError(f"{run.counts.passed} of {count} no-ops passed: {run}")
+
+
+async def measure(directory: Path, count: int, rounds: int) -> Ours:
+    """Start the parts, measure, read the log."""
+    ours = Ours()
+    verify: dict[str, int] = {}
+    async with BenchStack(directory) as stack:
+        peer = Peer(parse_addresses(stack.settings.worker.server), stack.token)
+        async with Client(peer) as client:
+            for _ in range(2):
+                await stack.add_worker()
+            await in_batches(client, WARM_UP)
+            own = _Times(stack)
+            for _ in range(rounds):
+                run_id, rate = await in_batches(client, count)
+                verify[run_id] = count
+                ours.batch_rates.append(rate)
+            own.write_to(ours, count * rounds)
+            for _ in range(rounds):
+                run_id, rate = await one_by_one(client, count)
+                verify[run_id] = count
+                ours.single_rates.append(rate)
+            run_id, ours.latencies = await alone(client, LATENCY_SAMPLES)
+            verify[run_id] = LATENCY_SAMPLES
+            ours.queued_bytes_a_task = await _queued_bytes(stack, client)
+        await _verify(stack, ours, verify)
+    return ours
+
+
+class _Times:
+    """Processor time of the parts between two moments."""
+
+    def __init__(self, stack: BenchStack) -> None:
+        self._stack = stack
+        self._client = time.process_time()
+        self._coordinator = cpu_seconds(stack.coordinator)
+        self._broker = cpu_seconds(stack.nats_process)
+        self._workers = sum(map(tree_cpu_seconds, stack.workers))
+
+    def write_to(self, ours: Ours, count: int) -> None:
+        """The time since then, a task."""
+        now = _Times(self._stack)
+        ours.client_seconds_a_task = (now._client - self._client) / count
+        ours.coordinator_seconds_a_task = (now._coordinator - self._coordinator) / count
+        ours.broker_seconds_a_task = (now._broker - self._broker) / count
+        ours.worker_seconds_a_task = (now._workers - self._workers) / count
+
+
+async def _queued_bytes(stack: BenchStack, client: Client) -> float:
+    """Growth of the coordinator by a queue of tasks that no worker can take."""
+    assert stack.coordinator is not None
+    run = await start(client, common_pb2.Requirements(labels={"bench": "nobody"}))
+    await run.submit_many(specs(QUEUED // 10))
+    before = stack.coordinator.memory_info().rss
+    await run.submit_many(specs(QUEUED))
+    after = stack.coordinator.memory_info().rss
+    await run.cancel("measured")
+    return (after - before) / QUEUED
+
+
+async def _verify(stack: BenchStack, ours: Ours, expected: dict[str, int]) -> None:
+    log = await JetStreamLog.open(stack.settings.nats, NAMESPACE, SystemClock())
+    try:
+        runs = await count_runs(log)
+    finally:
+        await log.close()
+    for run_id, count in expected.items():
+        faults = runs[run_id].faults(count)
+        if faults:
+            raise RuntimeError(f"the log does not bear run {run_id} out: {'; '.join(faults)}")
+        ours.verified_tasks += count
+        ours.verified_commits += runs[run_id].commit_count
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
