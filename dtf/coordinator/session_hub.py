@@ -232,6 +232,8 @@ class SessionHub:
             if not self.writer.is_stalled:
                 self._expire(now)
                 self._announcer.tell_exhausted([session.worker_id for session in self._sessions])
+                # A worker that came while nothing else happened is idle, and no commit says so.
+                self._dispatcher.steal()
 
     def _expire(self, now: float) -> None:
         silent = tuple(

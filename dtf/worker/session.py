@@ -160,9 +160,16 @@ class Session:
 
     async def run(self) -> None:
         """Stay attached, without end. Raises SessionLost, SessionReplaced, SessionRefused."""
+        was_ended = False
         while True:
             try:
                 await self._attach()
+            except SessionLost:
+                # A stream that is ended from the other side says less than a new one is told: whether
+                # the worker was silent, or another process took its name.
+                if was_ended:
+                    raise
+                was_ended = True
             except Broken as error:
                 wait = self._backoff.next()
                 _log.info("the connection broke, attaching again in %.1f s: %s", wait, error)

@@ -5,8 +5,9 @@ been given. Rules, in the order they are applied:
 
 1. A free slot takes the kind of work (a run and a template) whose lease waits longest, unless
    slots that are getting ready for it will take every lease of it that waits.
-2. A warm process is given a second attempt before its first ends, so that pytest knows the
-   successor of each case; of short cases it is given what takes about 50 ms.
+2. A warm process is given one attempt, of short cases what takes about 50 ms; pytest is given a
+   second before its first ends, so that it knows the successor of each case. What a process has
+   not been given another worker can still have.
 3. A slot whose process has nothing left, and nothing of its kind waits, gives it up as soon as
    other work waits, when its run ends, or after 30 s.
 4. A slot that served one kind for 5 s gives it nothing more while older work of another kind
@@ -227,11 +228,12 @@ class SlotBoard:
     def _give(self, process: WarmProcess, key: Key) -> None:
         given: list[Lease] = []
         outstanding = process.outstanding
+        at_hand = 2 if process.needs_successor else 1
         window = window_of(process.average_seconds)
         sharing = sum(slot.process is not None and slot.process.key == key for slot in self._slots)
         share = -(-self._book.waiting_count(key) // max(1, sharing))
         while len(given) < share:
-            if len(process.leases) + len(given) >= 2 and outstanding >= window:
+            if len(process.leases) + len(given) >= at_hand and outstanding >= window:
                 break
             lease = self._book.take(key)
             outstanding += lease.case_count
@@ -287,6 +289,7 @@ class SlotBoard:
         spec = MessageToDict(getattr(template, executor), preserving_proto_field_name=True)
         message = Prepare(context.run_id, context.suite, executor, self._worker_id, spec)
         process.given_at = self._clock.monotonic()
+        process.needs_successor = executor == "pytest"
         process.prepare(message, process.key)
 
     def _abandon(self, process: WarmProcess) -> None:
@@ -461,5 +464,5 @@ def smoothed(average: float, value: float) -> float:
 def window_of(average_seconds: float) -> int:
     """How many cases a process may have before it, given how long they take."""
     if average_seconds <= 0:
-        return 2
-    return max(2, min(MAX_WINDOW, round(WINDOW_SECONDS / average_seconds)))
+        return 1
+    return max(1, min(MAX_WINDOW, round(WINDOW_SECONDS / average_seconds)))

@@ -128,6 +128,8 @@ class WarmProcess:
         self.key: Key | None = None
         self.leases: dict[int, Lease] = {}
         """What it was given and has not reported in full, by fence, in the order given."""
+        self.needs_successor = False
+        """Whether its last case is held back until another comes, or Flush."""
         self.is_flushed = False
         self.given_at = 0.0
         """When it last got cases, on the monotonic clock."""
@@ -208,6 +210,8 @@ class WarmProcess:
         for lease in leases:
             self.leases[lease.fence] = lease
             self.outstanding += lease.case_count
+        self.needs_successor = False
+        """Whether its last case is held back until another comes, or Flush."""
         self.is_flushed = False
         self.given_at = now
         self._send(Run([item for lease in leases for item in lease.items(timeout_seconds)]))

@@ -23,7 +23,7 @@ from dtf.rpc.channel import Peer
 from dtf.settings.model import CoordinatorSettings
 
 TOKEN = "secret-of-the-test"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
 
 
 class Rig:
