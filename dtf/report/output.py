@@ -58,11 +58,15 @@ def _report_parts(reports_json: bytes) -> Iterator[OutputPart]:
             continue
         if element.get("outcome") == "failed":
             yield OutputPart(_title(element), longrepr_text(element.get("longrepr")))
-        for section in element.get("sections") or ():
+        for section in _items(element.get("sections")):
             if isinstance(section, list) and len(section) == 2:
                 sections[str(section[0]), str(section[1])] = None
     for title, text in sections:
         yield OutputPart(title, text)
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _title(element: Mapping[str, Any]) -> str:
@@ -95,7 +99,7 @@ def _link_text(link: object) -> str:
 def _traceback_text(traceback: object) -> str:
     if not isinstance(traceback, dict):
         return ""
-    blocks = [_entry_text(entry) for entry in traceback.get("reprentries") or ()]
+    blocks = [_entry_text(entry) for entry in _items(traceback.get("reprentries"))]
     if extra := traceback.get("extraline"):
         blocks.append(str(extra))
     return "\n\n".join(block for block in blocks if block)
@@ -105,7 +109,7 @@ def _entry_text(entry: object) -> str:
     data = entry.get("data") if isinstance(entry, dict) else None
     if not isinstance(data, dict):
         return ""
-    lines = [str(line) for line in data.get("lines") or ()]
+    lines = [str(line) for line in _items(data.get("lines"))]
     where = data.get("reprfileloc")
     if isinstance(where, dict):
         lines.append(f"{where.get('path')}:{where.get('lineno')}: {where.get('message')}")

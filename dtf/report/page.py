@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 import jinja2
+from markupsafe import Markup
 
 from dtf.api.v1 import analysis_service_pb2
 from dtf.core.run.summary import CaseSummary
@@ -89,14 +90,17 @@ class Page:
 def render_page(report: RunReport) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "seconds": seconds_text,
         "bytes": bytes_text,
         "verdict": verdict_word,
         "outcome": outcome_word,
-        "plain": plain,
         "mark": mark_text,
         "percent": percent_text,
     }
@@ -104,8 +108,12 @@ def render_page(report: RunReport) -> str:
     templates = files("dtf.report") / "templates"
     template = environment.from_string((templates / "report.html.j2").read_text("utf-8"))
     style = (templates / "report.css").read_text("utf-8")
-    text = template.render(page=make_page(report), run=report.run, style=style, marks_limit=MARKS_LIMIT)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return template.render(page=make_page(report), run=report.run, style=style, marks_limit=MARKS_LIMIT)
+
+
+def _printable(value: object) -> object:
+    """Every text that the template prints, without escapes, control characters and lone surrogates."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def make_page(report: RunReport) -> Page:
