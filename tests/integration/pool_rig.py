@@ -50,6 +50,8 @@ class PoolRig:
             "DTF_COORDINATOR_TOKEN_FILE": str(directory / "token"),
             "DTF_COORDINATOR_HEARTBEAT_SECONDS": "0.2",
             "DTF_COORDINATOR_LEASE_SECONDS": "3.0",
+            "DTF_RUN_TOKEN_FILE": str(directory / "token"),
+            "DTF_STORE_PATH": str(directory / "metrics.duckdb"),
         }
 
     async def start(self, *arguments: str) -> tuple[asyncio.subprocess.Process, dict[str, object]]:
@@ -69,6 +71,26 @@ class PoolRig:
             line = await process.stdout.readline()
         assert line, (self.directory / f"{arguments[0]}.log").read_text()
         return process, json.loads(line)
+
+    async def start_analyzer(self) -> tuple[asyncio.subprocess.Process, Peer]:
+        """A trend analyzer, ready, and how to call it."""
+        process, ready = await self.start("trend-analyzer")
+        return process, Peer((str(ready["address"]),), TOKEN)
+
+    async def command(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """A `dtf` command, to its end: exit code and standard output."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "dtf.cli.main", "--project", str(self.directory)),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=self.directory,
+            env={**self._environment, "DTF_SERVER": self.address, **environment},
+        )
+        async with asyncio.timeout(WAIT_SECONDS):
+            output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
 
     async def start_manager(self, *options: str) -> asyncio.subprocess.Process:
         """A resource manager, ready."""
@@ -124,14 +146,15 @@ async def pool_rig(server: NatsServer, directory: Path, settings: str = QUICK) -
         stack.push_async_callback(records.close)
         rig = PoolRig(directory, nats, records)
         coordinator, ready = await rig.start("coordinator")
-        stack.push_async_callback(_end, coordinator)
+        stack.push_async_callback(kill, coordinator)
         rig.address = str(ready["address"])
         stack.callback(_kill_workers, rig)
         rig.client = await stack.enter_async_context(Client(Peer((rig.address,), TOKEN)))
         yield rig
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """End a process of the rig, if it lives."""
     if process.returncode is None:
         process.send_signal(signal.SIGKILL)
     await process.wait()
