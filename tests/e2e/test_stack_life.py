@@ -1,0 +1,204 @@
+"""The embedded stack as its users live with it: shared, kept, stopped, killed, and never left behind."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+from dtf.api.v1 import common_pb2, events_pb2
+from dtf.cli.exit_codes import ExitCode
+from dtf.client.stack import read_stack
+from tests.e2e.project import Project, finish
+from tests.processes import processes_of, wait_until_gone
+
+SLOW = "sleep 1000\n" * 4
+
+
+def is_result(event: events_pb2.Event) -> bool:
+    """Whether some case's result was accepted."""
+    return event.HasField("results_accepted")
+
+
+def is_lease(event: events_pb2.Event) -> bool:
+    """Whether a worker got work."""
+    return event.HasField("leases_granted")
+
+
+async def started(project: Project, *arguments: str) -> "subprocess.Popen[str]":
+    """`dtf ARGUMENTS`, once its stack serves and its work is leased."""
+    project.dtf("up")
+    process = project.start(*arguments)
+    await project.wait_for(is_lease)
+    let_go(project)
+    return process
+
+
+def let_go(project: Project) -> None:
+    """Undo `dtf up`: the stack lives as long as its users."""
+    assert json.loads(project.dtf("down", "--json"))["members"] == 1
+
+
+def test_a_first_run_starts_everything_and_leaves_nothing_but_its_directory(project: Project) -> None:
+    project.write("commands.txt", "true\nfalse\n")
+    before = set(project.directory.iterdir())
+    result = project.json("run", "--each", "commands.txt", "--json", expect=(ExitCode.FAILED,))
+    assert result["counts"]["passed"] == 1
+    assert result["counts"]["failed"] == 1
+    assert [failure["name"] for failure in result["failures"]] == ["false"]
+    assert Path(result["report"]).is_file()
+    assert read_stack(project.directory) is None
+    assert wait_until_gone(project.directory) == []
+    assert set(project.directory.iterdir()) - before == {project.directory / ".dtf"}
+
+
+def test_nothing_of_the_state_directory_is_readable_by_others(project: Project) -> None:
+    project.write("commands.txt", "true\n")
+    project.dtf("run", "--each", "commands.txt")
+    assert stat.S_IMODE((project.directory / ".dtf").stat().st_mode) == 0o700
+
+
+async def test_two_runs_share_one_stack_and_the_last_one_out_stops_it(project: Project) -> None:
+    gate = project.directory / "gate"
+    project.write("first.txt", f"until [ -e {gate} ]; do sleep 0.05; done\n")
+    project.write("second.txt", "true\n")
+    first = await started(project, "run", "--each", "first.txt", "--json")
+    supervisor = project.stack.supervisor_pid
+    second = json.loads(project.dtf("run", "--each", "second.txt", "--json"))
+    assert second["counts"]["passed"] == 1
+    assert project.stack.supervisor_pid == supervisor
+    account = await project.account()
+    assert sorted(len(run.cases) for run in account.runs.values()) == [1, 1]
+    gate.touch()
+    await asyncio.to_thread(finish, first)
+    assert read_stack(project.directory) is None
+
+
+def test_a_stack_that_is_up_is_joined_and_stays(project: Project) -> None:
+    project.write("commands.txt", "true\n")
+    up = project.json("up", "--json")
+    assert up["is_new"]
+    project.dtf("run", "--each", "commands.txt")
+    status = project.json("status", "--json")
+    assert status["stack"]["addresses"]["supervisor_pid"] == up["supervisor_pid"]
+    assert status["stack"]["is_kept_up"]
+    assert [part["restarts"] for part in status["stack"]["parts"]] == [0, 0, 0, 0]
+    assert len(project.dtf("runs", "--json").splitlines()) == 1
+    assert json.loads(project.dtf("down", "--json"))["stopped"]
+    assert project.json("status", "--json", expect=(ExitCode.UNAVAILABLE,)) == {"running": False}
+
+
+def test_what_a_stack_did_can_be_asked_after_it_is_gone(project: Project) -> None:
+    project.write("commands.txt", "echo from the first\nfalse\n")
+    run_id = project.json("run", "--each", "commands.txt", "--json", expect=(1,))["run_id"]
+    (line,) = project.dtf("runs").splitlines()
+    assert line.startswith(run_id) and "1 passed, 1 failed" in line
+    assert project.dtf("logs", run_id, "--task", "0") == "from the first\n"
+    assert project.dtf("runs", "show", run_id).splitlines()[1:] == ["FAILED    task 1  false"]
+
+
+async def test_ctrl_c_cancels_and_tells_what_finished(project: Project) -> None:
+    project.write("commands.txt", "true\n" + SLOW)
+    project.dtf("up")
+    process = project.start("run", "--each", "commands.txt", "--json")
+    await project.wait_for(is_result)
+    process.send_signal(signal.SIGINT)
+    result = json.loads(await asyncio.to_thread(finish, process, (ExitCode.CANCELLED,)))
+    assert result["state"] == "cancelled"
+    assert (result["counts"]["passed"], result["unjudged"]) == (1, 4)
+    assert [process for process in processes_of(project.directory) if "1000" in process.cmdline()] == []
+
+
+async def test_killing_dtf_run_cancels_its_run_and_leaves_no_process(project: Project) -> None:
+    project.write("commands.txt", SLOW)
+    process = await started(project, "run", "--each", "commands.txt")
+    process.kill()
+    assert wait_until_gone(project.directory) == []
+    (run,) = map(json.loads, project.dtf("runs", "--json").splitlines())
+    assert run["state"] == "cancelled"
+
+
+async def test_killing_the_supervisor_leaves_no_process_and_is_told_in_one_line(project: Project) -> None:
+    project.write("commands.txt", SLOW)
+    process = await started(project, "run", "--each", "commands.txt")
+    os.kill(project.stack.supervisor_pid, signal.SIGKILL)
+    _, errors = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == ExitCode.UNAVAILABLE
+    assert "error: the supervisor of this project's stack died" in errors
+    assert "Traceback" not in errors
+    assert wait_until_gone(project.directory) == []
+
+
+HANGING = "import subprocess\n\ndef test_hang():\n    subprocess.run(['sleep', '1000'])\n"
+
+
+async def test_killing_pytest_leaves_no_process(project: Project) -> None:
+    project.write("test_hang.py", HANGING)
+    process = await started(project, "run", "test_hang.py", "-q")
+    process.kill()
+    assert wait_until_gone(project.directory) == []
+
+
+async def test_pytest_whose_supervisor_is_killed_ends_and_leaves_no_process(project: Project) -> None:
+    project.write("test_hang.py", HANGING)
+    process = await started(project, "run", "test_hang.py", "-q")
+    os.kill(project.stack.supervisor_pid, signal.SIGKILL)
+    await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode != 0
+    assert wait_until_gone(project.directory) == []
+
+
+def test_user_code_gets_no_lifeline_and_no_secret(project: Project) -> None:
+    project.write("commands.txt", "env\nls -l /proc/self/fd\n")
+    run_id = project.json("run", "--each", "commands.txt", "--json")["run_id"]
+    environment = project.dtf("logs", run_id, "--task", "0")
+    descriptors = project.dtf("logs", run_id, "--task", "1")
+    assert "PATH=" in environment
+    assert "DTF_LIFELINE_FD" not in environment
+    assert "socket:" not in descriptors
+
+
+def test_pytest_through_dtf_run_gives_its_exit_code_and_its_run(project: Project) -> None:
+    project.write("test_two.py", "def test_a(): pass\n\ndef test_b(): assert False\n")
+    result = project.json("run", "--json", "test_two.py", expect=(1,))
+    assert result["cases"] == 2
+    assert (result["counts"]["passed"], result["counts"]["failed"]) == (1, 1)
+    assert project.dtf("run", "test_two.py", "-q", "-k", "test_a").splitlines()[0].startswith(".")
+
+
+def test_functions_run_with_arguments_from_a_file(project: Project) -> None:
+    project.write("cases.py", "def half(number):\n    assert number % 2 == 0\n")
+    project.write("numbers.jsonl", '[2]\n[3]\n{"number": 4}\n')
+    arguments = ["run", "--callable", "cases:half", "--each", "numbers.jsonl", "--json"]
+    result = project.json(*arguments, expect=(1,))
+    assert [failure["name"] for failure in result["failures"]] == ["cases:half([3])"]
+    assert result["counts"]["passed"] == 2
+
+
+def test_one_command_relays_its_output_and_its_junit_is_read(project: Project) -> None:
+    junit = '<testsuite><testcase name="a"/><testcase name="b"><failure message="no"/></testcase></testsuite>'
+    project.write("write.sh", f"echo said\necho '{junit}' > out.xml\n")
+    command = ["run", "--exec", "--junit", "out.xml", "--", "sh", "write.sh"]
+    output = project.dtf(*command, expect=(ExitCode.FAILED,))
+    assert output.splitlines()[0] == "said"
+
+
+async def test_what_no_worker_can_run_waits_and_says_so_then_is_an_error(project: Project) -> None:
+    project.write("commands.txt", "true\n")
+    arguments = ["--require", "gpu=a100", "--wait", "0.5", "--each", "commands.txt", "--json"]
+    result = project.json("run", *arguments, expect=(ExitCode.FAILED,))
+    assert result["counts"]["error"] == 1
+    assert "gpu=a100" in result["failures"][0]["message"]
+
+
+async def test_a_flaky_command_passes_when_tried_again(project: Project) -> None:
+    project.write("commands.txt", "test -e once || { touch once; false; }\n")
+    result = project.json("run", "--retries", "1", "--each", "commands.txt", "--json")
+    assert result["counts"]["flaky"] == 1
+    project.dtf("up")
+    account = await project.account()
+    (books,) = account.runs.values()
+    assert books.faults() == []
+    assert books.verdicts[(0, 0)] == common_pb2.VERDICT_FLAKY
