@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from dtf.adapters.file_blobs import FileBlobStore
@@ -10,6 +9,7 @@ from dtf.adapters.memory_log import MemoryLog, MemoryRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.coordinator.process import Coordinator
+from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
 from dtf.rpc.channel import Peer
 from dtf.settings.model import CoordinatorSettings
@@ -31,16 +31,16 @@ async def running_coordinator(
     settings: CoordinatorSettings = SETTINGS,
     telemetry: MemoryRecords | None = None,
     scaling: MemoryRecords | None = None,
-    lease_seconds: float = 10.0,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that leads and listens on a free port."""
     coordinator = Coordinator(
-        replace(settings, lease_seconds=lease_seconds),
+        settings,
         log=log,
         telemetry=telemetry or MemoryRecords(),
         scaling=scaling or MemoryRecords(),
         blobs=FileBlobStore(blob_dir),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         token=TOKEN,
     )
     await coordinator.start()
@@ -55,7 +55,12 @@ def create_request(request_id: str = "a", **fields: object) -> run_service_pb2.C
     return run_service_pb2.CreateRunRequest(
         request_id=request_id,
         suite="suite",
-        templates=[common_pb2.TaskTemplate(callable=common_pb2.CallableSpec(function="module:function"))],
+        templates=[
+            common_pb2.TaskTemplate(
+                callable=common_pb2.CallableSpec(function="module:function"),
+                retry=common_pb2.RetryPolicy(infrastructure_retries=1),
+            )
+        ],
         **fields,  # type: ignore[arg-type]  # a test's own fields
     )
 

@@ -52,6 +52,8 @@ class Conductor:
 
     hub: SessionHub
     feed: CommitFeed
+    output_bell: Bell
+    """Rung when a run ended: its output is complete."""
 
     def follow_up(self) -> Command | None:
         """Grants for the credits at hand."""
@@ -61,10 +63,16 @@ class Conductor:
         """Grants were decided."""
         self.hub.decided(step)
 
+    def idle(self) -> None:
+        """Nothing more can be granted now."""
+        self.hub.idle()
+
     def durable(self, commit: PendingCommit) -> None:
         """A commit was acknowledged."""
         self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
         self.hub.durable(commit)
+        if any(event.HasField("run_finished") for event in commit.events):
+            self.output_bell.ring()
 
 
 class Coordinator:
@@ -127,7 +135,7 @@ class Coordinator:
 
     async def _open(self, reign: Reign, nonce: bytes, listen: ListenAddress) -> None:
         settings, clock, state = self._settings, self._clock, reign.state
-        bell = Bell()
+        bell, output_bell = Bell(), Bell()
         telemetry = TelemetryRelay(self._telemetry, state, clock, settings.namespace)
         scaling = ScalingRelay(self._scaling, clock, bell)
         rules = SessionRules(
@@ -144,7 +152,7 @@ class Coordinator:
             nonce=nonce,
             code_version=CODE_VERSION,
             limits=WriterLimits(settings.max_commit_bytes, settings.max_commits_in_flight),
-            listener=Conductor(hub, feed),
+            listener=Conductor(hub, feed, output_bell),
         )
         hub.bind(writer)
         desk = self._desk = Desk(
@@ -160,9 +168,9 @@ class Coordinator:
         self._server = RpcServer(
             listen,
             [
-                _service("RunService", run_service_pb2_grpc, RunService(desk, bell, strangers)),
+                _service("RunService", run_service_pb2_grpc, RunService(desk, bell, output_bell, strangers)),
                 _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
-                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk, bell)),
+                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk, output_bell)),
             ],
         )
         try:

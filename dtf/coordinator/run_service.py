@@ -27,9 +27,10 @@ MAX_UNANSWERED = 64
 class RunService:
     """The service. Every answer rests on durable state."""
 
-    def __init__(self, desk: Desk, bell: Bell, strangers: frozenset[int]) -> None:
+    def __init__(self, desk: Desk, bell: Bell, output_bell: Bell, strangers: frozenset[int]) -> None:
         self._desk = desk
         self._bell = bell
+        self._output_bell = output_bell
         self._strangers = strangers
 
     @answering
@@ -161,7 +162,7 @@ class RunService:
         if task is not None and task >= run.task_count:
             text = f"is {task}, but the run has {run.task_count} tasks"
             raise InvalidRequest(f"task {text}", violations=[FieldViolation("task", text)])
-        async for response in tail_logs(self._desk, self._bell, run, task, request.follow):
+        async for response in tail_logs(self._desk, self._output_bell, run, task, request.follow):
             yield response
 
     @answering

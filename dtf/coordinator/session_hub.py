@@ -204,6 +204,10 @@ class SessionHub:
         """Grants were decided."""
         self._dispatcher.granted(step)
 
+    def idle(self) -> None:
+        """Nothing more can be granted: what waits elsewhere may go to whoever is idle, newcomers too."""
+        self._dispatcher.steal()
+
     def durable(self, commit: PendingCommit) -> None:
         """A commit was acknowledged."""
         self._announcer.announce(commit)
@@ -232,8 +236,6 @@ class SessionHub:
             if not self.writer.is_stalled:
                 self._expire(now)
                 self._announcer.tell_exhausted([session.worker_id for session in self._sessions])
-                # A worker that came while nothing else happened is idle, and no commit says so.
-                self._dispatcher.steal()
 
     def _expire(self, now: float) -> None:
         silent = tuple(

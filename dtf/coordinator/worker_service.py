@@ -26,9 +26,9 @@ WORKER_ID_LENGTH = 4
 class WorkerService:
     """The service."""
 
-    def __init__(self, desk: Desk, bell: Bell) -> None:
+    def __init__(self, desk: Desk, output_bell: Bell) -> None:
         self._desk = desk
-        self._bell = bell
+        self._output_bell = output_bell
 
     @answering
     async def CreateSession(
@@ -129,7 +129,7 @@ class WorkerService:
         self, request_iterator: AsyncIterator[worker_service_pb2.UploadOutputRequest], context: Context
     ) -> worker_service_pb2.UploadOutputResponse:
         """Stores output and blobs."""
-        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._bell)
+        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._output_bell)
         await receiver.receive(aiter(request_iterator))
         return worker_service_pb2.UploadOutputResponse(stored_bytes=receiver.stored_bytes)
 

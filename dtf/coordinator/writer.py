@@ -74,6 +74,10 @@ class WriterListener(Protocol):
         """The follow-up was decided; it is not durable yet."""
         ...
 
+    def idle(self) -> None:
+        """A turn decided nothing, and nothing is in flight."""
+        ...
+
     def durable(self, commit: PendingCommit) -> None:
         """A commit was acknowledged; called in the order of the log, before outcomes are told."""
         ...
@@ -267,6 +271,7 @@ class Writer:
             self._pipeline.in_flight[-1].steps.extend(draft.steps)
         else:
             _settle(draft.steps, self.durable_sequence)
+            self._listener.idle()
 
     def _decide(self, command: Command, settle: Settle | None, now_ns: int) -> Step:
         try:

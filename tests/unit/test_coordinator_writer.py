@@ -39,6 +39,9 @@ class Recorder:
     def decided(self, step: Step) -> None:
         pass
 
+    def idle(self) -> None:
+        pass
+
     def durable(self, commit: PendingCommit) -> None:
         self.commits.append(commit)
 
