@@ -8,7 +8,7 @@ import pytest
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
-from tests.integration.worker_rig import eventually, finish, running
+from tests.integration.worker_rig import eventually, finish, is_running, running
 
 pytestmark = pytest.mark.worker
 
@@ -187,7 +187,9 @@ async def test_a_killed_worker_costs_only_what_it_had_not_reported(tmp_path: Pat
         run = await submit(client, suite, [["test_a", "test_wait", "test_z"]], retries=1)
         await eventually(lambda: (0, 0) in rig.accepted(), "the first case was accepted")
         await eventually(lambda: "test_wait" in ran(suite), "the second case ran")
+        tree = worker.tree()
         worker.process.kill()
+        await eventually(lambda: not any(map(is_running, tree)), "the whole tree ended")
         (suite / "gate").touch()
         await rig.worker()
         assert (await finish(run)).counts.passed == 3
