@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed
+from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
 from dtf.coordinator.sessions import Sessions
@@ -12,6 +14,7 @@ from dtf.core.run.state import Run, State
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
+from dtf.rpc.errors import NotLeading
 from dtf.settings.model import CoordinatorSettings
 
 
@@ -29,8 +32,22 @@ class Desk:
     event_log: EventLog
     blobs: BlobStore
     clock: Clock
+    bell: Bell
+    """Rung at each durable commit and each scaling decision."""
+    output_bell: Bell
+    """Rung when output grew, and when a run ended."""
+    strangers: frozenset[int]
+    """Sequences of messages in the log that are no commits of its chain."""
     code_version: str
     leading_since_at: float
+
+    def dismiss(self, reason: WriterStopped) -> None:
+        """The reign is over: whoever waits for anything is told to ask the next leader."""
+        self.writer.stop(reason)
+        refusal = NotLeading(str(reason))
+        self.sessions.end_streams(refusal)
+        self.bell.take_down(refusal)
+        self.output_bell.take_down(refusal)
 
     def run(self, run_id: str) -> Run:
         """A run by its identity. Raises InvalidRequest, NotFound."""

@@ -4,7 +4,7 @@ from dtf.api.v1 import fleet_service_pb2
 from dtf.coordinator import page_tokens
 from dtf.coordinator.desk import Desk, require
 from dtf.core.fleet.worker import Worker
-from dtf.core.run.commands import DrainWorker, QuarantineWorker, ReleaseWorker
+from dtf.core.run.commands import DrainWorker, ExpireWorkers, NotFound, QuarantineWorker, ReleaseWorker
 from dtf.core.run.queries import worker_counts, worker_message
 from dtf.rpc.handlers import Context, answering
 
@@ -69,6 +69,23 @@ class FleetService:
         require(request.worker_id, "worker_id")
         await self._desk.writer.submit(ReleaseWorker(request.worker_id, request.requested_by))
         return fleet_service_pb2.ReleaseWorkerResponse(worker=await self._durable(request.worker_id))
+
+    @answering
+    async def ReportWorkerLost(
+        self, request: fleet_service_pb2.ReportWorkerLostRequest, context: Context
+    ) -> fleet_service_pb2.ReportWorkerLostResponse:
+        """Ends the leases of a worker whose process is known to be gone."""
+        require(request.worker_id, "worker_id")
+        if request.worker_id not in self._desk.state.workers:
+            raise NotFound(f"no worker {request.worker_id!r}", worker_id=request.worker_id)
+        silent_seconds = self._desk.sessions.silent_seconds(request.worker_id)
+        await self._desk.writer.submit(
+            ExpireWorkers(
+                [(request.worker_id, request.incarnation, silent_seconds)],
+                request.reason or "its process is gone",
+            )
+        )
+        return fleet_service_pb2.ReportWorkerLostResponse(worker=await self._durable(request.worker_id))
 
     @answering
     async def GetFleet(

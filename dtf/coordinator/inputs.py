@@ -29,8 +29,8 @@ def _values(command: Command) -> Mapping[str, object]:
     match command:
         case GrantLeases(credits=credits, limit=limit):
             return {"credits": list(credits.items()), "limit": limit}
-        case ExpireWorkers(silent=silent):
-            return {"silent": [list(item) for item in silent]}
+        case ExpireWorkers(silent=silent, reason=reason):
+            return {"reason": reason, "silent": [list(item) for item in silent]}
         case ReviewPlacement(worker_expected=expected):
             return {"worker_expected": expected}
         case RegisterWorker(request=request):

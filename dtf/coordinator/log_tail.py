@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 from dtf.api.v1 import run_service_pb2
-from dtf.coordinator.bell import Bell
 from dtf.coordinator.desk import Desk
 from dtf.core.run.state import Run
 
@@ -11,18 +10,18 @@ Offsets = dict[tuple[int, int], int]
 
 
 async def tail_logs(
-    desk: Desk, bell: Bell, run: Run, task: int | None, follow: bool
+    desk: Desk, run: Run, task: int | None, follow: bool
 ) -> AsyncIterator[run_service_pb2.TailLogsResponse]:
     """Output of the run (or of one task), in pieces; with `follow` until the run has ended."""
     offsets: Offsets = {}
     while True:
-        rung = bell.next()
+        rung = desk.output_bell.next()
         is_last = not follow or run.is_terminal
         async for response in _news(desk, run, task, offsets):
             yield response
         if is_last:
             return
-        await rung.wait()
+        await desk.output_bell.wait(rung)
 
 
 async def _news(

@@ -111,9 +111,19 @@ class Coordinator:
         return self._desk
 
     async def start(self) -> None:
-        """Replay the log, be elected, listen. Raises LogError, ChainBroken, Deposed, ListenError."""
-        listen = self._listen_address()
-        listen.check()
+        """Take the port, replay the log, be elected, serve. Raises ListenError, LogError, ChainBroken, Deposed.
+
+        The port comes first: a coordinator that could not listen must not depose one that does.
+        """
+        server = self._server = RpcServer(self._listen_address())
+        server.bind()
+        try:
+            await self._lead(server)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _lead(self, server: RpcServer) -> None:
         nonce = secrets.token_bytes(8)
         reign = await begin_reign(
             self._log,
@@ -123,30 +133,42 @@ class Coordinator:
             nonce=nonce,
             code_version=CODE_VERSION,
         )
+        strangers = len(reign.chain.stranger_sequences)
         log.info(
             "leading",
-            extra={
-                "epoch": reign.chain.epoch,
-                "sequence": reign.chain.sequence,
-                "strangers": len(reign.chain.stranger_sequences),
-            },
+            extra={"epoch": reign.chain.epoch, "sequence": reign.chain.sequence, "strangers": strangers},
         )
-        await self._open(reign, nonce, listen)
+        bell = Bell()
+        telemetry = TelemetryRelay(self._telemetry, reign.state, self._clock, self._settings.namespace)
+        scaling = ScalingRelay(self._scaling, self._clock, bell)
+        desk = self._desk = self._make_desk(reign, nonce, telemetry, scaling, bell)
+        self._over = asyncio.get_running_loop().create_future()
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        review = PlacementReview(desk)
+        for part in (desk.writer.run(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run()):
+            self._running.append(self._tasks.create_task(self._guard(part)))
+        self.address = await server.start(
+            [
+                _service("RunService", run_service_pb2_grpc, RunService(desk)),
+                _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
+                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk)),
+            ]
+        )
 
-    async def _open(self, reign: Reign, nonce: bytes, listen: ListenAddress) -> None:
-        settings, clock, state = self._settings, self._clock, reign.state
-        bell, output_bell = Bell(), Bell()
-        telemetry = TelemetryRelay(self._telemetry, state, clock, settings.namespace)
-        scaling = ScalingRelay(self._scaling, clock, bell)
+    def _make_desk(
+        self, reign: Reign, nonce: bytes, telemetry: TelemetryRelay, scaling: ScalingRelay, bell: Bell
+    ) -> Desk:
+        settings, state = self._settings, reign.state
         rules = SessionRules(
             settings.heartbeat_seconds, settings.lease_seconds, settings.max_credits, self._token
         )
-        sessions = Sessions(state, clock, rules)
+        sessions = Sessions(state, self._clock, rules)
         hub = SessionHub(sessions, telemetry.take)
         feed = CommitFeed(reign.chain.sequence, bell)
+        output_bell = Bell()
         writer = Writer(
             self._log,
-            clock,
+            self._clock,
             state,
             reign.chain,
             nonce=nonce,
@@ -155,29 +177,23 @@ class Coordinator:
             listener=Conductor(hub, feed, output_bell),
         )
         hub.bind(writer)
-        desk = self._desk = Desk(
-            settings, state, writer, sessions, hub, feed, scaling, self._log, self._blobs, clock,
-            CODE_VERSION, clock.now_ns() / 1e9,
-        )  # fmt: skip
-        self._over = asyncio.get_running_loop().create_future()
-        self._tasks = await asyncio.TaskGroup().__aenter__()
-        review = PlacementReview(desk)
-        for part in (writer.run(), hub.reap(), review.run(), telemetry.run(), scaling.run()):
-            self._running.append(self._tasks.create_task(self._guard(part)))
-        strangers = frozenset(reign.chain.stranger_sequences)
-        self._server = RpcServer(
-            listen,
-            [
-                _service("RunService", run_service_pb2_grpc, RunService(desk, bell, output_bell, strangers)),
-                _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
-                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk, output_bell)),
-            ],
+        return Desk(
+            settings=settings,
+            state=state,
+            writer=writer,
+            sessions=sessions,
+            hub=hub,
+            feed=feed,
+            scaling=scaling,
+            event_log=self._log,
+            blobs=self._blobs,
+            clock=self._clock,
+            bell=bell,
+            output_bell=output_bell,
+            strangers=frozenset(reign.chain.stranger_sequences),
+            code_version=CODE_VERSION,
+            leading_since_at=self._clock.now_ns() / 1e9,
         )
-        try:
-            self.address = await self._server.start()
-        except BaseException:
-            await self.stop()
-            raise
 
     async def wait(self) -> None:
         """Return when `stop` was called. Raises WriterStopped, or whatever broke a part, when the reign is over."""
@@ -193,7 +209,7 @@ class Coordinator:
             self._over.set_result(Stopped("the coordinator was asked to stop"))
         if self._desk is not None:
             reason = self._over.result() if self._over is not None else None
-            self._desk.writer.stop(
+            self._desk.dismiss(
                 reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
             )
         if self._server is not None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.coordinator import page_tokens
-from dtf.coordinator.bell import Bell
 from dtf.coordinator.commits import Outcome
 from dtf.coordinator.desk import Desk, require
 from dtf.coordinator.log_tail import tail_logs
@@ -27,11 +26,8 @@ MAX_UNANSWERED = 64
 class RunService:
     """The service. Every answer rests on durable state."""
 
-    def __init__(self, desk: Desk, bell: Bell, output_bell: Bell, strangers: frozenset[int]) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._bell = bell
-        self._output_bell = output_bell
-        self._strangers = strangers
 
     @answering
     async def CreateRun(
@@ -149,7 +145,7 @@ class RunService:
     ) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
         """Events of a run from a sequence on."""
         await self._desk.writer.settled()
-        async for response in Watch(self._desk, self._bell, self._strangers, request).responses():
+        async for response in Watch(self._desk, request).responses():
             yield response
 
     @streaming
@@ -162,7 +158,7 @@ class RunService:
         if task is not None and task >= run.task_count:
             text = f"is {task}, but the run has {run.task_count} tasks"
             raise InvalidRequest(f"task {text}", violations=[FieldViolation("task", text)])
-        async for response in tail_logs(self._desk, self._output_bell, run, task, request.follow):
+        async for response in tail_logs(self._desk, run, task, request.follow):
             yield response
 
     @answering

@@ -56,6 +56,12 @@ class Sessions:
         if session is not None and session.stream is not None:
             session.stream.end(refusal)
 
+    def end_streams(self, refusal: Rejection) -> None:
+        """End every stream; the sessions live on, for whoever leads next."""
+        for session in self:
+            if session.stream is not None:
+                session.stream.end(refusal)
+
     def token_of(self, worker_id: str, incarnation: int) -> str:
         """The secret of a session."""
         return session_token(self.rules.token, worker_id, incarnation)

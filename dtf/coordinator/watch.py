@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import events_pb2, run_service_pb2
-from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import FeedCommit, feed_commit
 from dtf.coordinator.desk import Desk
 from dtf.core.run.commands import FieldViolation, InvalidRequest
@@ -28,13 +27,9 @@ class Watch:
     def __init__(
         self,
         desk: Desk,
-        bell: Bell,
-        strangers: frozenset[int],
         request: run_service_pb2.WatchRunRequest,
     ) -> None:
         self._desk = desk
-        self._bell = bell
-        self._strangers = strangers
         self._run: Run | None = desk.run(request.run_id) if request.run_id else None
         self._run_id = request.run_id
         self._kinds = _kinds(request.event_types)
@@ -49,7 +44,7 @@ class Watch:
     async def responses(self) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
         """Messages until the run has ended. Raises Rejection when the log cannot be read."""
         while True:
-            rung = self._bell.next()
+            rung = self._desk.bell.next()
             async for commits in self._next_commits():
                 response = run_service_pb2.WatchRunResponse(commits=self._filtered(commits))
                 self._position = commits[-1].sequence
@@ -65,7 +60,7 @@ class Watch:
             if scaling.scaling:
                 yield scaling
             else:
-                await rung.wait()
+                await self._desk.bell.wait(rung)
 
     def _start(self, after_sequence: int) -> int:
         last = self._desk.feed.last_sequence
@@ -95,7 +90,7 @@ class Watch:
                 taken: list[FeedCommit] = []
                 size = 0
                 for stored in batch:
-                    if stored.sequence in self._strangers:
+                    if stored.sequence in self._desk.strangers:
                         continue
                     commit = events_pb2.Commit.FromString(stored.payload)
                     size += len(stored.payload)

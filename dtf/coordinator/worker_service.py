@@ -7,7 +7,6 @@ from typing import Any
 import grpc.aio
 
 from dtf.api.v1 import worker_service_pb2
-from dtf.coordinator.bell import Bell
 from dtf.coordinator.desk import Desk
 from dtf.coordinator.session import Session, Stream
 from dtf.coordinator.uploads import OutputReceiver, read_blob
@@ -26,9 +25,8 @@ WORKER_ID_LENGTH = 4
 class WorkerService:
     """The service."""
 
-    def __init__(self, desk: Desk, output_bell: Bell) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._output_bell = output_bell
 
     @answering
     async def CreateSession(
@@ -129,7 +127,7 @@ class WorkerService:
         self, request_iterator: AsyncIterator[worker_service_pb2.UploadOutputRequest], context: Context
     ) -> worker_service_pb2.UploadOutputResponse:
         """Stores output and blobs."""
-        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._output_bell)
+        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._desk.output_bell)
         await receiver.receive(aiter(request_iterator))
         return worker_service_pb2.UploadOutputResponse(stored_bytes=receiver.stored_bytes)
 

@@ -96,26 +96,41 @@ Service = tuple[str, Callable[[Any, grpc.aio.Server], None], Any]
 
 
 class RpcServer:
-    """One listener with its services. `start` gives the address, `stop` ends it."""
+    """One listener with its services. `start` gives the address, `stop` ends it.
 
-    def __init__(self, address: ListenAddress, services: Sequence[Service]) -> None:
+    `bind` takes the port ahead of `start`, for a process that must know it can listen before it
+    does anything that others see.
+    """
+
+    def __init__(self, address: ListenAddress, services: Sequence[Service] = ()) -> None:
         self._address = address
         self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
+        self._bound = ""
         self._health = health_aio.HealthServicer()
 
-    async def start(self) -> str:
-        """Listen and serve; return host:port. Raises ListenError."""
+    def bind(self) -> str:
+        """Take the port; return host:port. Raises ListenError."""
         self._address.check()
         credentials = self._address.credentials()
         interceptors = [BearerTokens(self._address.token)] if self._address.token else []
         server = grpc.aio.server(interceptors=interceptors, options=server_options())
-        self._add_services(server)
-        port = self._bind(server, credentials)
-        await server.start()
+        self._bound = f"{self._address.host}:{self._take_port(server, credentials)}"
         self._server = server
+        return self._bound
+
+    async def start(self, services: Sequence[Service] = ()) -> str:
+        """Serve, with `services` beside those given before; return host:port. Raises ListenError."""
+        if self._server is None:
+            self.bind()
+        server = self._server
+        if server is None:
+            raise RuntimeError("the server was stopped while it started")
+        self._services += tuple(services)
+        self._add_services(server)
+        await server.start()
         await self._report(health_pb2.HealthCheckResponse.SERVING)
-        return f"{self._address.host}:{port}"
+        return self._bound
 
     async def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Close the listener, tell probes, let calls end within the grace."""
@@ -134,7 +149,7 @@ class RpcServer:
         add_reflection: Any = reflection.enable_server_reflection
         add_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
-    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
+    def _take_port(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
         text = self._address.text
         try:
             port = (
