@@ -1,4 +1,4 @@
-"""What the resource manager asks of the coordinator: to let a worker go."""
+"""What the resource manager asks of and tells the coordinator: let a worker go, a worker is gone."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -30,6 +30,10 @@ class Fleet(Protocol):
         """Ask that the worker take nothing new, if it holds no lease."""
         ...
 
+    async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
+        """Say that a worker's process is gone; False if the coordinator did not hear it."""
+        ...
+
     async def close(self) -> None:
         """Let go."""
         ...
@@ -56,6 +60,19 @@ class GrpcFleet:
             unsure = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             return DrainAnswer.UNREACHABLE if error.code() in unsure else DrainAnswer.REFUSED
         return DrainAnswer.DRAINING
+
+    async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
+        """Say that a worker's process is gone."""
+        request = fleet_service_pb2.ReportWorkerLostRequest(
+            worker_id=worker_id, incarnation=incarnation, reason=reason
+        )
+        try:
+            await self._stub.ReportWorkerLost(
+                request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS
+            )
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the channel."""

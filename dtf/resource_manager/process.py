@@ -151,6 +151,8 @@ class ResourceManager:
         await self._save()
         for instance in known.values():
             await self._provider.forget(instance.launch_id)
+            if instance.state is InstanceState.EXITED:
+                self._tasks.create_task(self._report_lost(instance))
 
     def _folded(self, count: int) -> None:
         self._unsaved_commits += count
@@ -163,6 +165,7 @@ class ResourceManager:
             self._exited(instance)
             await self._save()
             await self._provider.forget(instance.launch_id)
+            self._tasks.create_task(self._report_lost(instance))
             self._changed.set()
 
     def _exited(self, instance: Instance) -> None:
@@ -235,6 +238,17 @@ class ResourceManager:
             self._changed.set()
         if answer is not DrainAnswer.DRAINING:
             _log.info("%s was not drained: %s", worker_id, answer.value)
+
+    async def _report_lost(self, instance: Instance) -> None:
+        """Tell the coordinator of a worker that its log still takes for alive, so that nothing waits for a lease.
+
+        Whoever is not heard here is lost all the same when its leases expire.
+        """
+        for worker in list(self._state.projection.workers.values()):
+            if worker.launch_id == instance.launch_id and not instance.is_clean:
+                reason = f"worker {worker.worker_id} {instance.reason}"
+                if not await self._fleet.report_lost(worker.worker_id, worker.incarnation, reason):
+                    _log.info("the coordinator did not hear that %s", reason)
 
     async def _save(self) -> None:
         self._unsaved_commits = 0

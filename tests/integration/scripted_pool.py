@@ -122,6 +122,12 @@ class ScriptedCoordinator:
         await self.tell(events_pb2.Event(worker_drain_requested=drained))
         return DrainAnswer.DRAINING
 
+    async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
+        """The Fleet port: the worker is lost at once."""
+        lost = events_pb2.WorkerLost(worker_id=worker_id, incarnation=incarnation, reason=reason)
+        await self.tell(events_pb2.Event(worker_lost=lost))
+        return True
+
     async def close(self) -> None:
         """Nothing is held."""
 

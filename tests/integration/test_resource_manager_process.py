@@ -53,7 +53,9 @@ async def test_workers_come_with_the_backlog_and_go_when_idle(rig: PoolRig) -> N
     assert rig.worker_processes() == {}
 
 
-async def test_a_worker_killed_is_replaced_and_the_run_completes(rig: PoolRig) -> None:
+async def test_a_worker_killed_is_replaced_and_the_run_completes_before_its_leases_expire(
+    rig: PoolRig,
+) -> None:
     manager = await rig.start_manager("--min", "2", "--max", "2")
     workers = await rig.workers_until(2)
     run = await rig.client.start_run("sleepers", commands=[["sleep", "0.2"]] * 20)
@@ -82,11 +84,15 @@ async def test_after_kill_9_the_workers_go_on_and_are_taken_up_again(rig: PoolRi
 async def test_a_worker_that_died_while_the_manager_was_dead_is_replaced(rig: PoolRig) -> None:
     manager = await rig.start_manager("--min", "1", "--max", "1")
     (worker,) = await rig.workers_until(1)
+    run = await rig.client.start_run("sleeper", commands=[["sleep", "0.5"]])
+    async for watched in run.watch(event_types=["leases_granted"]):
+        if watched.event is not None and watched.event.HasField("leases_granted"):
+            break
     await stop(manager, signal.SIGKILL)
     process = psutil.Process(worker.process_id)
     process.kill()
     await asyncio.to_thread(psutil.wait_procs, [process], WAIT_SECONDS)
     manager = await rig.start_manager("--min", "1", "--max", "1")
-    assert (await run_sleepers(rig, 1, 0.01)).passed == 1
+    assert (await run.result()).counts.passed == 1
     assert list(rig.worker_processes()) == ["local-2"]
     assert await stop(manager, signal.SIGTERM) == 0

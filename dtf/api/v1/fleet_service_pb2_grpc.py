@@ -55,6 +55,11 @@ class FleetServiceStub:
                 request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerRequest.SerializeToString,
                 response_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerResponse.FromString,
                 _registered_method=True)
+        self.ReportWorkerLost = channel.unary_unary(
+                '/dtf.api.v1.FleetService/ReportWorkerLost',
+                request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.FromString,
+                _registered_method=True)
         self.GetFleet = channel.unary_unary(
                 '/dtf.api.v1.FleetService/GetFleet',
                 request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.GetFleetRequest.SerializeToString,
@@ -94,6 +99,13 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportWorkerLost(self, request, context):
+        """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetFleet(self, request, context):
         """The fleet and the log at a glance.
         """
@@ -123,6 +135,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ReleaseWorker,
                     request_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerRequest.FromString,
                     response_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerResponse.SerializeToString,
+            ),
+            'ReportWorkerLost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportWorkerLost,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.SerializeToString,
             ),
             'GetFleet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFleet,
@@ -239,6 +256,33 @@ class FleetService:
             '/dtf.api.v1.FleetService/ReleaseWorker',
             dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerRequest.SerializeToString,
             dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReleaseWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportWorkerLost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.FleetService/ReportWorkerLost',
+            dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.FromString,
             options,
             channel_credentials,
             insecure,

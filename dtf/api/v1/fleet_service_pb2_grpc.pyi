@@ -41,6 +41,8 @@ class FleetServiceStub:
     """Trusts a worker with nothing more; what it holds is requeued."""
     ReleaseWorker: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseWorkerRequest, _fleet_service_pb2.ReleaseWorkerResponse]
     """Lets a drained or quarantined worker work again."""
+    ReportWorkerLost: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportWorkerLostRequest, _fleet_service_pb2.ReportWorkerLostResponse]
+    """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetFleetRequest, _fleet_service_pb2.GetFleetResponse]
     """The fleet and the log at a glance."""
 
@@ -57,6 +59,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Trusts a worker with nothing more; what it holds is requeued."""
     ReleaseWorker: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReleaseWorkerRequest, _fleet_service_pb2.ReleaseWorkerResponse]  # type: ignore[assignment]
     """Lets a drained or quarantined worker work again."""
+    ReportWorkerLost: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportWorkerLostRequest, _fleet_service_pb2.ReportWorkerLostResponse]  # type: ignore[assignment]
+    """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetFleetRequest, _fleet_service_pb2.GetFleetResponse]  # type: ignore[assignment]
     """The fleet and the log at a glance."""
 
@@ -94,6 +98,14 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.ReleaseWorkerResponse, _abc.Awaitable[_fleet_service_pb2.ReleaseWorkerResponse]]:
         """Lets a drained or quarantined worker work again."""
+
+    @_abc_1.abstractmethod
+    def ReportWorkerLost(
+        self,
+        request: _fleet_service_pb2.ReportWorkerLostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_service_pb2.ReportWorkerLostResponse, _abc.Awaitable[_fleet_service_pb2.ReportWorkerLostResponse]]:
+        """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
 
     @_abc_1.abstractmethod
     def GetFleet(

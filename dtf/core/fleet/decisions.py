@@ -209,7 +209,8 @@ def expire_workers(state: State, command: ExpireWorkers) -> list[events_pb2.Even
         if worker.incarnation != incarnation or not worker.is_present:
             continue
         seen.add(worker_id)
-        reason = f"nothing heard of worker {worker_id} for {silent_seconds:.1f} s"
+        silence = f"nothing heard of worker {worker_id} for {silent_seconds:.1f} s"
+        reason = command.reason[: limits.MAX_REASON_LENGTH] or silence
         events.append(_lost(worker, silent_seconds, reason))
         events.extend(lose_leases(state, worker, reason, outlooks, is_charged=True))
     return events + outlooks.finishing()

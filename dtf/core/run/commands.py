@@ -122,6 +122,8 @@ class ExpireWorkers:
     """Workers not heard from for longer than the lease: (worker, incarnation, silent seconds)."""
 
     silent: Sequence[tuple[str, int, float]]
+    reason: str = ""
+    """How they ended, where that is known (their provider saw it); empty: they fell silent."""
 
 
 @dataclass(frozen=True, slots=True)
