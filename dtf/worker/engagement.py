@@ -109,6 +109,7 @@ class Engagement:
 
     async def _supervise(self) -> None:
         next_beat = next_sample = self._clock.monotonic()
+        was_warm = False
         while True:
             now = self._clock.monotonic()
             self._board.tick(now)
@@ -116,7 +117,8 @@ class Engagement:
                 next_sample = now + self._settings.telemetry_seconds
                 sample = self._sampler.sample(self._board.running_count, self._book.total_waiting)
                 self._outbound.beat(sample)
-            if now >= next_beat:
+            if now >= next_beat or was_warm != self._board.is_warm:
+                was_warm = self._board.is_warm
                 next_beat = now + self._opened.heartbeat_seconds
                 self._outbound.beat()
             if self._drain_until is not None and now > self._drain_until:
@@ -169,7 +171,7 @@ class Engagement:
 
     def credits(self) -> int:
         """How many more leases can be taken."""
-        if self._is_draining:
+        if self._is_draining or not self._board.is_warm:
             return 0
         wanted = self._board.wanted_leases(self._least_credits, self._most_credits)
         return max(0, wanted - len(self._book))

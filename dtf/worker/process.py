@@ -133,6 +133,7 @@ class Worker:
                 await self._engagement.run()
             except SessionLost as error:
                 _log.warning("the session is lost, opening a new one: %s", error)
+                self._engagement = None
                 if self._stop_count:
                     return EXIT_DONE
                 continue

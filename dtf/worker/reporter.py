@@ -59,9 +59,9 @@ class Reporter:
         self._say(lease, item, encoded(detail), True)
 
     def error(self, lease: Lease, message: str, output: str = "") -> None:
-        """No case of the attempt that is still to be reported can be judged."""
-        detail = Detail(message=message, output=output)
-        for index in lease.indexes():
+        """No case of the attempt that is still to be reported can be judged; the first carries the output."""
+        for n, index in enumerate(lease.indexes()):
+            detail = Detail(message=message, output="" if n else output)
             verdict = common_pb2.VERDICT_ERROR
             self.case(lease, ResultItem(lease.fence, index, verdict, 0.0, 0.0, 0, 0.0, False, detail))
 

@@ -29,17 +29,14 @@ from dtf.runner.channel import Prepare, ResultItem
 from dtf.worker.casualties import sort_out
 from dtf.worker.command_attempt import CommandAttempt, Commands
 from dtf.worker.leases import Key, Lease, LeaseBook
+from dtf.worker.pace import Pace, smoothed, window_of
+from dtf.worker.process_watch import ProcessWatch
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
-from dtf.worker.warm_process import Death, State, StopReason, WarmProcess
+from dtf.worker.warm_process import Death, State, WarmProcess
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_SECONDS = 3600.0
-PREPARE_TIMEOUT_SECONDS = 900.0
-WINDOW_SECONDS = 0.05
-MAX_WINDOW = 512
-AHEAD_SECONDS = 0.1
-"""Work that should be at hand for each slot: a grant takes some tens of milliseconds under load."""
 FLUSH_LINGER_SECONDS = 0.1
 IDLE_SECONDS = 30.0
 MINIMUM_SERVICE_SECONDS = 5.0
@@ -86,7 +83,10 @@ class SlotBoard:
         self._exhausted: set[str] = set()
         self._failed: dict[Key, tuple[str, str]] = {}
         self._fruitless: dict[Key, int] = {}
-        self._lease_seconds = 0.0
+        self._pace = Pace()
+        self._watch = ProcessWatch(runners)
+        self.is_warm = False
+        """Whether a process was ever ready: until then another worker would be sooner."""
         self._is_draining = False
         self._gives_back = False
 
@@ -124,7 +124,7 @@ class SlotBoard:
                 slot.command.cancel()
             if slot.process is not None:
                 self._drop(slot.process, fences)
-                self._stop_cancelled(slot.process)
+                self._watch.stop_if_cancelled(slot.process)
         self.fill()
 
     def revoke(self, fences: Sequence[int]) -> None:
@@ -230,9 +230,8 @@ class SlotBoard:
         outstanding = process.outstanding
         at_hand = 2 if process.needs_successor else 1
         window = window_of(process.average_seconds)
-        sharing = sum(slot.process is not None and slot.process.key == key for slot in self._slots)
-        share = -(-self._book.waiting_count(key) // max(1, sharing))
-        while len(given) < share:
+        limit = max(at_hand, self._fair_share(key)) - len(process.leases)
+        while len(given) < min(limit, self._book.waiting_count(key) + len(given)):
             if len(process.leases) + len(given) >= at_hand and outstanding >= window:
                 break
             lease = self._book.take(key)
@@ -241,6 +240,12 @@ class SlotBoard:
         if given:
             process.give(given, self.timeout_of(key), self._clock.monotonic())
             self._flush_if_due(process, self._clock.monotonic())
+
+    def _fair_share(self, key: Key) -> int:
+        """Leases of `key`, given or waiting, for each slot that serves it."""
+        serving = [slot.process for slot in self._slots if slot.process and slot.process.key == key]
+        total = self._book.waiting_count(key) + sum(len(process.leases) for process in serving)
+        return -(-total // max(1, len(serving)))
 
     def _must_yield(self, slot: Slot, key: Key) -> bool:
         """Rule 4."""
@@ -278,6 +283,7 @@ class SlotBoard:
 
     def on_ready(self, process: WarmProcess) -> None:
         """A process that a slot waits for takes its run."""
+        self.is_warm = True
         if process.key is None or process.state is not State.WARM:
             return
         context = self._contexts.get(process.key[0])
@@ -321,8 +327,7 @@ class SlotBoard:
             if self._reporter.case(lease, item):
                 del process.leases[item.fence]
                 completed += 1
-        if completed:
-            self._lease_seconds = smoothed(self._lease_seconds, seconds / completed)
+        self._pace.note(completed, seconds)
         if taken:
             process.outstanding -= taken
             process.average_seconds = smoothed(process.average_seconds, seconds / taken)
@@ -349,10 +354,7 @@ class SlotBoard:
 
     def on_garbled(self, process: WarmProcess, why: str) -> None:
         """It said something that is no message."""
-        words = f"it wrote to its channel what is no message ({why})"
-        running = process.running_case()
-        fence = running.fence if running is not None else 0
-        self._runners.stop(process, StopReason(common_pb2.OUTCOME_CRASHED, words, fence))
+        self._watch.stop_garbled(process, why)
 
     def on_death(self, process: WarmProcess, death: Death) -> None:
         """It is gone: charge the attempt that ran, let the others wait again."""
@@ -392,39 +394,14 @@ class SlotBoard:
             if slot.command is not None:
                 slot.command.tick(now)
             if slot.process is not None:
-                self._tick_process(slot, slot.process, now)
+                self._watch.look(slot.process, now)
+                self._give_up_if_idle(slot, slot.process, now)
         self._flush_held_back(now)
 
-    def _tick_process(self, slot: Slot, process: WarmProcess, now: float) -> None:
-        if process.state is State.PREPARING and now - process.given_at > PREPARE_TIMEOUT_SECONDS:
-            words = f"it took longer than {PREPARE_TIMEOUT_SECONDS:.0f} s to get ready"
-            self._runners.stop(process, StopReason(common_pb2.OUTCOME_CRASHED, words), with_stacks=True)
-        if process.state is not State.SERVING:
-            return
-        if process.leases:
-            process.look_into_journal()
-            self._stop_cancelled(process)
-            self._stop_overdue(process, now)
-        elif now - process.given_at > IDLE_SECONDS:
+    def _give_up_if_idle(self, slot: Slot, process: WarmProcess, now: float) -> None:
+        is_idle = process.state is State.SERVING and not process.leases
+        if is_idle and now - process.given_at > IDLE_SECONDS:
             self._give_up(slot)
-
-    def _stop_cancelled(self, process: WarmProcess) -> None:
-        running = process.running_case()
-        lease = process.leases.get(running.fence) if running is not None else None
-        if lease is not None and lease.is_cancelled:
-            self._runners.stop(
-                process, StopReason(common_pb2.OUTCOME_CANCELLED, "cancelled while it ran", lease.fence)
-            )
-
-    def _stop_overdue(self, process: WarmProcess, now: float) -> None:
-        running = process.running_case()
-        if running is None or now <= running.started_monotonic + running.timeout_seconds:
-            return
-        lease = process.leases.get(running.fence)
-        if lease is not None and lease.has_case(running.case):
-            words = f"stopped after its timeout of {running.timeout_seconds:g} s"
-            reason = StopReason(common_pb2.OUTCOME_TIMED_OUT, words, running.fence)
-            self._runners.stop(process, reason, with_stacks=True)
 
     def _flush_held_back(self, now: float) -> None:
         for slot in self._slots:
@@ -443,10 +420,8 @@ class SlotBoard:
     # State.
 
     def wanted_leases(self, least: int, most: int) -> int:
-        """How many leases should be at hand, so that what comes next is here before it is needed."""
-        if self._lease_seconds <= 0:
-            return min(least, most)
-        return max(min(least, most), min(most, int(AHEAD_SECONDS * len(self._slots) / self._lease_seconds)))
+        """How many leases should be held."""
+        return self._pace.wanted(len(self._slots), least, most)
 
     @property
     def running_count(self) -> int:
@@ -454,15 +429,3 @@ class SlotBoard:
         return sum(
             slot.command is not None or bool(slot.process and slot.process.leases) for slot in self._slots
         )
-
-
-def smoothed(average: float, value: float) -> float:
-    """An average that follows its values half-way; 0: there was none yet."""
-    return value if average <= 0 else (average + value) / 2
-
-
-def window_of(average_seconds: float) -> int:
-    """How many cases a process may have before it, given how long they take."""
-    if average_seconds <= 0:
-        return 1
-    return max(1, min(MAX_WINDOW, round(WINDOW_SECONDS / average_seconds)))
