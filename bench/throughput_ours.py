@@ -123,16 +123,19 @@ async def measure(directory: Path, count: int, rounds: int) -> Ours:
             for _ in range(2):
                 await stack.add_worker()
             await in_batches(client, WARM_UP)
-            own = _Times(stack)
             for _ in range(rounds):
+                await stack.rest()
+                before = _Times(stack)
                 run_id, rate = await in_batches(client, count)
+                before.add_to(ours, count * rounds)
                 verify[run_id] = count
                 ours.batch_rates.append(rate)
-            own.write_to(ours, count * rounds)
             for _ in range(rounds):
+                await stack.rest()
                 run_id, rate = await one_by_one(client, count)
                 verify[run_id] = count
                 ours.single_rates.append(rate)
+            await stack.rest()
             run_id, ours.latencies = await alone(client, LATENCY_SAMPLES)
             verify[run_id] = LATENCY_SAMPLES
             ours.queued_bytes_a_task = await _queued_bytes(stack, client)
@@ -150,13 +153,13 @@ class _Times:
         self._broker = cpu_seconds(stack.nats_process)
         self._workers = sum(map(tree_cpu_seconds, stack.workers))
 
-    def write_to(self, ours: Ours, count: int) -> None:
-        """The time since then, a task."""
+    def add_to(self, ours: Ours, count: int) -> None:
+        """Add the time since then, a task of `count`."""
         now = _Times(self._stack)
-        ours.client_seconds_a_task = (now._client - self._client) / count
-        ours.coordinator_seconds_a_task = (now._coordinator - self._coordinator) / count
-        ours.broker_seconds_a_task = (now._broker - self._broker) / count
-        ours.worker_seconds_a_task = (now._workers - self._workers) / count
+        ours.client_seconds_a_task += (now._client - self._client) / count
+        ours.coordinator_seconds_a_task += (now._coordinator - self._coordinator) / count
+        ours.broker_seconds_a_task += (now._broker - self._broker) / count
+        ours.worker_seconds_a_task += (now._workers - self._workers) / count
 
 
 async def _queued_bytes(stack: BenchStack, client: Client) -> float:
@@ -164,9 +167,9 @@ async def _queued_bytes(stack: BenchStack, client: Client) -> float:
     assert stack.coordinator is not None
     run = await start(client, common_pb2.Requirements(labels={"bench": "nobody"}))
     await run.submit_many(specs(QUEUED // 10))
-    before = stack.coordinator.memory_info().rss
+    before = int(stack.coordinator.memory_info().rss)
     await run.submit_many(specs(QUEUED))
-    after = stack.coordinator.memory_info().rss
+    after = int(stack.coordinator.memory_info().rss)
     await run.cancel("measured")
     return (after - before) / QUEUED
 
