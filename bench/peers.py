@@ -69,6 +69,7 @@ class Outcome:
 
 def main() -> int:
     """Run the check; 0 if nothing differs."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text file, always
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="suites to run; all unless given")
     parser.add_argument("--verbose", action="store_true", help="show pytest's output where something differs")
@@ -123,8 +124,8 @@ def unpack(peer: Peer, cache: Path, python: Path) -> Path:
     if not marker.exists():
         print(f"installing {peer.name} {peer.version} and what its tests need")
         # --ignore-installed: another version may be seen in the environment behind.
-        install = [python, *PIP, "install", "--ignore-installed"]
-        subprocess.run([*install, "--no-deps", archive], check=True)
+        install = [str(python), *PIP, "install", "--ignore-installed"]
+        subprocess.run([*install, "--no-deps", str(archive)], check=True)
         if peer.requirements:
             subprocess.run([*install, *peer.requirements], check=True)
         marker.touch()
@@ -168,6 +169,7 @@ def run(python: Path, tree: Path, arguments: tuple[str, ...]) -> Outcome:
         # A stranger's environment: pytest and nothing that happens to be installed here.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "",
+        "DTF_NATS_SERVER": str(Path(sysconfig.get_path("scripts")) / "nats-server"),
     }
     (tree / "dtf.toml").touch()
     began = time.monotonic()

@@ -299,6 +299,8 @@ def join_stack(
     while True:
         connection = SupervisorConnection.open(state)
         if connection is None:
+            if starter is not None and starter.poll() is not None:
+                _raise_if_failed(starter, state)
             starter = _spawn(supervisor, project_dir, state, settings, deadline) or starter
             continue
         try:
@@ -306,7 +308,7 @@ def join_stack(
                 connection.send(op="join", keep_up=keep_up)
                 ready = _await_ready(connection, deadline, on_progress)
         except OSError:
-            continue  # it ended just now
+            ready = None  # it ended just now
         except StackError:
             if starter is not None:
                 _STARTED_HERE.append(starter)
@@ -321,6 +323,25 @@ def join_stack(
                 on_note=on_note,
                 on_lost=on_lost,
             )
+        connection.close()
+        if starter is not None:
+            _raise_if_failed(starter, state)
+            starter = None
+
+
+def _raise_if_failed(starter: "subprocess.Popen[bytes]", state: Path) -> None:
+    """Say why the supervisor started here ended, if it failed before it could tell its first member."""
+    with _releasing(starter):
+        pass
+    try:
+        code = starter.wait(STOP_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+    if code:
+        raise StackError(
+            f"the stack did not come up (exit code {code}){_last_line(state / 'logs' / 'supervisor.log')}",
+            "`dtf doctor` checks this machine; .dtf/logs/ has what each part said",
+        )
 
 
 @contextlib.contextmanager
@@ -452,11 +473,13 @@ def _wait_a_moment(deadline: float) -> None:
 
 
 def _last_line(path: Path) -> str:
+    """The last error in a log, else its last line, after a colon."""
     try:
         lines = path.read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return f": {lines[-1]}" if lines else ""
+    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
+    return f": {(errors or lines)[-1]}" if lines else ""
 
 
 def write_private(path: Path, content: str) -> None:
