@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -47,6 +47,7 @@ class Influxd:
         self._binary = binary
         self._directory = directory
         self._port = 0
+        self._org_id = ""
         self._process: subprocess.Popen[str] | None = None
         self._drainer = threading.Thread()
 
@@ -95,6 +96,13 @@ class Influxd:
             InfluxAddress(self.url, self.token, self.org, name), clock=SystemClock()
         )
 
+    def make_bucket(self, name: str, *, keep_seconds: int) -> str:
+        """A bucket that forgets; its name."""
+        rules = [{"type": "expire", "everySeconds": keep_seconds}]
+        body = {"orgID": self._org_id, "name": name, "retentionRules": rules}
+        self._post("/api/v2/buckets", body)
+        return name
+
     def _await_port(self) -> int:
         assert self._process is not None
         assert self._process.stdout is not None
@@ -117,11 +125,13 @@ class Influxd:
             "bucket": "first",
             "token": self.token,
         }
-        request = urllib.request.Request(
-            f"{self.url}/api/v2/setup", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        self._org_id = self._post("/api/v2/setup", body)["org"]["id"]
+
+    def _post(self, path: str, body: object) -> Any:
+        headers = {"Content-Type": "application/json", "Authorization": f"Token {self.token}"}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=30) as response:
-            response.read()
+            return json.load(response)
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:

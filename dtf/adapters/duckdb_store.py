@@ -67,17 +67,11 @@ class DuckDbStore:
     @classmethod
     def _open(cls, path: Path) -> "DuckDbStore":
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        is_new = not path.exists()
+        if not path.exists() or path.stat().st_size == 0:
+            _make_file(path)
+        connection = _connect(path)
         try:
-            connection = duckdb.connect(
-                str(path), config={"threads": str(THREADS), "memory_limit": MEMORY_LIMIT}
-            )
-        except duckdb.Error as error:
-            raise _opening_error(path, error) from error
-        if is_new:
-            path.chmod(0o600)
-        try:
-            _make_tables(connection, path)
+            _check_version(connection, path)
             return cls(connection, path)
         except duckdb.Error as error:
             connection.close()
@@ -223,23 +217,38 @@ def _opening_error(path: Path, error: duckdb.Error) -> StoreError:
     )
 
 
-def _make_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    connection.begin()
-    connection.execute("CREATE TABLE IF NOT EXISTS meta (schema_version BIGINT)")
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path), config={"threads": str(THREADS), "memory_limit": MEMORY_LIMIT})
+    except duckdb.Error as error:
+        raise _opening_error(path, error) from error
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty store beside `path` and move it there whole: a crash meanwhile leaves no half of one."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    connection = _connect(unfinished)
+    unfinished.chmod(0o600)
+    connection.execute("CREATE TABLE meta (schema_version BIGINT)")
+    connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS checkpoints (stream VARCHAR PRIMARY KEY, sequence BIGINT, state VARCHAR)"
+        "CREATE TABLE checkpoints (stream VARCHAR PRIMARY KEY, sequence BIGINT, state VARCHAR)"
     )
-    found = connection.execute("SELECT schema_version FROM meta").fetchall()
-    if not found:
-        connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])
-    elif found != [(SCHEMA_VERSION,)]:
-        raise StoreMismatch(
-            f"{path} has schema version {found[0][0]}, this dtf writes {SCHEMA_VERSION}; use the dtf that "
-            "made it, or move it away: the analyzer fills a new one from the log"
-        )
     for measurement in MEASUREMENTS.values():
         connection.execute(_table(measurement))
-    connection.commit()
+    connection.close()
+    unfinished.replace(path)
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    found = connection.execute("SELECT schema_version FROM meta").fetchall()
+    if found != [(SCHEMA_VERSION,)]:
+        version = found[0][0] if found else "none"
+        raise StoreMismatch(
+            f"{path} has schema version {version}, this dtf writes {SCHEMA_VERSION}; use the dtf that "
+            "made it, or move it away: the analyzer fills a new one from the log"
+        )
 
 
 def _table(measurement: Measurement) -> str:
@@ -247,7 +256,7 @@ def _table(measurement: Measurement) -> str:
     columns += [f'"{tag}" VARCHAR NOT NULL' for tag in measurement.tags]
     columns += [f'"{name}" {_SQL_TYPES[field.kind]}' for name, field in measurement.fields.items()]
     columns.append('"time" TIMESTAMP GENERATED ALWAYS AS (make_timestamp(time_ns // 1000)) VIRTUAL')
-    return f"CREATE TABLE IF NOT EXISTS {measurement.name} ({', '.join(columns)})"
+    return f"CREATE TABLE {measurement.name} ({', '.join(columns)})"
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, table: str) -> int:

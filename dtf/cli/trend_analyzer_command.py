@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from dtf.client.connect import read_token
 from dtf.client.stack import read_stack
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
-from dtf.ports.metric_store import MetricStore, StoreError
+from dtf.ports.metric_store import MetricStore, StoreError, StoreUnavailable
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import ListenError
 from dtf.settings.model import NatsSettings, Settings
@@ -31,6 +32,9 @@ from dtf.trend_analyzer.process import TrendAnalyzer
 
 EMBEDDED_NICENESS = 5
 """On a machine it shares with workers the analyzer gives way: it must not slow what it measures."""
+
+STORE_WAIT_SECONDS = 15.0
+"""How long a store that does not answer is waited for at the start."""
 
 
 @click.command()
@@ -112,11 +116,25 @@ async def _open_store(settings: Settings, path: Path, clock: Clock) -> MetricSto
             # Imported here because it takes half a second that the embedded store need not pay.
             from dtf.adapters.influx_store import InfluxAddress, InfluxStore
 
-            return await InfluxStore.open(InfluxAddress.from_environment(os.environ), clock=clock)
+            address = InfluxAddress.from_environment(os.environ)
+            return await _patiently(lambda: InfluxStore.open(address, clock=clock), clock)
         case other:
             raise CommandError(
                 f"store.kind is {other!r}, expected duckdb or influxdb", exit_code=ExitCode.USAGE
             )
+
+
+async def _patiently(open_store: Callable[[], Awaitable[MetricStore]], clock: Clock) -> MetricStore:
+    """The store, tried again while it is away, so that a supervisor need not count our deaths."""
+    give_up_at = clock.monotonic() + STORE_WAIT_SECONDS
+    while True:
+        try:
+            return await open_store()
+        except StoreUnavailable as error:
+            if clock.monotonic() >= give_up_at:
+                raise
+            logging.getLogger(__name__).warning("%s; trying again", error)
+            await clock.sleep(max(1.0, error.retry_after_seconds))
 
 
 def _broker(invocation: Invocation, settings: Settings) -> NatsSettings:

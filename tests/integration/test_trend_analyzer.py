@@ -1,10 +1,12 @@
 """The trend analyzer over real gRPC: it reads on where it stopped, and loses and doubles nothing."""
 
 import asyncio
+import hashlib
 import json
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,13 +235,29 @@ def command_line(project: Path, nats: NatsSettings, namespace: str) -> list[str]
     ]
 
 
+async def append_all(log: JetStreamLog, commits: Sequence[events_pb2.Commit]) -> None:
+    """Append commits as a coordinator would."""
+    for each in commits:
+        payload = each.SerializeToString()
+        await log.append(
+            payload,
+            message_id=hashlib.sha256(payload).hexdigest(),
+            previous_message_id=None,
+            expected_last_sequence=None,
+            headers={},
+        )
+
+
 class AnalyzerProcess:
     """`dtf trend-analyzer` as its own process."""
 
-    def __init__(self, project: Path, nats: NatsSettings, namespace: str) -> None:
+    def __init__(
+        self, project: Path, nats: NatsSettings, namespace: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._project = project
         (project / "token").write_text(TOKEN, encoding="utf-8")
         self._arguments = command_line(project, nats, namespace)
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -251,41 +269,62 @@ class AnalyzerProcess:
         """Start it; its address once it serves."""
         self._process = await asyncio.create_subprocess_exec(
             *self._arguments,
+            env=self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 60)
         if not line:
-            _out, err = await self._process.communicate()
-            raise AssertionError(f"the analyzer did not start: {err.decode()}")
+            err = await self._error_output()
+            raise AssertionError(f"the analyzer did not start: {err}")
         ready = json.loads(line)
         assert ready["ready"] is True
         return str(ready["address"])
 
+    async def _error_output(self) -> str:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        return (await asyncio.wait_for(self._process.stderr.read(), 30)).decode()
+
     async def end(self, how: signal.Signals) -> int:
         """Send it a signal; its exit code."""
         assert self._process is not None
-        self._process.send_signal(how)
-        return await asyncio.wait_for(self._process.wait(), 30)
+        if self._process.returncode is None:
+            self._process.send_signal(how)
+        _out, _err = await asyncio.wait_for(self._process.communicate(), 30)
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+
+MakeProcess = Callable[..., AnalyzerProcess]
+
+
+@pytest_asyncio.fixture
+async def make_process(
+    nats_settings: NatsSettings, namespace: str, tmp_path: Path
+) -> AsyncIterator[MakeProcess]:
+    """Makes analyzers as processes; none outlives the test."""
+    made: list[AnalyzerProcess] = []
+
+    def make(environment: Mapping[str, str] | None = None) -> AnalyzerProcess:
+        made.append(AnalyzerProcess(tmp_path, nats_settings, namespace, environment))
+        return made[-1]
+
+    yield make
+    for process in made:
+        await process.end(signal.SIGKILL)
 
 
 async def test_kill_9_of_the_process_loses_and_doubles_nothing(
-    event_log: JetStreamLog, nats_settings: NatsSettings, namespace: str, tmp_path: Path
+    event_log: JetStreamLog, make_process: MakeProcess
 ) -> None:
     commits = long_story()
-    process = AnalyzerProcess(tmp_path, nats_settings, namespace)
+    process = make_process()
     for start, end in ((0, 5), (5, 11), (11, len(commits))):
         address = await process.start()
         async with calling(address) as client:
-            for each in commits[start:end]:
-                await event_log.append(
-                    each.SerializeToString(),
-                    message_id=f"commit-{commits.index(each)}",
-                    previous_message_id=None,
-                    expected_last_sequence=None,
-                    headers={},
-                )
+            await append_all(event_log, commits[start:end])
             await client.checkpoint(wait_for=end)
         is_last = end == len(commits)
         code = await process.end(signal.SIGTERM if is_last else signal.SIGKILL)
@@ -295,20 +334,49 @@ async def test_kill_9_of_the_process_loses_and_doubles_nothing(
     await store.close()
 
 
-async def test_a_second_analyzer_on_the_same_file_is_told_who_has_it(
-    event_log: JetStreamLog, nats_settings: NatsSettings, namespace: str, tmp_path: Path, store: DuckDbStore
+@pytest.mark.influxdb
+async def test_the_command_writes_to_the_influxdb_that_the_environment_names(
+    event_log: JetStreamLog, make_process: MakeProcess, influxd: Influxd
 ) -> None:
-    (tmp_path / "token").write_text(TOKEN, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *command_line(tmp_path, nats_settings, namespace),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 6
-    assert err.decode().startswith("error: ")
-    assert "is open in another process" in err.decode()
-    assert "Traceback" not in err.decode()
+    commits, bucket = long_story(), "by-command"
+    environment = {
+        "DTF_STORE_KIND": "influxdb",
+        "INFLUXDB_V2_URL": influxd.url,
+        "INFLUXDB_V2_TOKEN": influxd.token,
+        "INFLUXDB_V2_ORG": influxd.org,
+        "INFLUXDB_V2_BUCKET": bucket,
+    }
+    process = make_process(environment)
+    for start, end in ((0, 9), (9, len(commits))):
+        address = await process.start()
+        await append_all(event_log, commits[start:end])
+        async with calling(address) as client:
+            assert (await client.checkpoint(wait_for=end)).store == "influxdb"
+        await process.end(signal.SIGKILL)
+    store = await influxd.open_store(bucket)
+    assert await influx_content(store, bucket) == expected_content(commits)
+    await store.close()
+
+
+async def test_an_influxdb_that_is_not_described_is_asked_for_by_name(make_process: MakeProcess) -> None:
+    environment = {"DTF_STORE_KIND": "influxdb", "INFLUXDB_V2_URL": "http://127.0.0.1:9"}
+    process = make_process(environment)
+    with pytest.raises(
+        AssertionError, match="needs INFLUXDB_V2_TOKEN and INFLUXDB_V2_ORG in the environment"
+    ):
+        await process.start()
+
+
+async def test_a_second_analyzer_on_the_same_file_is_told_who_has_it(
+    make_process: MakeProcess, store: DuckDbStore
+) -> None:
+    process = make_process()
+    with pytest.raises(
+        AssertionError, match=r"error: .*metrics\.duckdb is open in another process"
+    ) as failed:
+        await process.start()
+    assert "Traceback" not in str(failed.value)
+    assert await process.end(signal.SIGKILL) == 6
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, list[str]]:
@@ -433,8 +501,8 @@ async def test_calls_need_the_token_and_probes_do_not(streams: Streams, store: D
     streams.append([commit(0, run_created(), shard_submitted("a"))])
 
 
-async def test_health_is_served(nats_settings: NatsSettings, namespace: str, tmp_path: Path) -> None:
-    process = AnalyzerProcess(tmp_path, nats_settings, namespace)
+async def test_health_is_served(make_process: MakeProcess) -> None:
+    process = make_process()
     address = await process.start()
     async with open_channel(Peer((address,))) as channel:
         make_stub: Any = health_pb2_grpc.HealthStub
