@@ -285,7 +285,10 @@ class AnalyzerProcess:
     async def _error_output(self) -> str:
         assert self._process is not None
         assert self._process.stderr is not None
-        return (await asyncio.wait_for(self._process.stderr.read(), 30)).decode()
+        output = (await asyncio.wait_for(self._process.stderr.read(), 30)).decode()
+        # A signal to a process that has just ended would take its exit code away from asyncio.
+        await asyncio.wait_for(self._process.wait(), 30)
+        return output
 
     async def end(self, how: signal.Signals) -> int:
         """Send it a signal; its exit code."""
