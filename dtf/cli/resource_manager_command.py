@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import json
-import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -23,14 +23,18 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
+from dtf.cli.log_lines import log_to_stderr
+from dtf.client.connect import peer
 from dtf.core.chain import ChainBroken
 from dtf.ports.event_log import LogError
 from dtf.ports.subjects import RecordKind
 from dtf.resource_manager.fleet import GrpcFleet
 from dtf.resource_manager.process import ResourceManager, resolve_policy
-from dtf.rpc.channel import Peer, parse_addresses
+from dtf.rpc.channel import Peer
 from dtf.settings.model import Settings
 from dtf.settings.project import state_dir
+
+POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class _Deployment:
 
     settings: Settings
     server: str
+    coordinator: Peer
     token_file: Path
     project_dir: Path
     state_dir: Path
@@ -80,7 +85,7 @@ def command(
         pool__name=pool_name, pool__min_workers=min_workers, pool__max_workers=max_workers
     ).settings
     deployment = _deployment(invocation, settings, server, token_file, state_dir, leave_workers)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     watch_lifeline()
     asyncio.run(_serve(deployment))
     return ExitCode.OK
@@ -106,19 +111,28 @@ def _deployment(
         raise CommandError(
             "no token is given", "pass --token-file, the coordinator's own", exit_code=ExitCode.USAGE
         )
-    if settings.pool.max_workers and settings.pool.max_workers < settings.pool.min_workers:
+    if settings.pool.provider != "process":
         raise CommandError(
-            f"the pool cannot keep {settings.pool.min_workers} workers and have at most "
-            f"{settings.pool.max_workers}",
-            "lower pool.min_workers or raise pool.max_workers",
+            f"no provider {settings.pool.provider!r}",
+            "set pool.provider to process",
+            exit_code=ExitCode.USAGE,
+        )
+    if not POOL_NAME.fullmatch(settings.pool.name):
+        raise CommandError(
+            f"a pool cannot be named {settings.pool.name!r}: its workers are named after it",
+            "use 1 to 64 letters, digits, '-', '_' and '.'",
             exit_code=ExitCode.USAGE,
         )
     directory = state or state_dir(invocation.project_dir) / "resource_manager"
     options = ["--project", str(invocation.project_dir)]
     if invocation.settings_file is not None:
         options += ["--settings", str(invocation.settings_file)]
+    try:
+        coordinator = peer(server, token)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     return _Deployment(
-        settings, server, Path(token), invocation.project_dir, directory, leave_workers, options
+        settings, server, coordinator, Path(token), invocation.project_dir, directory, leave_workers, options
     )
 
 
@@ -139,14 +153,13 @@ async def _serve(deployment: _Deployment) -> None:
 async def _serve_pool(deployment: _Deployment) -> None:
     settings = deployment.settings
     clock = SystemClock()
-    peer = Peer(parse_addresses(deployment.server), deployment.token_file.read_text().strip())
     namespace = settings.coordinator.namespace
     async with contextlib.AsyncExitStack() as stack:
         log = await JetStreamLog.open(settings.nats, namespace, clock)
         stack.push_async_callback(log.close)
         scaling = await JetStreamRecords.open(settings.nats, RecordKind.SCALING, namespace, clock)
         stack.push_async_callback(scaling.close)
-        fleet = GrpcFleet(peer)
+        fleet = GrpcFleet(deployment.coordinator)
         stack.push_async_callback(fleet.close)
         provider = _provider(deployment, clock)
         await provider.start()
