@@ -11,6 +11,7 @@ same. Neither is inherited by what it starts.
 import contextlib
 import ctypes  # noqa: F401 - loaded before the first fork, for process_tree.die_with_parent
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dtf.runner import process_tree
@@ -161,14 +163,16 @@ class Launcher:
 
     def _reap(self) -> None:
         """Report leaders that ended, with what was left of their trees killed; bury orphans."""
-        while (process_id := ended_child()) is not None:
+        while (ended := reap_child(self._leader_ended)) is not None:
+            process_id, status, usage = ended
             leader = self._leaders.get(process_id)
             if leader is not None:
-                # Before the leader is reaped: until then its number is no other process's.
-                self._kill_rest(leader)
-            _, status, usage = os.wait4(process_id, 0)
-            if leader is not None:
                 self._report(leader, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB)
+
+    def _leader_ended(self, process_id: int) -> None:
+        leader = self._leaders.get(process_id)
+        if leader is not None:
+            self._kill_rest(leader)
 
     def _kill_rest(self, leader: Leader) -> None:
         process_tree.kill_group(leader.process_id)
@@ -233,13 +237,25 @@ def explain(launch: Launch, error: Exception) -> str:
     return f"cannot start {program}: {reason}"
 
 
-def ended_child() -> int | None:
-    """A child that ended and is not reaped, still to be reaped; None: there is none."""
+def reap_child(on_ended: Callable[[int], None]) -> tuple[int, int, resource.struct_rusage] | None:
+    """Reap a child that ended: its number, status and usage; None: there is none now.
+
+    `on_ended` is called before the child is reaped, when its number is no other process's yet;
+    where the system cannot show a child before it is reaped (macOS), right after.
+    """
     try:
+        if not hasattr(os, "waitid"):
+            process_id, status, usage = os.wait4(-1, os.WNOHANG)
+            if process_id:
+                on_ended(process_id)
+            return (process_id, status, usage) if process_id else None
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return None
+        on_ended(found.si_pid)
+        return os.wait4(found.si_pid, 0)
     except ChildProcessError:
         return None
-    return found.si_pid if found is not None else None
 
 
 def main() -> int:

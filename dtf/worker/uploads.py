@@ -23,7 +23,13 @@ PIECE_BYTES = 256 * 1024
 MAX_CALL_BYTES = 4 * 2**20
 CALL_TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 0.5
-_RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_RETRYABLE = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+"""The last one says that a disk is full: what is lost by waiting can be had again, a report cannot."""
 
 _log = logging.getLogger(__name__)
 Request = worker_service_pb2.UploadOutputRequest

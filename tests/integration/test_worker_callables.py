@@ -14,7 +14,7 @@ from tests.integration.worker_rig import eventually, finish, is_running, running
 pytestmark = pytest.mark.worker
 
 SUITE = """
-import os, signal, sys, time, threading, subprocess, pathlib
+import os, signal, stat, sys, time, threading, subprocess, pathlib
 
 def noop(*_): pass
 
@@ -27,6 +27,12 @@ def act(path, name, what=""):
     if what == "exit": print("last words", file=sys.__stderr__, flush=True); os._exit(3)
     if what == "exit_once" and pathlib.Path(path).read_text().split().count(name) == 1: os._exit(3)
     if what == "segv": os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "garble":
+        for fd in range(3, 64):
+            try:
+                if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, b"\\xff" * 100)
+            except OSError: pass
+        threading.Event().wait()
     if what == "fail": raise ValueError("it fails")
     if what == "print": print("printed", "x" * 20000)
     if what == "hang": threading.Event().wait()
@@ -81,7 +87,11 @@ async def test_every_task_is_run_once_and_accepted_once(tmp_path: Path, ran: Pat
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [("exit", "exited with code 3 (os._exit(3))"), ("segv", "killed by signal 11")],
+    [
+        ("exit", "exited with code 3 (os._exit(3))"),
+        ("segv", "killed by signal 11"),
+        ("garble", "it wrote to its channel what is no message"),
+    ],
 )
 async def test_a_case_that_kills_its_process_costs_itself_alone(
     tmp_path: Path, ran: Path, what: str, reason: str
@@ -92,7 +102,9 @@ async def test_a_case_that_kills_its_process_costs_itself_alone(
         ended = await finish(run)
         assert (ended.counts.passed, ended.counts.error) == (40, 1)
         assert counts(ran) == {f"case-{n}": 1 for n in range(41)}
-        assert rig.ended() == [(10, common_pb2.OUTCOME_CRASHED, 1, reason)]
+        ((task, outcome, running_case, words),) = rig.ended()
+        assert (task, outcome, running_case) == (10, common_pb2.OUTCOME_CRASHED, 1)
+        assert words.startswith(reason)
 
 
 async def test_a_crash_is_tried_again_where_that_is_allowed(tmp_path: Path, ran: Path) -> None:
@@ -250,6 +262,19 @@ async def test_nothing_outlives_a_worker_and_its_work_is_done_by_another(
         assert (await finish(run)).counts.passed == 3
         assert sorted(rig.accepted()) == [(0, 0), (1, 0), (2, 0)]
         assert all(len(verdicts) == 1 for verdicts in rig.accepted().values())
+
+
+async def test_a_worker_whose_launcher_is_killed_ends_with_everything(tmp_path: Path, ran: Path) -> None:
+    async with running(tmp_path) as rig, rig.client() as client:
+        worker = await rig.worker()
+        await act(client, ran, "hang_with_child")
+        await eventually(Path(f"{ran}.up").exists, "the case ran")
+        tree = worker.tree()
+        (launcher,) = [process for process in tree if "dtf.runner.launcher" in process.cmdline()]
+        launcher.kill()
+        assert await worker.exit_code() == 3
+        assert "the launcher died" in worker.log
+        assert [process for process in tree if is_running(process)] == []
 
 
 async def test_a_restarted_coordinator_is_found_again_and_nothing_runs_twice(
