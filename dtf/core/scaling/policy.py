@@ -75,7 +75,7 @@ Rule = Callable[[int, ScalingPolicy, Situation], tuple[int, str]]
 def _limit_to_tasks(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
     tasks = situation.demand.queue_depth + situation.demand.leased_count
     most = math.ceil(tasks / policy.slots)
-    return min(wanted, most), f"{tasks} tasks are all there is to run"
+    return min(wanted, most), f"{tasks} {'task is' if tasks == 1 else 'tasks are'} all there is to run"
 
 
 def _wait_for_startup(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:

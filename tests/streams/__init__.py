@@ -1,0 +1,1 @@
+"""Streams recorded from real runs, and what recorded them."""
