@@ -2,8 +2,10 @@
 
 Layout, little-endian, at the start of the mapping: fence u64, case u32 plus 1 (0: none runs),
 padding u32, start on the monotonic clock f64 (CLOCK_MONOTONIC is one for all processes of a
-machine), timeout f64, counter of cases begun u64. The runner alone writes; the counter is written
-last, so a reader that sees it unchanged before and after has a whole record.
+machine), timeout f64, counter of changes u64. The runner alone writes. The counter is odd while it
+does: a reader that sees one even number before and after has a whole record, and looks again
+otherwise (a sequence lock, as Linux's; struct zeroes a record before it fills it, so that torn
+records are not rare).
 """
 
 import struct
@@ -15,6 +17,8 @@ from dtf.runner import shared_memory
 _RECORD = struct.Struct("<QIIdd")
 _COUNTER = struct.Struct("<Q")
 SIZE_BYTES = shared_memory.SIZE_BYTES
+MAX_LOOKS = 1000
+"""More would mean that the runner died, or was stopped, in the middle of a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,18 @@ class StatusWriter:
 
     def begin(self, fence: int, case: int, timeout_seconds: float) -> None:
         """A case begins now."""
-        _RECORD.pack_into(self.memory, 0, fence, case + 1, 0, time.monotonic(), timeout_seconds)
-        self._count += 1
-        _COUNTER.pack_into(self.memory, _RECORD.size, self._count)
+        self._write(fence, case + 1, time.monotonic(), timeout_seconds)
 
     def end(self) -> None:
         """No case runs."""
-        _RECORD.pack_into(self.memory, 0, 0, 0, 0, 0.0, 0.0)
-        self._count += 1
-        _COUNTER.pack_into(self.memory, _RECORD.size, self._count)
+        self._write(0, 0, 0.0, 0.0)
+
+    def _write(self, fence: int, case: int, started: float, timeout_seconds: float) -> None:
+        memory, count = self.memory, self._count
+        _COUNTER.pack_into(memory, _RECORD.size, count + 1)
+        _RECORD.pack_into(memory, 0, fence, case, 0, started, timeout_seconds)
+        self._count = count + 2
+        _COUNTER.pack_into(memory, _RECORD.size, count + 2)
 
 
 class StatusReader:
@@ -54,9 +61,11 @@ class StatusReader:
         self._memory = shared_memory.map_for_reading(file_descriptor)
 
     def read(self) -> RunningCase | None:
-        """The case that runs now, or None."""
-        while True:
-            before = _COUNTER.unpack_from(self._memory, _RECORD.size)
+        """The case that runs now; None if none does, or if the record stays in the middle of a change."""
+        for _ in range(MAX_LOOKS):
+            (before,) = _COUNTER.unpack_from(self._memory, _RECORD.size)
             fence, case, _, started, timeout = _RECORD.unpack_from(self._memory, 0)
-            if _COUNTER.unpack_from(self._memory, _RECORD.size) == before:
+            (after,) = _COUNTER.unpack_from(self._memory, _RECORD.size)
+            if before == after and before % 2 == 0:
                 return RunningCase(fence, case - 1, started, timeout) if case else None
+        return None
