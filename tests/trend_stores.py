@@ -1,8 +1,9 @@
 """What a store holds, and what it should hold, in one shape that tests compare."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.api.v1 import events_pb2
@@ -10,6 +11,7 @@ from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.measurements import MEASUREMENTS, FieldKind, Measurement
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.points import Points, Value
+from dtf.ports.metric_store import Checkpoint, StoreUnavailable
 
 if TYPE_CHECKING:
     from dtf.adapters.influx_store import InfluxStore
@@ -103,3 +105,32 @@ _READERS: Mapping[FieldKind, Callable[[str], Value]] = {
     FieldKind.WHOLE: lambda text: int(text) if text else None,
     FieldKind.TRUTH: lambda text: text == "true" if text else None,
 }
+
+
+class WatchedStore:
+    """A store under which a test looks at what is written, and lets writes fail."""
+
+    def __init__(self, store: Any, until: dict[str, int] | None = None) -> None:
+        self._store = store
+        self._until = until or {}
+        self._sequences: dict[str, int] = {}
+        self.reached = asyncio.Event()
+        self.failures: list[StoreUnavailable] = []
+        self.failed = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def wait(self, deadline_seconds: float) -> None:
+        """Return when every stream has come as far as it should."""
+        await asyncio.wait_for(self.reached.wait(), deadline_seconds)
+
+    async def write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
+        """Fail as often as told, then write."""
+        if self.failures:
+            self.failed.set()
+            raise self.failures.pop(0)
+        await self._store.write(points, checkpoint)
+        self._sequences[checkpoint.stream] = checkpoint.sequence
+        if all(self._sequences.get(stream, 0) >= sequence for stream, sequence in self._until.items()):
+            self.reached.set()

@@ -19,8 +19,7 @@ from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import common_pb2, events_pb2, scaling_pb2, worker_service_pb2
-from dtf.core.trend.points import Points
-from dtf.ports.metric_store import Checkpoint, StoreUnavailable
+from dtf.ports.metric_store import StoreUnavailable
 from dtf.rpc.channel import Peer, open_channel
 from dtf.rpc.errors import parse
 from dtf.settings.model import NatsSettings
@@ -28,7 +27,7 @@ from tests.analyzer_bench import CALL_SECONDS, TOKEN, AnalysisClient, Streams, a
 from tests.fakes import FakeClock
 from tests.influxd import Influxd
 from tests.trend_events import START_NS, commit, registered, run_created, shard_submitted, story
-from tests.trend_stores import duckdb_content, expected_content, influx_content
+from tests.trend_stores import WatchedStore, duckdb_content, expected_content, influx_content
 from tests.unit.test_log_fold import long_story
 
 pytestmark = pytest.mark.trend_analyzer
@@ -71,7 +70,7 @@ async def test_telemetry_and_scaling_decisions_end_up_in_the_store(
         await streams.scaling.publish("s", decision.SerializeToString())
     written = WatchedStore(store, until={"telemetry": 2, "scaling": 2})
     async with analyzing(streams, written):
-        await asyncio.wait_for(written.reached.wait(), CALL_SECONDS)
+        await written.wait(CALL_SECONDS)
     assert await store.query("SELECT worker, slot FROM workers") == [("w1", "0")]
     assert await store.query("SELECT decision, time_ns FROM scaling ORDER BY time_ns") == [
         ("local-1", START_NS),
@@ -131,31 +130,6 @@ async def test_another_log_is_read_from_its_beginning_and_the_history_stays(
     async with analyzing(other, store) as client:
         await client.checkpoint(wait_for=last)
     assert await store.query("SELECT run FROM runs ORDER BY time_ns") == [("r0",), ("r1",), ("x",)]
-
-
-class WatchedStore:
-    """A store under which a test looks at what is written, and lets writes fail."""
-
-    def __init__(self, store: Any, until: dict[str, int] | None = None) -> None:
-        self._store = store
-        self._until = until or {}
-        self._sequences: dict[str, int] = {}
-        self.reached = asyncio.Event()
-        self.failures: list[StoreUnavailable] = []
-        self.failed = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
-        """Fail as often as told, then write."""
-        if self.failures:
-            self.failed.set()
-            raise self.failures.pop(0)
-        await self._store.write(points, checkpoint)
-        self._sequences[checkpoint.stream] = checkpoint.sequence
-        if all(self._sequences.get(stream, 0) >= sequence for stream, sequence in self._until.items()):
-            self.reached.set()
 
 
 async def test_a_write_that_fails_is_made_again_no_sooner_than_the_store_asks(
