@@ -210,8 +210,6 @@ class WarmProcess:
         for lease in leases:
             self.leases[lease.fence] = lease
             self.outstanding += lease.case_count
-        self.needs_successor = False
-        """Whether its last case is held back until another comes, or Flush."""
         self.is_flushed = False
         self.given_at = now
         self._send(Run([item for lease in leases for item in lease.items(timeout_seconds)]))
