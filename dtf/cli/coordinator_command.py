@@ -21,8 +21,8 @@ from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_lines import log_to_stderr
 from dtf.client.connect import read_token
-from dtf.coordinator.process import Coordinator
 from dtf.coordinator.pipeline import Deposed, WriterStopped
+from dtf.coordinator.process import Coordinator
 from dtf.core.chain import ChainBroken
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import AddressInUse, ListenError
@@ -122,10 +122,16 @@ async def _serve(settings: Settings, blob_dir: Path) -> None:
         _tune_collector()
         sys.stdout.write(json.dumps({"ready": True, "address": coordinator.address}) + "\n")
         sys.stdout.flush()
+        fault: Exception | None = None
         async with asyncio.TaskGroup() as group:
             told = group.create_task(_stop_when_told(stop, coordinator))
-            await coordinator.wait()
+            try:
+                await coordinator.wait()
+            except Exception as error:  # raised below, by itself and not in a group
+                fault = error
             told.cancel()
+        if fault is not None:
+            raise fault
 
 
 async def _stop_when_told(stop: asyncio.Event, coordinator: Coordinator) -> None:

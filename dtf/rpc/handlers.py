@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from dtf.core.run.commands import Rejection
 from dtf.rpc.errors import refuse
+from dtf.rpc.soundness import malformed_request
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +73,11 @@ async def _end(context: Context, error: Exception, method: str) -> None:
 
 
 def rejection_in(error: BaseException) -> Rejection | None:
-    """The refusal that an error is, or the first one in a group of errors."""
+    """The refusal that an error is or stands for, or the first one in a group of errors."""
     if isinstance(error, Rejection):
         return error
+    if isinstance(error, DecodeError):
+        return malformed_request(error)
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             found = rejection_in(part)

@@ -5,6 +5,7 @@ where files are given; beyond loopback never without TLS and a token.
 """
 
 import ipaddress
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from dtf.rpc.auth import BearerTokens
 from dtf.rpc.channel import server_options
+from dtf.rpc.soundness import SoundRequests
 
 STOP_GRACE_SECONDS = 1.0
 """How long calls may go on after the listener closed: watchers and sessions never end by themselves."""
@@ -113,7 +115,9 @@ class RpcServer:
         """Take the port; return host:port. Raises ListenError."""
         self._address.check()
         credentials = self._address.credentials()
-        interceptors = [BearerTokens(self._address.token)] if self._address.token else []
+        interceptors: list[grpc.aio.ServerInterceptor] = [SoundRequests()]
+        if self._address.token:
+            interceptors.insert(0, BearerTokens(self._address.token))
         server = grpc.aio.server(interceptors=interceptors, options=server_options())
         self._bound = f"{self._address.host}:{self._take_port(server, credentials)}"
         self._server = server
@@ -152,23 +156,37 @@ class RpcServer:
     def _take_port(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
         text = self._address.text
         try:
+            _probe(self._address)
             port = (
                 server.add_insecure_port(text)
                 if credentials is None
                 else server.add_secure_port(text, credentials)
             )
-        except RuntimeError as error:
-            port = 0
-            cause: Exception | None = error
-        else:
-            cause = None
+        except (OSError, RuntimeError) as error:
+            raise _in_use(text, str(error)) from error
         if port == 0:
-            raise AddressInUse(
-                f"cannot listen on {text}: the port is taken or the address is not this machine's; "
-                "stop what listens there, or choose another with listen (port 0: any free one)"
-            ) from cause
+            raise _in_use(text, "nothing was bound")
         return port
 
     async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *(name for name, _add, _servicer in self._services)):
             await self._health.set(name, status)
+
+
+def _probe(address: ListenAddress) -> None:
+    """Raises OSError if the port is taken: gRPC would say so too, in lines of its own on standard error."""
+    host, _, port = address.text.rpartition(":")
+    family, kind, protocol, _name, target = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(target)
+        probe.listen(1)
+
+
+def _in_use(text: str, cause: str) -> AddressInUse:
+    return AddressInUse(
+        f"cannot listen on {text}: the port is taken or the address is not this machine's ({cause}); "
+        "stop what listens there, or choose another with listen (port 0: any free one)"
+    )
