@@ -115,7 +115,10 @@ class LeaseBook:
         ]
         for lease in added:
             self._held[lease.fence] = lease
-            self._queue(lease.key).append(lease)
+            queue = self._waiting.get(lease.key)
+            if queue is None:
+                queue = self._queue(lease.key)
+            queue.append(lease)
         return added
 
     def _unpack(self, batch: worker_service_pb2.Assignments) -> Iterator[Lease]:

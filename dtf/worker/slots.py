@@ -230,9 +230,10 @@ class SlotBoard:
         outstanding = process.outstanding
         at_hand = 2 if process.needs_successor else 1
         window = window_of(process.average_seconds)
-        limit = max(at_hand, self._fair_share(key)) - len(process.leases)
-        while len(given) < min(limit, self._book.waiting_count(key) + len(given)):
-            if len(process.leases) + len(given) >= at_hand and outstanding >= window:
+        share = max(at_hand, self._fair_share(key)) - len(process.leases)
+        at_hand -= len(process.leases)
+        for n in range(min(share, self._book.waiting_count(key))):
+            if n >= at_hand and outstanding >= window:
                 break
             lease = self._book.take(key)
             outstanding += lease.case_count
