@@ -18,6 +18,7 @@ from dtf.cli.connection import client_of
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.progress_display import ProgressDisplay, duration_text, standard_stream
+from dtf.cli.run_follow import show_run
 from dtf.cli.run_progress import RunProgress
 from dtf.cli.run_pytest import INVOCATION_LABEL
 from dtf.cli.run_result import report_of, result_lines
@@ -100,16 +101,15 @@ class Demo:
             run = await self._find(client, process)
             if run is None:
                 return
-            progress = RunProgress()
             display = ProgressDisplay(run.run_id, run.run.suite, standard_stream(is_quiet=False), self._clock)
-            display.start()
-            try:
-                async for watched in run.watch(include_scaling=True):
-                    display.show(progress, progress.observe(watched))
-            finally:
-                display.stop()
-            await asyncio.to_thread(process.wait)
-            await self._end(client, run)
+            await show_run(run, RunProgress(), display, self._clock)
+            async with asyncio.TaskGroup() as tasks:
+                shrinking = tasks.create_task(self._watch_shrinking(client))
+                await asyncio.to_thread(process.wait)
+                written = await report_of(client, run.run_id, self._suite)
+            for line in result_lines(written) if written else []:
+                _say(line)
+            _say(shrinking.result())
 
     async def _find(self, client: Client, process: "subprocess.Popen[bytes]") -> RunHandle | None:
         """The run that pytest makes; None if pytest ends without one."""
@@ -120,17 +120,7 @@ class Demo:
             await self._clock.sleep(_LOOK_SECONDS)
         return None
 
-    async def _end(self, client: Client, run: RunHandle) -> None:
-        written = await report_of(client, run.run_id, self._suite)
-        if written is None:
-            return
-        first, *others = result_lines(written)
-        _say(first)
-        await self._show_shrinking(client)
-        for line in others:
-            _say(line)
-
-    async def _show_shrinking(self, client: Client) -> None:
+    async def _watch_shrinking(self, client: Client) -> str:
         """Wait for the pool to be as small again as it was, which is part of the show."""
         began = self._clock.monotonic()
         sizes = [await _active(client)]
@@ -141,9 +131,8 @@ class Demo:
             size = await _active(client)
             if size != sizes[-1]:
                 sizes.append(size)
-        if len(sizes) > 1:
-            seconds = duration_text(self._clock.monotonic() - began)
-            _say(f"{'idle':<13}{' → '.join(map(str, sizes))} workers within {seconds} of the last case")
+        path = " → ".join(map(str, sizes))
+        return f"{'afterwards':<13}{path} workers, {duration_text(self._clock.monotonic() - began)} after the last case"
 
 
 async def _active(client: Client) -> int:

@@ -26,6 +26,7 @@ from dtf.client.client import Client
 from dtf.client.run import RunHandle
 from dtf.client.stack import StackMembership
 from dtf.client.submission import SubmissionFailed
+from dtf.ports.clock import Clock
 from dtf.report.write import WrittenReport
 
 _TICK_SECONDS = 0.25
@@ -48,6 +49,27 @@ class Showing:
     """From the run's id and suite."""
     relays_output: bool = False
     """Whether the output of task 0 goes to standard output as it appears."""
+
+
+async def show_run(run: RunHandle, progress: RunProgress, display: ProgressDisplay, clock: Clock) -> None:
+    """Follow the run into `progress`, and show it, until it has ended; time passes on the display too."""
+
+    async def tick() -> None:
+        while True:
+            await clock.sleep(_TICK_SECONDS)
+            if progress.began_nanos:
+                progress.now_nanos = max(progress.now_nanos, clock.now_ns())
+            display.show(progress, [])
+
+    display.start()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            ticking = tasks.create_task(tick())
+            async for watched in run.watch(include_scaling=True):
+                display.show(progress, progress.observe(watched))
+            ticking.cancel()
+    finally:
+        display.stop()
 
 
 class StackLost:
@@ -94,27 +116,20 @@ class RunDriver:
         self._membership.attach_run(run.run_id)
         display = self._showing.make_display(run.run_id, request.suite)
         progress = RunProgress()
-        display.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._on_interrupt(run.run_id, display)
                 helpers = [
                     tasks.create_task(self._submit_and_relay(run, work)),
                     tasks.create_task(self._cancel_when_interrupted(run)),
-                    tasks.create_task(self._tick(display, progress)),
                 ]
-                await self._follow(run, progress, display)
+                await show_run(run, progress, display, self._clock)
                 for helper in helpers[1:]:
                     helper.cancel()
         finally:
-            display.stop()
             asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         self._membership.detach_run(run.run_id)
         return await run.refresh(), progress
-
-    async def _follow(self, run: RunHandle, progress: RunProgress, display: ProgressDisplay) -> None:
-        async for watched in run.watch(include_scaling=True):
-            display.show(progress, progress.observe(watched))
 
     async def _submit_and_relay(self, run: RunHandle, work: Work) -> None:
         await self._submit(run, work)
@@ -128,13 +143,6 @@ class RunDriver:
         except SubmissionFailed as failure:
             if not self._interrupted.is_set():
                 raise failure.__cause__ or failure from failure
-
-    async def _tick(self, display: ProgressDisplay, progress: RunProgress) -> None:
-        while True:
-            await self._clock.sleep(_TICK_SECONDS)
-            if progress.began_nanos:
-                progress.now_nanos = max(progress.now_nanos, self._clock.now_ns())
-            display.show(progress, [])
 
     async def _relay_output(self, run_id: str) -> None:
         async for piece in self._client.tail_logs(run_id, task=0, follow=True):
