@@ -64,9 +64,8 @@ class Announcer:
             return  # what is not told now is sent when the worker attaches
         outbox = outbox_of(session)
         outbox.told_exhausted.discard(granted.run_id)
-        outbox.leases.extend(
-            (granted.run_id, fence, task) for fence, task in enumerate(granted.tasks, granted.first_fence)
-        )
+        first = granted.first_fence
+        outbox.leases.add(granted.run_id, range(first, first + len(granted.tasks)), granted.tasks)
         outbox.wake.set()
 
     def _ended(self, event: events_pb2.Event, command: Command) -> None:

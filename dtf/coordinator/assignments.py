@@ -5,18 +5,11 @@ from collections.abc import Sequence
 from dtf.api.v1 import worker_service_pb2
 from dtf.core.run.state import Run
 
-LEASE_OVERHEAD_BYTES = 24
-"""What a lease takes in a message beside its strings."""
 
-
-def assignments(run: Run, leases: Sequence[tuple[int, int]]) -> worker_service_pb2.Assignments:
-    """Leases of one run, as (fence, task), in columns."""
-    tasks = [task for _fence, task in leases]
+def assignments(run: Run, fences: Sequence[int], tasks: Sequence[int]) -> worker_service_pb2.Assignments:
+    """Leases of one run, in columns."""
     message = worker_service_pb2.Assignments(
-        run_id=run.run_id,
-        tasks=tasks,
-        fences=[fence for fence, _task in leases],
-        names=[run.names[task] for task in tasks],
+        run_id=run.run_id, tasks=tasks, fences=fences, names=[run.names[task] for task in tasks]
     )
     attempts = [run.attempts[task] for task in tasks]
     if any(attempt != 1 for attempt in attempts):
@@ -35,17 +28,6 @@ def context(run: Run) -> worker_service_pb2.RunContext:
     return worker_service_pb2.RunContext(
         run_id=run.run_id, templates=run.created.templates, suite=run.created.suite
     )
-
-
-def lease_bytes(run: Run, task: int) -> int:
-    """About what a lease takes in a message."""
-    size = LEASE_OVERHEAD_BYTES + len(run.names[task])
-    if run.payloads is not None:
-        size += len(run.payloads[task])
-    if run.case_names is not None:
-        cases = run.case_range(task)
-        size += sum(len(name) + 8 for name in run.case_names[cases.start : cases.stop])
-    return size
 
 
 def _cases(run: Run, task: int) -> worker_service_pb2.CaseList:

@@ -95,11 +95,12 @@ class SessionHub:
         owned = {fence for leases in worker.leases.values() for fence in leases}
         stream.outbox.cancelled.extend(fence for fence in held if fence not in owned)
         for run_id, leases in worker.leases.items():
-            stream.outbox.leases.extend(
-                (run_id, fence, task)
+            untold = [
+                (fence, task)
                 for fence, task in leases.items()
                 if fence not in has and fence < self._announcer.durable_fence
-            )
+            ]
+            stream.outbox.leases.add(run_id, [fence for fence, _ in untold], [task for _, task in untold])
             if self._sessions.state.runs[run_id].is_cancelling:
                 stream.outbox.cancelled.extend(leases)
         stream.is_reconciled = True

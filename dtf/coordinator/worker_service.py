@@ -8,7 +8,7 @@ import grpc.aio
 
 from dtf.api.v1 import worker_service_pb2
 from dtf.coordinator.desk import Desk
-from dtf.coordinator.session import Session, Stream
+from dtf.coordinator.session import GATHER_SECONDS, Session, Stream
 from dtf.coordinator.uploads import OutputReceiver, read_blob
 from dtf.core.run.commands import CloseSession, FieldViolation, InvalidRequest, RegisterWorker
 from dtf.rpc.handlers import Context, answering, rejection_in, streaming
@@ -107,6 +107,8 @@ class WorkerService:
         outbox = stream.outbox
         while True:
             await outbox.wake.wait()
+            if outbox.can_wait(self._desk.state):
+                await self._desk.clock.sleep(GATHER_SECONDS)
             outbox.wake.clear()
             while (response := outbox.take(self._desk.state)) is not None:
                 async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):

@@ -1,5 +1,6 @@
 """Folds of the events about leases and results: the hot path, so columns are walked once."""
 
+from array import array
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import repeat
@@ -8,6 +9,7 @@ from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.evolve_tasks import dequeue, judge_rest, known_tasks, requeue
 from dtf.core.run.state import Run, State, Template
+from dtf.core.run.task_queue import as_ranges
 
 _LEASED = common_pb2.TASK_STATE_LEASED
 _FINISHED = common_pb2.TASK_STATE_FINISHED
@@ -30,13 +32,21 @@ def granted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int)
     fences = range(said.first_fence, said.first_fence + len(tasks))
     worker.leases.setdefault(run.run_id, {}).update(zip(fences, tasks, strict=True))
     worker.lease_count += len(tasks)
-    states, attempts = run.task_states, run.attempts
-    for task in tasks:
-        states[task] = _LEASED
-        attempts[task] = min(attempts[task] + 1, _MOST_ATTEMPTS)
+    _begin_attempts(run, tasks, is_first=not said.attempts)
     run.leased_count += count
     state.leased_count += count
     state.next_fence = max(state.next_fence, said.first_fence + len(said.tasks))
+
+
+def _begin_attempts(run: Run, tasks: Sequence[int], *, is_first: bool) -> None:
+    states, attempts = run.task_states, run.attempts
+    if is_first and tasks and as_ranges(tasks) == [(tasks[0], tasks[-1] + 1)]:
+        states[tasks[0] : tasks[-1] + 1] = bytes((_LEASED,)) * len(tasks)
+        attempts[tasks[0] : tasks[-1] + 1] = array("H", (1,)) * len(tasks)
+        return
+    for task in tasks:
+        states[task] = _LEASED
+        attempts[task] = min(attempts[task] + 1, _MOST_ATTEMPTS)
 
 
 def _end_leases(state: State, run: Run, worker: Worker | None, fences: Sequence[int]) -> None:

@@ -106,5 +106,8 @@ def is_duration(seconds: float) -> bool:
 
 def are_durations(column: Sequence[float]) -> bool:
     """Whether a worker may have measured each of them."""
+    if not column:
+        return True
+    values = list(column)
     # NaN compares false with everything, so min() can miss it and the sum cannot.
-    return not column or (math.isfinite(sum(column)) and min(column) >= 0 and max(column) <= MAX_SECONDS)
+    return math.isfinite(sum(values)) and min(values) >= 0 and max(values) <= MAX_SECONDS
