@@ -35,6 +35,8 @@ class Step:
     events: Sequence[events_pb2.Event]
     settle: Settle | None
     error: Exception | None = None
+    continues: bool = False
+    """The rest of its events is in the next commit."""
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ def serialize(
                 kind=type(step.command).__name__,
                 event_count=len(step.events),
                 arguments=arguments(step.command),
+                continues=step.continues,
             )
             for step in steps
             if step.events

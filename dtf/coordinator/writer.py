@@ -14,7 +14,7 @@ an append has failed (pipeline.py) nothing is decided.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -212,8 +212,15 @@ class Writer:
 
     async def run(self) -> None:
         """Recover from failed appends for ever. Raises WriterStopped when the reign is over."""
+        await self._until_stopped(self._pipeline.run())
+
+    async def watch(self) -> None:
+        """Look at the log's end now and then, for ever. Raises WriterStopped when the reign is over."""
+        await self._until_stopped(self._pipeline.watch())
+
+    async def _until_stopped(self, part: Awaitable[None]) -> None:
         try:
-            await self._pipeline.run()
+            await part
         except WriterStopped as error:
             self.stop(error)
             raise
@@ -294,7 +301,7 @@ class Writer:
         taken: list[events_pb2.Event] = []
         for event, size in zip(step.events, sizes, strict=True):
             if draft.size and draft.size + size > MAX_COMMIT_BYTES:
-                draft.steps.append(Step(step.command, taken, None))
+                draft.steps.append(Step(step.command, taken, None, continues=True))
                 draft, taken = self._sent(draft), []
             evolve(self.state, event, draft.now_ns, self._sequence + 1)
             taken.append(event)

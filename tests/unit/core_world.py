@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2, worker_service_pb2
+from dtf.coordinator.inputs import arguments
 from dtf.core.run.commands import (
     Command,
     CreateRun,
@@ -19,6 +20,7 @@ from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve
 from dtf.core.run.invariants import check
 from dtf.core.run.limits import MAX_EVENT_BYTES
+from dtf.core.run.rederive import command_of
 from dtf.core.run.state import Run, State
 from dtf.core.run.state_hash import state_hash
 
@@ -95,6 +97,7 @@ class World:
             events = decide(self.state, command, self.now_ns)
         finally:
             assert state_hash(rebuilt(self.commits)) == before, "decide changed the state"
+        assert decided_again(self.state, command, events, self.now_ns) == events
         self.commits.append((self.now_ns, events))
         for event in events:
             assert event.ByteSize() <= MAX_EVENT_BYTES + 64 * 1024
@@ -193,6 +196,21 @@ class World:
         again = rebuilt(self.commits)
         assert again == self.state
         assert state_hash(again) == state_hash(self.state)
+
+
+def decided_again(
+    state: State, command: Command, events: list[events_pb2.Event], now_ns: int
+) -> list[events_pb2.Event]:
+    """What the command leads to that the log, where `events` will stand, makes of `command`."""
+    if not events:
+        return []
+    source = events_pb2.Input(
+        kind=type(command).__name__, event_count=len(events), arguments=arguments(command)
+    )
+    try:
+        return decide(state, command_of(state, source, events), now_ns)
+    except Rejection as error:
+        raise AssertionError(f"{command} was decided and is refused as the log has it") from error
 
 
 def rebuilt(commits: Sequence[Commit]) -> State:

@@ -17,7 +17,7 @@ from dtf.core.run.queries import exhausted_runs, run_message, task_messages
 from dtf.core.run.state import State
 from dtf.core.run.state_hash import state_hash
 from dtf.core.run.unfold import Unfolder
-from tests.unit.core_world import Commit, rebuilt
+from tests.unit.core_world import Commit, decided_again, rebuilt
 
 RUNS = st.sampled_from(["a", "b", "c"])
 WORKERS = st.sampled_from(["u", "v", "w"])
@@ -69,6 +69,7 @@ class Coordinator(RuleBasedStateMachine):
         self.now_ns += 250_000_000
         with contextlib.suppress(commands.Rejection):
             events = decide(self.state, command, self.now_ns)
+            assert decided_again(self.state, command, events, self.now_ns) == events
             self.commits.append((self.now_ns, events))
             for event in events:
                 self.note_final_verdicts(event)

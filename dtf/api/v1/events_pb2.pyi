@@ -84,22 +84,26 @@ class Input(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """Name of the command, as "GrantLeases"."""
     event_count: _builtins.int
     """How many of the commit's events it produced."""
     arguments: _builtins.bytes
     """The rest of its arguments, in canonical JSON; empty if the events say it all."""
+    continues: _builtins.bool
+    """Its events did not fit: they go on in the first input of the next commit."""
     def __init__(
         self,
         *,
         kind: _builtins.str = ...,
         event_count: _builtins.int = ...,
         arguments: _builtins.bytes = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "event_count", b"event_count", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "continues", b"continues", "event_count", b"event_count", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
