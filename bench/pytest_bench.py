@@ -36,7 +36,7 @@ REST_CPU_SECONDS = 0.03
 REST_TIMEOUT_SECONDS = 20.0
 SPARE_SECONDS = 2.5
 """A worker starts the process for the next run a little after the last one was taken."""
-QUIET = ("-q", "-p", "no:randomly", "-p", "no:asyncio", "-p", "no:cacheprovider")
+QUIET = ("-q", "-p", "no:cacheprovider")
 XDIST = f"pytest-xdist -n {WORKERS}"
 
 
@@ -55,15 +55,14 @@ class Way:
 
     name: str
     arguments: tuple[str, ...]
-    needs_stack: bool = False
 
 
 WAYS = (
-    Way("pytest --dtf, warm", ("--dtf",), needs_stack=True),
-    Way(XDIST, ("-p", "no:dtf", "-n", str(WORKERS))),
-    Way("plain pytest", ("-p", "no:dtf")),
+    Way("pytest --dtf, warm", ("-p", "dtf", "--dtf")),
+    Way(XDIST, ("-p", "xdist", "-n", str(WORKERS))),
+    Way("plain pytest", ()),
 )
-COLD = Way("pytest --dtf, cold", ("--dtf", "--dtf-workers", str(WORKERS)))
+COLD = Way("pytest --dtf, cold", ("-p", "dtf", "--dtf", "--dtf-workers", str(WORKERS)))
 
 
 def main() -> int:
@@ -146,10 +145,9 @@ def run(way: Way, directory: Path, cases: int) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Ours, less what would make the commands differ."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "DTF_SERVER"))
-    }
+    """Ours, less what would make the commands differ: each loads its own plug-in and no other."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("PYTEST_", "DTF_SERVER"))}
+    return kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def dtf(directory: Path, *arguments: str) -> None:

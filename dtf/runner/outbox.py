@@ -41,8 +41,11 @@ _decoder: "msgspec.msgpack.Decoder[ResultItem]" = msgspec.msgpack.Decoder(Result
 class Outbox:
     """The runner's end: add each result as its case ends, ask `send_if_due` before each case begins."""
 
-    def __init__(self, channel: RunnerChannel, status: StatusWriter) -> None:
+    def __init__(
+        self, channel: RunnerChannel, status: StatusWriter, linger_seconds: float = LINGER_SECONDS
+    ) -> None:
         self._channel = channel
+        self._linger_seconds = linger_seconds
         self._memory = status.memory
         self._items: list[ResultItem] = []
         self._turned_at = 0.0

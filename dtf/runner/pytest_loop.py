@@ -49,6 +49,9 @@ from dtf.runner.pytest_warnings import warning_element
 from dtf.runner.status import StatusWriter
 
 PLUGIN_NAME = "dtf-session"
+LINGER_SECONDS = 0.1
+"""How long a result may wait for others: people see no difference, and each message costs every process
+it passes some 0.2 ms. A case that takes longer keeps nothing back: the worker reads the journal."""
 
 
 class CaseLoop:
@@ -58,7 +61,7 @@ class CaseLoop:
         self._channel = channel
         self._status = status
         self._controller_count = controller_count
-        self._outbox = Outbox(channel, status)
+        self._outbox = Outbox(channel, status, LINGER_SECONDS)
         self._queue = CaseQueue()
         self._announced: CaseItem | None = None
         self._is_flushed = False
