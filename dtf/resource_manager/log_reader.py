@@ -56,7 +56,7 @@ class LogReader:
             if commit is None:
                 _log.warning("message %d of the log is not of its chain and is passed over", stored.sequence)
                 continue
-            self._state.projection.apply(stored.sequence, stored.message_id, commit)
+            self._state.fold(stored.sequence, stored.message_id, commit)
 
     async def _head(self) -> LogHead:
         while True:

@@ -133,19 +133,14 @@ class ResourceManager:
         self._ledger.sync(self._state.projection, self._clock.now_ns())
         for instance in known.values():
             if instance.state is InstanceState.RUNNING:
-                self._ledger.adopt(instance.launch_id, instance.launched_at_ns)
+                self._adopted(instance)
             else:
                 self._exited(instance)
         for launch in list(self._ledger.launches.values()):
             if launch.launch_id in known:
                 continue
             if launch.is_registered:
-                self._ledger.exited(
-                    launch.launch_id,
-                    "is gone",
-                    self._clock.now_ns(),
-                    is_clean=self._has_left(launch.launch_id),
-                )
+                self._observe_exit(launch.launch_id, "is gone", is_clean=self._has_left(launch.launch_id))
             else:
                 await self._launch(launch.launch_id)
         await self._save()
@@ -170,7 +165,22 @@ class ResourceManager:
 
     def _exited(self, instance: Instance) -> None:
         is_clean = instance.is_clean or self._has_left(instance.launch_id)
-        self._ledger.exited(instance.launch_id, instance.reason, self._clock.now_ns(), is_clean=is_clean)
+        self._observe_exit(instance.launch_id, instance.reason, is_clean=is_clean)
+
+    def _observe_exit(self, launch_id: str, reason: str, *, is_clean: bool) -> None:
+        exited = scaling_pb2.LaunchExited(launch_id=launch_id, reason=reason, is_clean=is_clean)
+        self._observe(scaling_pb2.Observation(exited=exited))
+
+    def _adopted(self, instance: Instance) -> None:
+        adopted = scaling_pb2.LaunchAdopted(
+            launch_id=instance.launch_id, launched_unix_nanos=instance.launched_at_ns
+        )
+        if instance.launch_id not in self._ledger.launches:
+            self._observe(scaling_pb2.Observation(adopted=adopted))
+
+    def _observe(self, seen: scaling_pb2.Observation) -> None:
+        seen.now_unix_nanos = self._clock.now_ns()
+        self._state.observe(seen)
 
     def _has_left(self, launch_id: str) -> bool:
         """Whether the log says that the worker was going or has gone by itself."""
@@ -199,6 +209,7 @@ class ResourceManager:
             if plan.decision is None:
                 return plan.wake_at_ns
             self._ledger.record(plan.decision, plan.hold_kind)
+            plan.decision.observations.extend(self._state.take_observations())
             self._announcer.announce(plan.decision)
             await self._save()
             await self._carry_out(plan.decision)
@@ -227,14 +238,15 @@ class ResourceManager:
             instance = await self._provider.launch(request)
         except ProviderError as error:
             _log.error("%s could not be launched: %s", launch_id, error)
-            self._ledger.launch_failed(launch_id, str(error), self._clock.now_ns())
+            failed = scaling_pb2.LaunchFailed(launch_id=launch_id, reason=str(error))
+            self._observe(scaling_pb2.Observation(failed=failed))
             return
         _log.info("%s launched as %s", launch_id, instance.handle)
 
     async def _drain(self, worker_id: str, reason: str) -> None:
         answer = await self._fleet.drain_idle(worker_id, reason)
         if answer is DrainAnswer.REFUSED:
-            self._ledger.drains_asked.pop(worker_id, None)
+            self._observe(scaling_pb2.Observation(drain_refused_worker_id=worker_id))
             self._changed.set()
         if answer is not DrainAnswer.DRAINING:
             _log.info("%s was not drained: %s", worker_id, answer.value)
@@ -270,6 +282,7 @@ class ResourceManager:
             launch_ids=list(self._ledger.launches),
             log_sequence=self._state.projection.last_sequence,
             reason="the resource manager was told to stop",
+            observations=self._state.take_observations(),
         )
         self._ledger.record(decision)
         return decision

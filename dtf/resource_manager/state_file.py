@@ -6,10 +6,14 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dtf.api.v1 import events_pb2, scaling_pb2
 from dtf.core.chain import ChainReader
 from dtf.core.scaling import snapshot
 from dtf.core.scaling.demand import DemandProjection
 from dtf.core.scaling.ledger import PoolLedger
+
+OBSERVATIONS_KEPT = 1024
+"""Heard between two decisions and not forgotten; nearly everything heard leads to a decision at once."""
 
 
 @dataclass(slots=True)
@@ -21,6 +25,26 @@ class ManagerState:
     chain: ChainReader = field(default_factory=ChainReader)
     outbox: list[bytes] = field(default_factory=list)
     """Serialized ScalingDecisions, oldest first."""
+    observations: list[bytes] = field(default_factory=list)
+    """Serialized Observations since the last decision, oldest first."""
+
+    def observe(self, seen: scaling_pb2.Observation) -> None:
+        """Something was heard; the next decision carries it."""
+        seen.log_sequence = self.projection.last_sequence
+        self.ledger.observe(seen)
+        self.observations = [*self.observations[-OBSERVATIONS_KEPT + 1 :], seen.SerializeToString()]
+
+    def take_observations(self) -> list[scaling_pb2.Observation]:
+        """What was heard since the last call."""
+        taken, self.observations = self.observations, []
+        return [scaling_pb2.Observation.FromString(seen) for seen in taken]
+
+    def fold(self, sequence: int, message_id: str, commit: events_pb2.Commit) -> None:
+        """Take the next commit; the ledger hears of workers commit by commit, so that it hears the same again."""
+        before = self.projection.fleet_version
+        self.projection.apply(sequence, message_id, commit)
+        if self.projection.fleet_version != before:
+            self.ledger.sync(self.projection, self.projection.last_ns)
 
 
 class StateFile:

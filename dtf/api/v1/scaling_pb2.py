@@ -24,21 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64tf/api/v1/scaling.proto\x12\ndtf.api.v1\"\xa5\x04\n\x0fScalingDecision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tR\ndecisionId\x12$\n\x0enow_unix_nanos\x18\x02 \x01(\x03R\x0cnowUnixNanos\x12\x12\n\x04pool\x18\x03 \x01(\tR\x04pool\x12\x31\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x19.dtf.api.v1.ScalingActionR\x06\x61\x63tion\x12\x18\n\x07\x64\x65sired\x18\x05 \x01(\rR\x07\x64\x65sired\x12\x1c\n\trequested\x18\x06 \x01(\rR\trequested\x12\x1a\n\x08observed\x18\x07 \x01(\rR\x08observed\x12 \n\x0brecommended\x18\x08 \x01(\rR\x0brecommended\x12*\n\x06\x64\x65mand\x18\t \x01(\x0b\x32\x12.dtf.api.v1.DemandR\x06\x64\x65mand\x12,\n\x05rules\x18\n \x03(\x0b\x32\x16.dtf.api.v1.RuleEffectR\x05rules\x12\x16\n\x06reason\x18\x0b \x01(\tR\x06reason\x12!\n\x0clog_sequence\x18\x0c \x01(\x04R\x0blogSequence\x12\x1d\n\nlaunch_ids\x18\r \x03(\tR\tlaunchIds\x12\x1d\n\nworker_ids\x18\x0e \x03(\tR\tworkerIds\x12;\n\x0c\x61lternatives\x18\x0f \x03(\x0b\x32\x17.dtf.api.v1.AlternativeR\x0c\x61lternatives\"\x88\x03\n\x06\x44\x65mand\x12\x1f\n\x0bqueue_depth\x18\x01 \x01(\rR\nqueueDepth\x12!\n\x0cleased_count\x18\x02 \x01(\rR\x0bleasedCount\x12\'\n\x0f\x62\x61\x63klog_seconds\x18\x03 \x01(\x01R\x0e\x62\x61\x63klogSeconds\x12\x1f\n\x0bknown_count\x18\x04 \x01(\rR\nknownCount\x12\'\n\x0f\x61ssumed_seconds\x18\x05 \x01(\x01R\x0e\x61ssumedSeconds\x12!\n\x0c\x61rrival_rate\x18\x06 \x01(\x01R\x0b\x61rrivalRate\x12+\n\x11utilization_ratio\x18\x07 \x01(\x01R\x10utilizationRatio\x12+\n\x11unplaceable_count\x18\x08 \x01(\rR\x10unplaceableCount\x12\'\n\x0fstartup_seconds\x18\t \x01(\x01R\x0estartupSeconds\x12!\n\x0cservice_rate\x18\n \x01(\x01R\x0bserviceRate\"f\n\nRuleEffect\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62\x65\x66ore\x18\x02 \x01(\rR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x03 \x01(\rR\x05\x61\x66ter\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"\xa4\x01\n\x0b\x41lternative\x12\x18\n\x07workers\x18\x01 \x01(\rR\x07workers\x12\'\n\x0f\x62\x61\x63klog_seconds\x18\x02 \x01(\x01R\x0e\x62\x61\x63klogSeconds\x12\x30\n\x14saved_worker_seconds\x18\x03 \x01(\x01R\x12savedWorkerSeconds\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription*\xbd\x01\n\rScalingAction\x12\x1e\n\x1aSCALING_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SCALING_ACTION_HOLD\x10\x01\x12\x1c\n\x18SCALING_ACTION_SCALE_OUT\x10\x02\x12\x1b\n\x17SCALING_ACTION_SCALE_IN\x10\x03\x12\x1a\n\x16SCALING_ACTION_REPLACE\x10\x04\x12\x1c\n\x18SCALING_ACTION_TERMINATE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64tf/api/v1/scaling.proto\x12\ndtf.api.v1\"\xe2\x04\n\x0fScalingDecision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tR\ndecisionId\x12$\n\x0enow_unix_nanos\x18\x02 \x01(\x03R\x0cnowUnixNanos\x12\x12\n\x04pool\x18\x03 \x01(\tR\x04pool\x12\x31\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x19.dtf.api.v1.ScalingActionR\x06\x61\x63tion\x12\x18\n\x07\x64\x65sired\x18\x05 \x01(\rR\x07\x64\x65sired\x12\x1c\n\trequested\x18\x06 \x01(\rR\trequested\x12\x1a\n\x08observed\x18\x07 \x01(\rR\x08observed\x12 \n\x0brecommended\x18\x08 \x01(\rR\x0brecommended\x12*\n\x06\x64\x65mand\x18\t \x01(\x0b\x32\x12.dtf.api.v1.DemandR\x06\x64\x65mand\x12,\n\x05rules\x18\n \x03(\x0b\x32\x16.dtf.api.v1.RuleEffectR\x05rules\x12\x16\n\x06reason\x18\x0b \x01(\tR\x06reason\x12!\n\x0clog_sequence\x18\x0c \x01(\x04R\x0blogSequence\x12\x1d\n\nlaunch_ids\x18\r \x03(\tR\tlaunchIds\x12\x1d\n\nworker_ids\x18\x0e \x03(\tR\tworkerIds\x12;\n\x0c\x61lternatives\x18\x0f \x03(\x0b\x32\x17.dtf.api.v1.AlternativeR\x0c\x61lternatives\x12;\n\x0cobservations\x18\x10 \x03(\x0b\x32\x17.dtf.api.v1.ObservationR\x0cobservations\"\xbd\x02\n\x0bObservation\x12$\n\x0enow_unix_nanos\x18\x01 \x01(\x03R\x0cnowUnixNanos\x12!\n\x0clog_sequence\x18\x02 \x01(\x04R\x0blogSequence\x12\x32\n\x06\x65xited\x18\x03 \x01(\x0b\x32\x18.dtf.api.v1.LaunchExitedH\x00R\x06\x65xited\x12\x32\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x18.dtf.api.v1.LaunchFailedH\x00R\x06\x66\x61iled\x12\x35\n\x07\x61\x64opted\x18\x05 \x01(\x0b\x32\x19.dtf.api.v1.LaunchAdoptedH\x00R\x07\x61\x64opted\x12\x37\n\x17\x64rain_refused_worker_id\x18\x06 \x01(\tH\x00R\x14\x64rainRefusedWorkerIdB\r\n\x0bobservation\"^\n\x0cLaunchExited\x12\x1b\n\tlaunch_id\x18\x01 \x01(\tR\x08launchId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n\x08is_clean\x18\x03 \x01(\x08R\x07isClean\"C\n\x0cLaunchFailed\x12\x1b\n\tlaunch_id\x18\x01 \x01(\tR\x08launchId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\\\n\rLaunchAdopted\x12\x1b\n\tlaunch_id\x18\x01 \x01(\tR\x08launchId\x12.\n\x13launched_unix_nanos\x18\x02 \x01(\x03R\x11launchedUnixNanos\"\x88\x03\n\x06\x44\x65mand\x12\x1f\n\x0bqueue_depth\x18\x01 \x01(\rR\nqueueDepth\x12!\n\x0cleased_count\x18\x02 \x01(\rR\x0bleasedCount\x12\'\n\x0f\x62\x61\x63klog_seconds\x18\x03 \x01(\x01R\x0e\x62\x61\x63klogSeconds\x12\x1f\n\x0bknown_count\x18\x04 \x01(\rR\nknownCount\x12\'\n\x0f\x61ssumed_seconds\x18\x05 \x01(\x01R\x0e\x61ssumedSeconds\x12!\n\x0c\x61rrival_rate\x18\x06 \x01(\x01R\x0b\x61rrivalRate\x12+\n\x11utilization_ratio\x18\x07 \x01(\x01R\x10utilizationRatio\x12+\n\x11unplaceable_count\x18\x08 \x01(\rR\x10unplaceableCount\x12\'\n\x0fstartup_seconds\x18\t \x01(\x01R\x0estartupSeconds\x12!\n\x0cservice_rate\x18\n \x01(\x01R\x0bserviceRate\"f\n\nRuleEffect\x12\x12\n\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n\x06\x62\x65\x66ore\x18\x02 \x01(\rR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x03 \x01(\rR\x05\x61\x66ter\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\"\xa4\x01\n\x0b\x41lternative\x12\x18\n\x07workers\x18\x01 \x01(\rR\x07workers\x12\'\n\x0f\x62\x61\x63klog_seconds\x18\x02 \x01(\x01R\x0e\x62\x61\x63klogSeconds\x12\x30\n\x14saved_worker_seconds\x18\x03 \x01(\x01R\x12savedWorkerSeconds\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription*\xbd\x01\n\rScalingAction\x12\x1e\n\x1aSCALING_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13SCALING_ACTION_HOLD\x10\x01\x12\x1c\n\x18SCALING_ACTION_SCALE_OUT\x10\x02\x12\x1b\n\x17SCALING_ACTION_SCALE_IN\x10\x03\x12\x1a\n\x16SCALING_ACTION_REPLACE\x10\x04\x12\x1c\n\x18SCALING_ACTION_TERMINATE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtf.api.v1.scaling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCALINGACTION']._serialized_start=1259
-  _globals['_SCALINGACTION']._serialized_end=1448
+  _globals['_SCALINGACTION']._serialized_start=1899
+  _globals['_SCALINGACTION']._serialized_end=2088
   _globals['_SCALINGDECISION']._serialized_start=41
-  _globals['_SCALINGDECISION']._serialized_end=590
-  _globals['_DEMAND']._serialized_start=593
-  _globals['_DEMAND']._serialized_end=985
-  _globals['_RULEEFFECT']._serialized_start=987
-  _globals['_RULEEFFECT']._serialized_end=1089
-  _globals['_ALTERNATIVE']._serialized_start=1092
-  _globals['_ALTERNATIVE']._serialized_end=1256
+  _globals['_SCALINGDECISION']._serialized_end=651
+  _globals['_OBSERVATION']._serialized_start=654
+  _globals['_OBSERVATION']._serialized_end=971
+  _globals['_LAUNCHEXITED']._serialized_start=973
+  _globals['_LAUNCHEXITED']._serialized_end=1067
+  _globals['_LAUNCHFAILED']._serialized_start=1069
+  _globals['_LAUNCHFAILED']._serialized_end=1136
+  _globals['_LAUNCHADOPTED']._serialized_start=1138
+  _globals['_LAUNCHADOPTED']._serialized_end=1230
+  _globals['_DEMAND']._serialized_start=1233
+  _globals['_DEMAND']._serialized_end=1625
+  _globals['_RULEEFFECT']._serialized_start=1627
+  _globals['_RULEEFFECT']._serialized_end=1729
+  _globals['_ALTERNATIVE']._serialized_start=1732
+  _globals['_ALTERNATIVE']._serialized_end=1896
 # @@protoc_insertion_point(module_scope)

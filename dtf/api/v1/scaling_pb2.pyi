@@ -76,6 +76,7 @@ class ScalingDecision(_message.Message):
     LAUNCH_IDS_FIELD_NUMBER: _builtins.int
     WORKER_IDS_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Unique: the pool and a number that rises."""
     now_unix_nanos: _builtins.int
@@ -116,6 +117,10 @@ class ScalingDecision(_message.Message):
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """What else could have been done, and what it would have cost."""
 
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """What the manager heard since its decision before, in order; with the log, all that this one rests on."""
+
     def __init__(
         self,
         *,
@@ -134,14 +139,147 @@ class ScalingDecision(_message.Message):
         launch_ids: _abc.Iterable[_builtins.str] | None = ...,
         worker_ids: _abc.Iterable[_builtins.str] | None = ...,
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observed", b"observed", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "requested", b"requested", "rules", b"rules", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "requested", b"requested", "rules", b"rules", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScalingDecision: _TypeAlias = ScalingDecision  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """What the resource manager heard from elsewhere than the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EXITED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    ADOPTED_FIELD_NUMBER: _builtins.int
+    DRAIN_REFUSED_WORKER_ID_FIELD_NUMBER: _builtins.int
+    now_unix_nanos: _builtins.int
+    """When, in nanoseconds since 1970-01-01 UTC."""
+    log_sequence: _builtins.int
+    """Last sequence of the log that it knew then."""
+    drain_refused_worker_id: _builtins.str
+    """The coordinator: this worker is not drained, for it holds a lease."""
+    @_builtins.property
+    def exited(self) -> Global___LaunchExited:
+        """The provider: a launch ended."""
+
+    @_builtins.property
+    def failed(self) -> Global___LaunchFailed:
+        """The provider: a launch could not be made."""
+
+    @_builtins.property
+    def adopted(self) -> Global___LaunchAdopted:
+        """The provider: it runs a launch that the manager did not know."""
+
+    def __init__(
+        self,
+        *,
+        now_unix_nanos: _builtins.int = ...,
+        log_sequence: _builtins.int = ...,
+        exited: Global___LaunchExited | None = ...,
+        failed: Global___LaunchFailed | None = ...,
+        adopted: Global___LaunchAdopted | None = ...,
+        drain_refused_worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "observation", b"observation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observation", b"observation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_observation: _TypeAlias = _typing.Literal["exited", "failed", "adopted", "drain_refused_worker_id"]  # noqa: Y015
+    _WhichOneofArgType_observation: _TypeAlias = _typing.Literal["observation", b"observation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_observation) -> _WhichOneofReturnType_observation | None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class LaunchExited(_message.Message):
+    """A launch ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IS_CLEAN_FIELD_NUMBER: _builtins.int
+    launch_id: _builtins.str
+    """The launch."""
+    reason: _builtins.str
+    """How, in words."""
+    is_clean: _builtins.bool
+    """By itself, as it should."""
+    def __init__(
+        self,
+        *,
+        launch_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        is_clean: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_clean", b"is_clean", "launch_id", b"launch_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LaunchExited: _TypeAlias = LaunchExited  # noqa: Y015
+
+@_typing.final
+class LaunchFailed(_message.Message):
+    """A launch could not be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    launch_id: _builtins.str
+    """The launch."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        launch_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["launch_id", b"launch_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LaunchFailed: _TypeAlias = LaunchFailed  # noqa: Y015
+
+@_typing.final
+class LaunchAdopted(_message.Message):
+    """A launch that an earlier manager had asked for was found running."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    LAUNCHED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    launch_id: _builtins.str
+    """The launch."""
+    launched_unix_nanos: _builtins.int
+    """When it was made."""
+    def __init__(
+        self,
+        *,
+        launch_id: _builtins.str = ...,
+        launched_unix_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["launch_id", b"launch_id", "launched_unix_nanos", b"launched_unix_nanos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LaunchAdopted: _TypeAlias = LaunchAdopted  # noqa: Y015
 
 @_typing.final
 class Demand(_message.Message):

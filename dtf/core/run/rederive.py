@@ -228,11 +228,11 @@ def _register(registered: events_pb2.WorkerRegistered) -> commands.RegisterWorke
 def _submission(state: State, said: dict[str, Any], told: _Told) -> run_service_pb2.SubmitTasksRequest:
     submissions: list[events_pb2.TasksSubmitted] = told.all("tasks_submitted")
     seals: list[events_pb2.SubmissionSealed] = told.all("submission_sealed")
-    first = (*submissions, *seals)[0]
+    run_id: str = submissions[0].run_id if submissions else seals[0].run_id
     request = run_service_pb2.SubmitTasksRequest(
-        run_id=first.run_id, batch=submissions[0].batch if submissions else 0, seal=bool(seals)
+        run_id=run_id, batch=submissions[0].batch if submissions else 0, seal=bool(seals)
     )
-    run_priority = state.runs[first.run_id].created.priority
+    run_priority = state.runs[run_id].created.priority
     for submitted in submissions:
         request.tasks.extend(_specs(submitted, run_priority))
     for index, *positions in said.get("cases", ()):
@@ -276,7 +276,8 @@ def _report(state: State, said: dict[str, Any], told: _Told) -> commands.ReportR
         no_run = worker_service_pb2.CaseResults(fences=fences, durations_seconds=[0.0] * len(fences))
         results.append(no_run)
     given_back: list[int] = said.get("released_fences", [])
-    worker_id = (*accepted, *ended, *released, *refused)[0].worker_id
+    about: list[Any] = [*accepted, *ended, *released, *refused]
+    worker_id: str = about[0].worker_id
     return commands.ReportResults(
         worker_id=worker_id,
         incarnation=refused[0].incarnation if refused else state.workers[worker_id].incarnation,
@@ -292,7 +293,9 @@ def _results(accepted: events_pb2.ResultsAccepted) -> worker_service_pb2.CaseRes
         run_id=accepted.run_id,
         fences=accepted.fences,
         cases=accepted.cases,
-        verdicts=[passed if verdict == common_pb2.VERDICT_FLAKY else verdict for verdict in accepted.verdicts],
+        verdicts=[
+            passed if verdict == common_pb2.VERDICT_FLAKY else verdict for verdict in accepted.verdicts
+        ],
         durations_seconds=accepted.durations_seconds,
         cpu_seconds=accepted.cpu_seconds,
         peak_memory_bytes=accepted.peak_memory_bytes,

@@ -21,6 +21,18 @@ LABEL_VALUES_KEPT = 64
 """Values of one label that are remembered of a pool, the newest."""
 
 
+_FLEET_EVENTS = frozenset(
+    {
+        "worker_registered",
+        "worker_drain_requested",
+        "worker_quarantined",
+        "worker_released",
+        "worker_lost",
+        "worker_left",
+    }
+)
+
+
 class Departure(StrEnum):
     """How a worker went, by the log."""
 
@@ -110,6 +122,8 @@ class DemandProjection:
     finished: RateMeter = field(default_factory=RateMeter)
     busy_seconds: RateMeter = field(default_factory=RateMeter)
     """Worker-seconds in which a worker held a lease."""
+    fleet_version: int = 0
+    """Rises with every event about a worker."""
 
     def apply(self, sequence: int, message_id: str, commit: events_pb2.Commit) -> None:
         """Fold one commit."""
@@ -127,7 +141,9 @@ class DemandProjection:
             self.busy_seconds.add(now_ns, busy * (now_ns - self.last_ns) / NANOS)
 
     def _apply_event(self, now_ns: int, event: events_pb2.Event) -> None:
-        match event.WhichOneof("event"):
+        kind = event.WhichOneof("event")
+        self.fleet_version += kind in _FLEET_EVENTS
+        match kind:
             case "run_created":
                 self.runs[event.run_created.run_id] = new_run(event.run_created)
             case "tasks_submitted":

@@ -5,8 +5,9 @@
       └──died, or never came─┴──▶ a death, to be replaced
 
 The ledger is kept on disk before anything is asked of the provider, so that a restart knows each
-launch by its identity. It changes by the pool's own decisions (`record`), by what the provider
-says (`launched`, `exited`) and by what the log says of the workers (`sync`).
+launch by its identity. It changes by the pool's own decisions (`record`), by what the log says of
+the workers (`sync`), and by what is heard from the provider and the coordinator (`observe`), which
+the next decision carries: so the log and the decisions lead to the same ledger again.
 """
 
 from dataclasses import dataclass, field
@@ -95,6 +96,21 @@ class PoolLedger:
                         launch.is_stopping = True
             case _:
                 self.last_hold_ns = now_ns
+
+    def observe(self, seen: scaling_pb2.Observation) -> None:
+        """Something was heard."""
+        match seen.WhichOneof("observation"):
+            case "exited":
+                exited = seen.exited
+                self.exited(exited.launch_id, exited.reason, seen.now_unix_nanos, is_clean=exited.is_clean)
+            case "failed":
+                self.launch_failed(seen.failed.launch_id, seen.failed.reason, seen.now_unix_nanos)
+            case "adopted":
+                self.adopt(seen.adopted.launch_id, seen.adopted.launched_unix_nanos)
+            case "drain_refused_worker_id":
+                self.drains_asked.pop(seen.drain_refused_worker_id, None)
+            case _:
+                pass  # heard by a later version
 
     def adopt(self, launch_id: str, requested_at_ns: int) -> None:
         """The provider runs a launch that the ledger does not know."""
