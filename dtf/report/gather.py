@@ -140,7 +140,8 @@ async def _read_outputs(client: Client, report: RunReport) -> None:
             if not reports and detail.reports_blob.digest and fetched < BLOBS_LIMIT:
                 fetched += 1
                 reports = await _fetch(client, detail.reports_blob)
-            parts.extend(output_parts(detail, reports))
+            # Tries that failed in the same way say the same; it is read once.
+            parts.extend(part for part in output_parts(detail, reports) if part not in parts)
         report.outputs[case.task, case.case] = parts
 
 

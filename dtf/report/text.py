@@ -106,8 +106,8 @@ def _disturbance_text(report: RunReport) -> str:
     happened = [what for _, what in report.run.disturbances]
     if not happened:
         return ""
-    attempts = counted(len(happened), "attempt")
-    return f"{attempts} through no fault of a test, the first: {happened[0]}"
+    more = f", and {len(happened) - 1} more" if len(happened) > 1 else ""
+    return f"through no fault of a test: {happened[0]}{more}"
 
 
 def _labelled(label: str, text: str) -> str:

@@ -65,7 +65,10 @@ def change_text(ratio: float) -> str:
 
 def counts_text(run: RunSummary) -> str:
     """ "226 passed, 3 failed, 1 flaky, 2 skipped"; what was cancelled is counted as not run."""
-    words = [f"{getattr(run.counts, name):,} {name}" for name in _COUNT_ORDER if getattr(run.counts, name)]
+    counted_words = [(getattr(run.counts, name), name) for name in _COUNT_ORDER]
+    words = [
+        counted(count, name, "errors" if name == "error" else name) for count, name in counted_words if count
+    ]
     if run.unjudged:
         words.append(f"{run.unjudged:,} not run (cancelled)")
     return ", ".join(words) or "nothing ran"

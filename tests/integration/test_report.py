@@ -51,7 +51,7 @@ async def test_a_report_agrees_with_the_coordinator_and_holds_the_output(rig: Po
     assert (report.run.counts.passed, report.run.counts.failed, report.run.counts.flaky) == (6, 1, 1)
     (failure,) = report.run.failures
     assert failure.fault is Fault.TEST
-    assert [part.text for part in report.outputs[failure.task, 0]] == ["broken <b>\n"] * 2
+    assert [part.text for part in report.outputs[failure.task, 0]] == ["broken <b>\n"]
     assert {worker.worker_id for worker in report.workers} <= {"local-1", "local-2"}
     assert report.peak_workers == 2
     assert report.comparison is None

@@ -47,7 +47,7 @@ def test_a_flaky_case_has_both_tries_and_did_not_fail() -> None:
 
 def test_a_failure_after_a_lost_worker_is_the_tests_fault_and_the_loss_is_not() -> None:
     story = RunStory().begin("a").lease("w1", 0, 1)
-    story.end_attempt("w1", 0, 1, LOST, "silent for 10 s", is_requeued=True)
+    story.end_attempt("w1", 0, 1, LOST, "silent for 10 s", running=1, is_requeued=True)
     story.lease("w2", 0, 2, attempt=2).result("w2", 0, 2, FAILED)
     (case,) = story.summary.failures
     assert [one.fault for one in case.tries] == [Fault.INFRASTRUCTURE, Fault.TEST]
@@ -74,6 +74,17 @@ def test_a_case_that_kills_every_process_it_runs_in_is_itself_at_fault() -> None
     )
     (case,) = story.summary.failures
     assert (case.fault, case.message) == (Fault.TEST, "killed by signal 11")
+    assert story.summary.disturbances == []
+
+
+def test_leases_that_had_not_started_when_their_worker_was_lost_are_one_line_and_no_try() -> None:
+    story = RunStory().begin("a", "b", "c")
+    for task in range(3):
+        story.lease("w1", task, task + 1)
+    for task in range(3):
+        story.end_attempt("w1", task, task + 1, LOST, "worker w1 was killed", is_requeued=True)
+    assert [what for _, what in story.summary.disturbances] == ["worker w1 was killed"]
+    assert [case.tries for case in story.summary.cases] == [[], [], []]
 
 
 def test_a_time_out_is_the_tests_fault() -> None:

@@ -86,6 +86,16 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """An attempt whose worker was lost or whose process died."""
+
+    at_ns: int
+    text: str
+    running: Try | None
+    """Of the case that ran then, if one is known to have."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePoint:
     """How the run stood from this instant on."""
 
@@ -117,8 +127,7 @@ class RunSummary:
     cases: list[CaseSummary] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     queue: list[QueuePoint] = field(default_factory=list)
-    disturbances: list[tuple[int, str]] = field(default_factory=list)
-    """When what happened to attempts that was no test's fault: a worker lost, a process that died."""
+    endings: list[Ending] = field(default_factory=list)
     refused_count: int = 0
     """Results that came too late to count."""
 
@@ -126,6 +135,15 @@ class RunSummary:
     def seconds(self) -> float:
         """From its creation to its end."""
         return max(0, self.finished_ns - self.created_ns) / NANOS if self.finished_ns else 0.0
+
+    @property
+    def disturbances(self) -> list[tuple[int, str]]:
+        """When what happened to attempts that was no test's fault: a worker lost, a process that died."""
+        return [
+            (ending.at_ns, ending.text)
+            for ending in self.endings
+            if ending.running is None or ending.running.fault is not Fault.TEST
+        ]
 
     @property
     def failures(self) -> list[CaseSummary]:

@@ -10,6 +10,7 @@ from dtf.core.run.summary import (
     UNSPECIFIED,
     Bar,
     CaseSummary,
+    Ending,
     Fault,
     QueuePoint,
     RunSummary,
@@ -161,19 +162,15 @@ class RunFold:
             task = self._tasks[event.tasks[position]]
             lease = self._leases.get(fence)
             running = event.running_cases[position] if event.running_cases else 0
-            suspects: Iterable[CaseSummary] = ()
+            one: Try | None = None
             if running:
-                suspects = [self.summary.cases[task.first_case + running - 1]]
-            elif task.case_count == 1:
-                suspects = [self.summary.cases[task.first_case]]
-            for case in suspects:
-                self._ended(now_ns, event, position, case, lease)
+                case = self.summary.cases[task.first_case + running - 1]
+                one = self._ended(now_ns, event, position, case, lease)
             remaining = event.remaining_verdicts[position] if event.remaining_verdicts else UNSPECIFIED
             if remaining != UNSPECIFIED:
                 self._condemn(task, remaining, event.reasons[position], event, position, lease)
-            outcome = event.outcomes[position]
-            if outcome in (common_pb2.OUTCOME_LOST, common_pb2.OUTCOME_CRASHED):
-                self.summary.disturbances.append((now_ns, f"{event.worker_id}: {event.reasons[position]}"))
+            if event.outcomes[position] in (common_pb2.OUTCOME_LOST, common_pb2.OUTCOME_CRASHED):
+                self._note_ending(now_ns, event.worker_id, event.reasons[position], one)
             self._end_lease(fence, requeued=event.requeued[position])
 
     def _ended(
@@ -183,10 +180,10 @@ class RunFold:
         position: int,
         case: CaseSummary,
         lease: _Lease | None,
-    ) -> None:
-        """The case that ran when its attempt ended."""
+    ) -> Try | None:
+        """The case that ran when its attempt ended; None if it had its verdict already."""
         if case.verdict != UNSPECIFIED:
-            return
+            return None
         verdict = event.verdicts[position] if event.verdicts else UNSPECIFIED
         outcome = event.outcomes[position]
         seconds = _at(event.durations_seconds, position)
@@ -201,6 +198,14 @@ class RunFold:
         _blame(case)
         if outcome != common_pb2.OUTCOME_CANCELLED or seconds:
             self.summary.bars.append(_bar(now_ns, case.name, event.worker_id, verdict, seconds, 0.0, lease))
+        return case.tries[-1]
+
+    def _note_ending(self, now_ns: int, worker_id: str, reason: str, one: Try | None) -> None:
+        """One line for all the leases of a lost worker that had not started."""
+        text = reason if worker_id in reason else f"{worker_id}: {reason}"
+        last = self.summary.endings[-1] if self.summary.endings else None
+        if one is not None or last is None or (last.at_ns, last.text) != (now_ns, text):
+            self.summary.endings.append(Ending(now_ns, text, one))
 
     def _condemn(
         self,
