@@ -9,6 +9,7 @@ from dtf.adapters.memory_log import MemoryLog, MemoryRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.coordinator.process import Coordinator
+from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
 from dtf.rpc.channel import Peer
@@ -32,6 +33,7 @@ async def running_coordinator(
     telemetry: MemoryRecords | None = None,
     scaling: MemoryRecords | None = None,
     clock: Clock | None = None,
+    blobs: BlobStore | None = None,
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that leads and listens on a free port."""
     coordinator = Coordinator(
@@ -39,7 +41,7 @@ async def running_coordinator(
         log=log,
         telemetry=telemetry or MemoryRecords(),
         scaling=scaling or MemoryRecords(),
-        blobs=FileBlobStore(blob_dir),
+        blobs=blobs or FileBlobStore(blob_dir),
         clock=clock or SystemClock(),
         token=TOKEN,
     )

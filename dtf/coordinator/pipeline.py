@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.05
 LONGEST_RETRY_SECONDS = 2.0
+WATCH_SECONDS = 2.0
+"""How long an idle writer may lead on without knowing that another one does."""
 FAILURES_BEFORE_REFUSING = 2
 """One failed append may be a broker's restart; after the second, clients are told rather than kept."""
 
@@ -106,6 +108,29 @@ class CommitPipeline:
             self._failed.clear()
             await self._recover()
 
+    async def watch(self) -> None:
+        """Look at the log's end now and then, so that an idle writer learns that it was deposed.
+
+        Raises WriterStopped. A log that does not answer is left to the next append.
+        """
+        while True:
+            await self._clock.sleep(WATCH_SECONDS)
+            if not self.in_flight and not self.is_stalled:
+                await self._look()
+
+    async def _look(self) -> None:
+        expected = self.durable_sequence
+        try:
+            head = await self._log.head()
+            if self.in_flight or self.durable_sequence != expected or head.last_sequence == expected:
+                return
+            if head.last_sequence < expected:
+                raise _tail_lost(head.last_sequence, expected)
+            async for batch in self._log.read(expected, expected + 1):
+                raise self._displaced_by(batch[0])
+        except LogError as error:
+            log.warning("the end of the log cannot be read", extra={"cause": str(error)})
+
     def _append(self, commit: PendingCommit) -> None:
         commit.acknowledgement = self._log.append(
             commit.payload,
@@ -183,10 +208,7 @@ class CommitPipeline:
         first = self.in_flight[0].sequence
         head = await self._log.head()
         if head.last_sequence < first - 1:
-            raise LogTailLost(
-                f"the log ends at {head.last_sequence} but {first - 1} was acknowledged; "
-                "restore its tail from an export, then start again"
-            )
+            raise _tail_lost(head.last_sequence, first - 1)
         async for batch in self._log.read(first - 1, head.last_sequence):
             for stored in batch:
                 expected = self.in_flight[0] if self.in_flight else None
@@ -221,6 +243,13 @@ class CommitPipeline:
             log.warning("refusing submissions", extra={"cause": str(fault)})
         self.refusing = refusal
         self._listener.refused(refusal)
+
+
+def _tail_lost(last_sequence: int, acknowledged: int) -> LogTailLost:
+    return LogTailLost(
+        f"the log ends at {last_sequence} but {acknowledged} was acknowledged; "
+        "restore its tail from an export, then start again"
+    )
 
 
 def _landed_at(commit: PendingCommit) -> int | None:

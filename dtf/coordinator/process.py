@@ -145,7 +145,9 @@ class Coordinator:
         self._over = asyncio.get_running_loop().create_future()
         self._tasks = await asyncio.TaskGroup().__aenter__()
         review = PlacementReview(desk)
-        for part in (desk.writer.run(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run()):
+        writer = desk.writer
+        parts = (writer.run(), writer.watch(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run())
+        for part in parts:
             self._running.append(self._tasks.create_task(self._guard(part)))
         self.address = await server.start(
             [

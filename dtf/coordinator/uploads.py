@@ -8,7 +8,7 @@ from dtf.coordinator.bell import Bell
 from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
 from dtf.core.run.state import State
 from dtf.ports.blob_store import BlobCorrupt, BlobMissing, BlobStore
-from dtf.rpc.errors import BlobFault
+from dtf.rpc.errors import BlobFault, StoreRefusal
 
 MAX_PIECE_BYTES = 256 * 1024
 MAX_BLOB_BYTES = 2**30
@@ -41,6 +41,14 @@ async def _store(store: BlobStore, blob: common_pb2.Blob, pieces: AsyncIterator[
         await store.put_stream(blob.digest, pieces)
     except BlobCorrupt as error:
         raise BlobFault(str(error), digest=blob.digest) from error
+    except OSError as error:
+        raise _store_fault(error) from error
+
+
+def _store_fault(error: OSError) -> StoreRefusal:
+    return StoreRefusal(
+        f"the blob store cannot be written: {error.strerror or error}; make room, then send again"
+    )
 
 
 async def receive_blob(
@@ -116,6 +124,8 @@ class OutputReceiver:
             raise InvalidRequest(
                 str(error), violations=[FieldViolation("offset_bytes", str(error))]
             ) from error
+        except OSError as error:
+            raise _store_fault(error) from error
         self.stored_bytes += len(request.data)
         self.bell.ring()
 

@@ -16,6 +16,7 @@ join the core's tree:
     ├── Unauthenticated       UNAUTHENTICATED      the token is missing or wrong
     ├── SessionReplaced       ABORTED              a newer stream of the same session took over
     ├── LogFullRefusal        RESOURCE_EXHAUSTED   the event log takes no more until room is made
+    ├── StoreRefusal          RESOURCE_EXHAUSTED   the blob store takes no more until room is made
     ├── LogUnavailableRefusal UNAVAILABLE          the event log does not answer; try again
     ├── StoreUnavailableRefusal UNAVAILABLE        the metric store does not answer; try again
     └── NotLeading            UNAVAILABLE          this coordinator is stopping or was deposed; try again
@@ -80,6 +81,12 @@ class LogFullRefusal(Rejection):
     reason = "LOG_FULL"
 
 
+class StoreRefusal(Rejection):
+    """The blob store takes no more until room is made."""
+
+    reason = "STORE_FULL"
+
+
 class LogUnavailableRefusal(Rejection):
     """The event log does not answer."""
 
@@ -107,6 +114,7 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     SessionReplaced: grpc.StatusCode.ABORTED,
     LogFullRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StoreRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LogUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
     StoreUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
     NotLeading: grpc.StatusCode.UNAVAILABLE,

@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -82,16 +83,17 @@ async def reigning(
     )
     ended: asyncio.Future[WriterStopped] = asyncio.get_running_loop().create_future()
 
-    async def run() -> None:
+    async def run(part: Coroutine[Any, Any, None]) -> None:
         try:
-            await writer.run()
+            await part
         except WriterStopped as error:
             ended.set_result(error)
 
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(run())
+        running = [group.create_task(run(part)) for part in (writer.run(), writer.watch())]
         yield Reigning(writer, log, clock, recorder, ended)
-        running.cancel()
+        for task in running:
+            task.cancel()
     await assert_replays_to(log, writer.state if not writer.is_stalled else None)
 
 
@@ -291,6 +293,21 @@ async def test_a_newer_leader_deposes_and_nothing_of_the_old_one_lands(clock: Fa
                 await given.writer.submit(create("later"))
             await newer.writer.submit(create("b"))
             assert sorted(newer.writer.state.runs) == ["run-a", "run-b"]
+
+
+async def test_an_idle_writer_learns_that_it_was_deposed(clock: FakeClock) -> None:
+    log = MemoryLog()
+    async with reigning(log, clock) as given:
+        await clock.advance(5)
+        assert not given.ended.done(), "nobody else leads"
+        async with reigning(log, clock) as newer:
+            await clock.advance(5)
+            assert isinstance(await given.end(), Deposed)
+            assert given.writer.is_stalled
+            await newer.writer.submit(create())
+        log.disconnect()
+        await clock.advance(5)
+        log.reconnect()
 
 
 async def test_pipelined_commits_behind_a_stranger_all_fail(clock: FakeClock) -> None:

@@ -23,7 +23,7 @@ from dtf.core.chain import ChainReader
 from dtf.rpc.errors import parse
 from dtf.settings.model import NatsSettings
 from tests.coordinators import create_request, tasks
-from tests.integration.coordinator_process import CoordinatorProgram
+from tests.integration.coordinator.program import CoordinatorProgram
 from tests.scripted_worker import results, scripted_worker
 
 pytestmark = pytest.mark.coordinator

@@ -1,21 +1,14 @@
-"""Whatever comes in on any rpc: one clear error, and the state stays sound."""
+"""Requests that name what is not there or make no sense: one clear error, and the state stays sound."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-import pytest_asyncio
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from dtf.adapters.memory_log import MemoryLog
 from dtf.api.v1 import (
     common_pb2,
     fleet_service_pb2,
@@ -25,192 +18,13 @@ from dtf.api.v1 import (
 )
 from dtf.client.client import Client
 from dtf.coordinator.process import Coordinator
-from dtf.coordinator.reign import replay
-from dtf.core.chain import ChainReader
-from dtf.core.run.invariants import check
-from dtf.core.run.state import State
-from dtf.core.run.state_hash import state_hash
-from dtf.rpc.channel import RECEIVE_LIMIT_BYTES, Peer
-from dtf.rpc.errors import RpcFailure, parse
-from tests.coordinators import create_request, peer_of, running_coordinator, tasks
-from tests.scripted_worker import WAIT_SECONDS, ScriptedWorker, results, scripted_worker
+from dtf.rpc.channel import Peer
+from dtf.rpc.errors import RpcFailure
+from tests.coordinators import create_request, tasks
+from tests.integration.coordinator.rig import end_of, refusal
+from tests.scripted_worker import ScriptedWorker, results, scripted_worker
 
 pytestmark = pytest.mark.coordinator
-
-SERVICES = [
-    (run_service_pb2, "RunService"),
-    (worker_service_pb2, "WorkerService"),
-    (fleet_service_pb2, "FleetService"),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Rpc:
-    """One method of one service, called with bytes."""
-
-    path: str
-    client_streaming: bool
-    server_streaming: bool
-
-    async def call(
-        self, channel: grpc.aio.Channel, payload: bytes, metadata: Sequence[tuple[str, str]]
-    ) -> RpcFailure:
-        """Call it and return how it fails."""
-        shape = "stream" if self.client_streaming else "unary"
-        shape += "_stream" if self.server_streaming else "_unary"
-        open_call: Callable[..., Any] = getattr(channel, shape)(self.path)
-        try:
-            if self.client_streaming:
-                call = open_call(_once(payload), metadata=metadata, timeout=WAIT_SECONDS)
-            else:
-                call = open_call(payload, metadata=metadata, timeout=WAIT_SECONDS)
-            if self.server_streaming:
-                async for _ in call:
-                    pass
-            else:
-                await call
-        except grpc.aio.AioRpcError as error:
-            return parse(error)
-        raise AssertionError(f"{self.path} took it")
-
-
-async def _once(payload: bytes) -> AsyncIterator[bytes]:
-    yield payload
-
-
-def _rpcs() -> Iterator[Rpc]:
-    for module, name in SERVICES:
-        method: MethodDescriptor
-        for method in module.DESCRIPTOR.services_by_name[name].methods:
-            path = f"/dtf.api.v1.{name}/{method.name}"
-            yield Rpc(path, method.client_streaming, method.server_streaming)
-
-
-RPCS = list(_rpcs())
-every_rpc = pytest.mark.parametrize("rpc", RPCS, ids=[rpc.path.rpartition("/")[2] for rpc in RPCS])
-
-
-@pytest_asyncio.fixture
-async def coordinator(tmp_path: Path) -> AsyncIterator[Coordinator]:
-    """A coordinator whose log must replay, sound, to the state it ended with."""
-    log = MemoryLog()
-    async with running_coordinator(log, tmp_path) as running:
-        yield running
-        await running.desk.writer.settled()
-        assert check(running.desk.state) == []
-        folded = State()
-        await replay(log, folded, ChainReader())
-        assert state_hash(folded) == state_hash(running.desk.state)
-
-
-@pytest.fixture
-def peer(coordinator: Coordinator) -> Peer:
-    return peer_of(coordinator)
-
-
-@pytest_asyncio.fixture
-async def client(peer: Peer) -> AsyncIterator[Client]:
-    async with Client(peer) as connected:
-        yield connected
-
-
-@pytest_asyncio.fixture
-async def worker(peer: Peer) -> AsyncIterator[ScriptedWorker]:
-    async with scripted_worker(peer) as hired:
-        await hired.attach()
-        yield hired
-
-
-@pytest_asyncio.fixture
-async def channel(coordinator: Coordinator) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel without limits or manners."""
-    options = [("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(coordinator.address, options=options) as opened:
-        yield opened
-
-
-async def refusal(call: Any) -> RpcFailure:
-    """How a call fails; it must."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return parse(caught.value)
-
-
-async def end_of(worker: ScriptedWorker) -> RpcFailure:
-    """How a worker's stream ends."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while True:
-            await worker.hear()
-    return parse(caught.value)
-
-
-# -- every rpc
-
-
-@every_rpc
-async def test_bytes_that_are_no_message(rpc: Rpc, channel: grpc.aio.Channel, client: Client) -> None:
-    failure = await rpc.call(channel, b"\xff\xff\xff\xff", client.metadata)
-    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert failure.message.startswith("the message cannot be parsed")
-    assert (await client.get_fleet()).log_sequence == 1
-
-
-@every_rpc
-async def test_a_message_beyond_the_receive_limit(
-    rpc: Rpc, channel: grpc.aio.Channel, client: Client
-) -> None:
-    failure = await rpc.call(channel, bytes(RECEIVE_LIMIT_BYTES + 1), client.metadata)
-    assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert (await client.get_fleet()).log_sequence == 1
-
-
-@every_rpc
-@pytest.mark.parametrize(
-    "metadata",
-    [(), (("authorization", "Bearer wrong"),), (("authorization", "Basic YTpi"),)],
-    ids=["no token", "a wrong token", "another scheme"],
-)
-async def test_a_call_without_the_token(
-    rpc: Rpc, metadata: Sequence[tuple[str, str]], channel: grpc.aio.Channel
-) -> None:
-    failure = await rpc.call(channel, b"", metadata)
-    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-
-
-async def test_an_empty_message_on_every_rpc_leaves_the_coordinator_sound(
-    channel: grpc.aio.Channel, client: Client
-) -> None:
-    lenient = {"ListRuns", "GetFleet", "ListWorkers", "SubmitTasks", "UploadOutput", "WatchRun"}
-    for rpc in RPCS:
-        if rpc.path.rpartition("/")[2] in lenient:
-            continue
-        failure = await rpc.call(channel, b"", client.metadata)
-        assert failure.code in {
-            grpc.StatusCode.INVALID_ARGUMENT,
-            grpc.StatusCode.NOT_FOUND,
-            grpc.StatusCode.UNAUTHENTICATED,
-        }, rpc.path
-    assert (await client.get_fleet()).log_sequence == 1
-
-
-async def test_probes_need_no_token(channel: grpc.aio.Channel) -> None:
-    health_stub: Any = health_pb2_grpc.HealthStub
-    health = health_stub(channel)
-    for service in ("", "dtf.api.v1.RunService"):
-        answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    reflection_stub: Any = reflection_pb2_grpc.ServerReflectionStub
-    reflection = reflection_stub(channel)
-
-    async def questions() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-
-    async for response in reflection.ServerReflectionInfo(questions()):
-        names = {service.name for service in response.list_services_response.service}
-    assert {"dtf.api.v1.RunService", "dtf.api.v1.WorkerService", "dtf.api.v1.FleetService"} <= names
-
-
-# -- names of what is not there
 
 
 @pytest.mark.parametrize(
@@ -240,9 +54,6 @@ async def test_an_unknown_worker(client: Client, method: str) -> None:
     failure = await refusal(getattr(client.fleet, method)(request, metadata=client.metadata))
     assert failure.code is grpc.StatusCode.NOT_FOUND
     assert "nobody" in failure.message
-
-
-# -- submissions
 
 
 async def submit(client: Client, *requests: run_service_pb2.SubmitTasksRequest) -> list[Any]:
@@ -323,9 +134,6 @@ async def test_a_watch_from_the_future_or_of_events_that_do_not_exist(client: Cl
     unknown = run_service_pb2.WatchRunRequest(run_id=run.run_id, event_types=["task_exploded"])
     failure = await refusal(client.runs.WatchRun(unknown, metadata=client.metadata).read())
     assert [item.field for item in failure.violations] == ["event_types"]
-
-
-# -- sessions
 
 
 async def attach_with(peer: Peer, message: worker_service_pb2.AttachRequest) -> RpcFailure:
@@ -449,71 +257,3 @@ async def test_credits_beyond_all_bounds_are_cut_to_what_a_worker_may_hold(
             )
         await greedy.hear_leases(500)
         assert (await run.refresh()).leased_count <= coordinator.desk.settings.max_credits
-
-
-# -- content
-
-
-async def upload_blob(client: Client, *requests: run_service_pb2.UploadBlobRequest) -> RpcFailure:
-    async def pieces() -> AsyncIterator[run_service_pb2.UploadBlobRequest]:
-        for request in requests:
-            yield request
-
-    return await refusal(client.runs.UploadBlob(pieces(), metadata=client.metadata))
-
-
-def piece(digest: str, size: int, data: bytes) -> run_service_pb2.UploadBlobRequest:
-    return run_service_pb2.UploadBlobRequest(blob=common_pb2.Blob(digest=digest, size_bytes=size), data=data)
-
-
-async def test_blobs_that_are_not_what_they_say(client: Client) -> None:
-    digest = "ab" * 32
-    assert (await upload_blob(client)).code is grpc.StatusCode.INVALID_ARGUMENT
-    bare = run_service_pb2.UploadBlobRequest(data=b"x")
-    assert [item.field for item in (await upload_blob(client, bare)).violations] == ["blob"]
-    for wrong in ("", "../../../etc/passwd", "AB" * 32, "ab" * 31):
-        failure = await upload_blob(client, piece(wrong, 1, b"x"))
-        assert [item.field for item in failure.violations] == ["blob.digest"]
-    assert (await upload_blob(client, piece(digest, 1, b"x"))).reason == "BLOB_FAULT"
-    assert "2 were announced" in (await upload_blob(client, piece(digest, 2, b"x"))).message
-    more = run_service_pb2.UploadBlobRequest(data=b"yy")
-    assert "more than the 1 bytes" in (await upload_blob(client, piece(digest, 1, b"x"), more)).message
-    huge = await upload_blob(client, piece(digest, 300_000, bytes(300_000)))
-    assert [item.field for item in huge.violations] == ["data"]
-    assert (await refusal(client.fetch_blob(digest))).code is grpc.StatusCode.NOT_FOUND
-    assert [item.field for item in (await refusal(client.fetch_blob("../x"))).violations] == ["digest"]
-
-
-async def upload_output(
-    worker: ScriptedWorker, *requests: worker_service_pb2.UploadOutputRequest
-) -> RpcFailure:
-    async def pieces() -> AsyncIterator[worker_service_pb2.UploadOutputRequest]:
-        for request in requests:
-            yield request
-
-    return await refusal(worker.stub.UploadOutput(pieces(), metadata=worker.peer.metadata))
-
-
-async def test_output_that_belongs_to_nothing(client: Client, worker: ScriptedWorker) -> None:
-    run = await client.create_run(create_request())
-    await run.submit_many(tasks(1))
-    await worker.hear_leases(1)
-
-    def output(**target: Any) -> worker_service_pb2.UploadOutputRequest:
-        fields = {"run_id": run.run_id, "task": 0, "attempt": 1, **target}
-        return worker_service_pb2.UploadOutputRequest(
-            output=worker_service_pb2.OutputTarget(**fields), data=b"x"
-        )
-
-    nothing = worker_service_pb2.UploadOutputRequest(data=b"x")
-    assert [item.field for item in (await upload_output(worker, nothing)).violations] == ["target"]
-    for wrong in ({"run_id": "../x"}, {"task": 1}, {"attempt": 2}, {"attempt": 0}):
-        assert (await upload_output(worker, output(**wrong))).code is grpc.StatusCode.NOT_FOUND
-    gap = output()
-    gap.offset_bytes = 10
-    assert [item.field for item in (await upload_output(worker, gap)).violations] == ["offset_bytes"]
-    split = worker_service_pb2.UploadOutputRequest(
-        blob=common_pb2.Blob(digest="ab" * 32, size_bytes=4), data=b"xx"
-    )
-    assert (await upload_output(worker, split, output())).reason == "BLOB_FAULT"
-    assert (await upload_output(worker, split)).reason == "BLOB_FAULT"
