@@ -20,7 +20,7 @@ import grpc.aio
 from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.ports.clock import Clock
 from dtf.rpc.errors import describe, parse
-from dtf.worker.outbound import Outbound
+from dtf.worker.outbound import GATHER_SECONDS, Outbound
 
 if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -214,6 +214,8 @@ class Session:
         await self._send(call, first)
         while True:
             await self._outbound.wait()
+            if self._outbound.is_filling:
+                await self._clock.sleep(GATHER_SECONDS)
             message = self._outbound.next_message(self._handler.credits(), self._handler.state())
             await self._send(call, message)
 
