@@ -64,12 +64,22 @@ class StateFile:
             return None
 
     async def save(self, state: ManagerState) -> None:
-        """Replace what is on disk with `state` as it is at the call; a later call's state stays the later."""
+        """Replace what is on disk with `state` as it is at the call; a later call's state stays the later.
+
+        A save that was begun is finished, also when its caller is cancelled.
+        """
         self._asked += 1
-        await asyncio.to_thread(self._write, self._asked, snapshot.encode(state))
+        writing = asyncio.get_running_loop().run_in_executor(
+            None, self._write, self._asked, snapshot.encode(state)
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
     def _write(self, number: int, data: bytes) -> None:
-        # A cancelled save leaves its thread running, so saves can overtake each other here.
+        # Two tasks may save at once, and their threads overtake each other.
         with self._lock:
             if number < self._written:
                 return
