@@ -85,3 +85,10 @@ def test_without_history_cases_count_alike_and_nothing_is_claimed() -> None:
     shards = cut(cases([None] * 64), 2)
     assert all(shard.expected_seconds == 0 for shard in shards)
     assert len(shards[0].cases) == 8
+
+
+def test_no_shard_outgrows_a_message() -> None:
+    many = [CaseEstimate(name=f"test_{position}" + "x" * 1000, position=position) for position in range(3000)]
+    shards = cut(many, 1)
+    assert all(sum(len(case.name) for case in shard.cases) <= 64 * 1024 for shard in shards)
+    assert max(len(shard.cases) for shard in cut(cases([0.001] * 9000), 1)) == 256

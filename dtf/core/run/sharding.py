@@ -16,6 +16,10 @@ SMALLEST_SHARE = 1 / 32
 """Of one worker's part of the whole: how far apart workers may end; a lease costs some 0.1 ms."""
 SMALLEST_SECONDS = 0.01
 """A shard expected to take less costs more to hand out than to run."""
+MAX_CASES = 256
+"""Of a shard of single cases: what one message reports at once. A group is whole however large."""
+MAX_NAME_BYTES = 64 * 1024
+"""Of the same, its names together: they travel in one event, and none is above 256 KiB."""
 ASSUMED_SECONDS = 0.02
 """A case's duration where nothing at all is known: only ratios matter then."""
 
@@ -51,6 +55,10 @@ class _Unit:
     @property
     def file(self) -> str:
         return self.cases[0].file
+
+    @property
+    def name_bytes(self) -> int:
+        return sum(len(case.name.encode()) for case in self.cases)
 
 
 def cut(cases: Sequence[CaseEstimate], workers: int) -> list[Shard]:
@@ -99,15 +107,21 @@ def _cut_in_order(units: Sequence[_Unit], total: float, workers: int) -> Iterato
     remaining = sum(unit.seconds for unit in units)
     taken: list[_Unit] = []
     seconds = 0.0
+    cases = name_bytes = 0
     for unit in units:
         target = _target(remaining, total, workers)
         is_other_file = bool(taken) and unit.file != taken[-1].file
-        if taken and (seconds + unit.seconds > target or (is_other_file and seconds > target / 2)):
+        is_full = cases + len(unit.cases) > MAX_CASES or name_bytes + unit.name_bytes > MAX_NAME_BYTES
+        is_long_enough = seconds + unit.seconds > target or (is_other_file and seconds > target / 2)
+        if taken and (is_full or is_long_enough):
             yield _shard(taken)
             remaining -= seconds
             taken, seconds = [], 0.0
+            cases = name_bytes = 0
         taken.append(unit)
         seconds += unit.seconds
+        cases += len(unit.cases)
+        name_bytes += unit.name_bytes
     if taken:
         yield _shard(taken)
 
