@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from dtf.adapters.nats_server import NatsServer, NatsServerError
 
@@ -129,14 +129,12 @@ class CommandPart:
         log_file: Path,
         working_dir: Path,
         inherited: Sequence[int],
-        on_ready: Callable[[dict[str, Any]], None],
     ) -> None:
         self._name = name
         self._command = command
         self._log_file = log_file
         self._working_dir = working_dir
         self._inherited = tuple(inherited)
-        self._on_ready = on_ready
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
 
@@ -166,16 +164,15 @@ class CommandPart:
             )
         finally:
             os.close(log)
-        self._on_ready(await self._await_ready(self._process))
+        await self._await_ready(self._process)
 
-    async def _await_ready(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
+    async def _await_ready(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(READY_TIMEOUT_SECONDS):
                 while line := await process.stdout.readline():
-                    ready = _parse_ready(line)
-                    if ready is not None:
-                        return ready
+                    if _says_ready(line):
+                        return
                 code = await process.wait()
         except TimeoutError:
             await self.stop()
@@ -231,12 +228,12 @@ class CommandPart:
             await self._process.wait()
 
 
-def _parse_ready(line: bytes) -> dict[str, Any] | None:
+def _says_ready(line: bytes) -> bool:
     try:
         document = json.loads(line)
     except ValueError:
-        return None
-    return document if isinstance(document, dict) and document.get("ready") is True else None
+        return False
+    return isinstance(document, dict) and document.get("ready") is True
 
 
 def describe_exit(code: int) -> str:

@@ -2,12 +2,12 @@
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dtf.adapters.nats_server import NatsServer
+from dtf.cli.reserved_port import ReservedPort
 from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
 from dtf.client.stack import StackAddresses, write_private
 from dtf.settings.loader import dump_settings
@@ -28,7 +28,10 @@ class StackPlan:
         if not token_file.exists():
             write_private(token_file, secrets.token_urlsafe(32) + "\n")
         self.owns_broker = not settings.nats.url
-        self.settings = self._with_files(settings, str(token_file))
+        # Chosen now, so that every part can be told at once and a restarted one is found again.
+        self._coordinator_port = ReservedPort(settings.coordinator.listen)
+        self._analyzer_port = ReservedPort(settings.analyzer.listen)
+        self.settings = self._with_addresses(self._with_files(settings, str(token_file)))
 
     def _with_files(self, settings: Settings, token_file: str) -> Settings:
         nats = settings.nats
@@ -48,26 +51,24 @@ class StackPlan:
             run=replace(settings.run, token_file=token_file),
         )
 
+    def _with_addresses(self, settings: Settings) -> Settings:
+        server, analysis = self._coordinator_port.address, self._analyzer_port.address
+        return replace(
+            settings,
+            coordinator=replace(settings.coordinator, listen=server),
+            worker=replace(settings.worker, server=server),
+            run=replace(settings.run, server=server),
+            analyzer=replace(settings.analyzer, listen=analysis, server=analysis),
+        )
+
     def broker_ready(self, url: str) -> None:
         """The broker listens."""
         self.settings = replace(self.settings, nats=replace(self.settings.nats, url=url))
 
-    def coordinator_ready(self, ready: dict[str, Any]) -> None:
-        """The coordinator listens, and will listen there again."""
-        address = str(ready["address"])
-        self.settings = replace(
-            self.settings,
-            coordinator=replace(self.settings.coordinator, listen=address),
-            worker=replace(self.settings.worker, server=address),
-            run=replace(self.settings.run, server=address),
-        )
-
-    def analyzer_ready(self, ready: dict[str, Any]) -> None:
-        """The trend analyzer listens, and will listen there again."""
-        address = str(ready["address"])
-        self.settings = replace(
-            self.settings, analyzer=replace(self.settings.analyzer, listen=address, server=address)
-        )
+    def release_ports(self) -> None:
+        """Let go of the ports that were chosen for the coordinator and the analyzer."""
+        self._coordinator_port.release()
+        self._analyzer_port.release()
 
     def arguments(self, command: str) -> list[str]:
         """Command line of a part, with the settings as they are now in its file."""
@@ -99,14 +100,13 @@ def make_stages(
     stack lives.
     """
 
-    def command(name: str, on_ready: Callable[[dict[str, Any]], None]) -> CommandPart:
+    def command(name: str) -> CommandPart:
         return CommandPart(
             name,
             lambda: [*program, *plan.arguments(name)],
             log_file=plan.logs / f"{name}.log",
             working_dir=plan.project_dir,
             inherited=inherited,
-            on_ready=on_ready,
         )
 
     broker: list[Part] = []
@@ -117,9 +117,5 @@ def make_stages(
             log_file=plan.logs / "nats-server.log",
         )
         broker.append(NatsPart(server, plan.broker_ready))
-    deciding: list[Part] = [
-        command("coordinator", plan.coordinator_ready),
-        command("trend-analyzer", plan.analyzer_ready),
-    ]
-    manager: list[Part] = [command("resource-manager", lambda _ready: None)]
-    return [stage for stage in (broker, deciding, manager) if stage]
+    others: list[Part] = [command(name) for name in ("coordinator", "trend-analyzer", "resource-manager")]
+    return [stage for stage in (broker, others) if stage]

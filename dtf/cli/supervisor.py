@@ -2,9 +2,9 @@
 
     python -P -m dtf.cli.supervisor PROJECT_DIR      settings as JSON on the first line of standard input
 
-Parts start in the order nats-server, then coordinator and trend analyzer, then resource manager, and
-stop in the reverse order. Ports are chosen at the first start and stay, so that the others find a
-part again that died. What the supervisor knows of its parts is in their settings file
+nats-server starts first, then the others together; they stop in the order resource manager, trend
+analyzer, coordinator, nats-server. Ports are chosen before and stay, so that the others find a part
+again that died. What the supervisor knows of its parts is in their settings file
 (`.dtf/settings.json`), which is written anew before each start.
 
     starting ──all parts ready──▶ serving ──last member left · `dtf down` · SIGTERM──▶ stopping
@@ -241,6 +241,7 @@ async def _supervise(project_dir: Path, lock: int, program: Sequence[str]) -> Ex
         waiting = tasks.create_task(_await_end(starter, supervisor.members))
         code = await supervisor.run()
         waiting.cancel()
+    plan.release_ports()
     if not await lifeline.end(_LEFTOVER_TIMEOUT_SECONDS):
         _log.error("some processes of the stack did not end within %.0f s", _LEFTOVER_TIMEOUT_SECONDS)
     _log.info("the stack has stopped")

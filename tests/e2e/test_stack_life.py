@@ -202,3 +202,24 @@ async def test_a_flaky_command_passes_when_tried_again(project: Project) -> None
     (books,) = account.runs.values()
     assert books.faults() == []
     assert books.verdicts[(0, 0)] == common_pb2.VERDICT_FLAKY
+
+
+def test_what_pytest_cases_printed_can_be_asked_for_by_case(project: Project) -> None:
+    project.write(
+        "test_talk.py", "def test_a():\n    print('from a')\n\ndef test_b():\n    print('from b')\n"
+    )
+    run_id = project.json("run", "--json", "test_talk.py")["run_id"]
+    lines = project.dtf("logs", run_id, "test_b").splitlines()
+    assert lines[1:] == ["from b"]
+    assert lines[0].startswith("--- test_talk.py::test_b on local-")
+
+
+async def test_ctrl_c_twice_leaves_at_once_and_nothing_stays(project: Project) -> None:
+    project.write("commands.txt", "trap '' TERM INT; " + SLOW)
+    process = await started(project, "run", "--each", "commands.txt")
+    process.send_signal(signal.SIGINT)
+    await project.wait_for(lambda event: event.HasField("run_cancel_requested"))
+    process.send_signal(signal.SIGINT)
+    await asyncio.to_thread(process.wait, 60)
+    assert process.returncode == ExitCode.CANCELLED
+    assert wait_until_gone(project.directory) == []
