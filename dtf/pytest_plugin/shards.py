@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from dtf.api.v1 import common_pb2
+from dtf.core.run.limits import MAX_NAME_LENGTH
 from dtf.core.run.sharding import CaseEstimate, cut
 
 
@@ -24,13 +25,21 @@ def shard_tasks(
     ]
     return [
         common_pb2.TaskSpec(
-            name=shard_name([case.name for case in shard.cases]),
-            cases=[case.name for case in shard.cases],
+            name=wire_name(shard_name([case.name for case in shard.cases])),
+            cases=[wire_name(case.name) for case in shard.cases],
             positions=[case.position for case in shard.cases],
             expected_seconds=shard.expected_seconds,
         )
         for shard in cut(cases, workers)
     ]
+
+
+def wire_name(name: str) -> str:
+    """A node id as it is sent: what is no text is replaced, and what is too long is cut off.
+
+    Workers find a case whose name was changed so by its position.
+    """
+    return name.encode("utf-8", "replace").decode()[:MAX_NAME_LENGTH]
 
 
 def group_of(item: pytest.Item, distribution: str) -> str:
