@@ -42,6 +42,15 @@ class Peer:
     """Those that take minutes for what we take a second for are measured once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a peer did."""
+
+    version: str
+    rate: float
+    """Tasks a second."""
+
+
 PEERS = (
     Peer("ProcessPoolExecutor", "pool", "", 3),
     Peer("Ray", "ray", "ray>=2.40", 1),
@@ -87,17 +96,17 @@ def measure_ours(count: int, rounds: int) -> Ours:
     return ours
 
 
-def measure_peers(count: int) -> dict[str, float]:
-    """Tasks a second by peer; a peer that cannot be had here is named and left out."""
+def measure_peers(count: int) -> dict[str, Measured]:
+    """What each peer did; a peer that cannot be had here is named and left out."""
     environment = make_environment()
-    found: dict[str, float] = {}
+    found: dict[str, Measured] = {}
     for peer in PEERS:
         if not has_peer(environment, peer):
             continue
         say(f"{peer.name}: {count:,} tasks, {peer.rounds} round{'s' * (peer.rounds > 1)}")
         result = run_peer(environment, peer, count)
         if result is not None:
-            found[f"{peer.name} {result['version']}".strip()] = median(result["rates"])
+            found[peer.name] = Measured(result["version"], median(result["rates"]))
     return found
 
 
@@ -143,7 +152,7 @@ def run_peer(python: Path, peer: Peer, count: int) -> dict[str, Any] | None:
     except subprocess.TimeoutExpired:
         say(f"{peer.name} is left out: not done after {time.perf_counter() - begun:.0f} s")
         return None
-    if done.returncode:
+    if not done.stdout.strip():
         say(f"{peer.name} is left out: {_last_line(done.stderr)}")
         return None
     result: dict[str, Any] = json.loads(_last_line(done.stdout))
@@ -155,7 +164,7 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def print_table(ours: Ours, peers: dict[str, float], count: int) -> None:
+def print_table(ours: Ours, peers: dict[str, Measured], count: int) -> None:
     """Ours above, the peers below, what it cost beside it."""
     batches, singles = median(ours.batch_rates), median(ours.single_rates)
     table = Table(
@@ -166,8 +175,8 @@ def print_table(ours: Ours, peers: dict[str, float], count: int) -> None:
     table.add_column("ours is faster by", justify="right")
     table.add_row("dtf, in batches, every commit fsynced", f"{batches:,.0f}", "")
     table.add_row("dtf, each submitted by itself", f"{singles:,.0f}", "")
-    for name, rate in peers.items():
-        table.add_row(name, f"{rate:,.0f}", f"{batches / rate:.1f}x")
+    for name, peer in peers.items():
+        table.add_row(f"{name} {peer.version}", f"{peer.rate:,.0f}", f"{batches / peer.rate:.1f}x")
     console = Console(width=100)
     console.print(table)
     p50, p99 = (quantile(ours.latencies, share) * 1e3 for share in (0.5, 0.99))
@@ -191,7 +200,7 @@ def print_table(ours: Ours, peers: dict[str, float], count: int) -> None:
         console.print(f"  {name:<24}{value}", soft_wrap=True, highlight=False)
 
 
-def as_json(ours: Ours, peers: dict[str, float]) -> dict[str, Any]:
+def as_json(ours: Ours, peers: dict[str, Measured]) -> dict[str, Any]:
     """The object that JSON=1 asks for."""
     batches = median(ours.batch_rates)
     return {
@@ -207,8 +216,10 @@ def as_json(ours: Ours, peers: dict[str, float]) -> dict[str, Any]:
             "memory_bytes_a_queued_task": ours.queued_bytes_a_task,
             "verified_tasks": ours.verified_tasks,
         },
-        "peers": peers,
-        "ratio": {name: batches / rate for name, rate in peers.items()},
+        "peers": {
+            name: {"tasks_per_second": peer.rate, "version": peer.version} for name, peer in peers.items()
+        },
+        "ratio": {name: batches / peer.rate for name, peer in peers.items()},
     }
 
 

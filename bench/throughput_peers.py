@@ -37,6 +37,13 @@ def rates(run: Callable[[int], None], count: int, rounds: int) -> list[float]:
     return measured
 
 
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """Print what was measured before the peer is torn down, which takes some of them long."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+    return result
+
+
 def pool(count: int, rounds: int) -> dict[str, Any]:
     """concurrent.futures.ProcessPoolExecutor."""
     with ProcessPoolExecutor(WORKERS) as executor:
@@ -45,7 +52,7 @@ def pool(count: int, rounds: int) -> dict[str, Any]:
             for future in wait([executor.submit(nothing) for _ in range(tasks)]).done:
                 future.result()
 
-        return {"version": sys.version.split()[0], "rates": rates(run, count, rounds)}
+        return told({"version": sys.version.split()[0], "rates": rates(run, count, rounds)})
 
 
 def ray(count: int, rounds: int) -> dict[str, Any]:
@@ -66,32 +73,33 @@ def ray(count: int, rounds: int) -> dict[str, Any]:
         library.get([remote.remote() for _ in range(tasks)])
 
     try:
-        return {"version": library.__version__, "rates": rates(run, count, rounds)}
+        return told({"version": library.__version__, "rates": rates(run, count, rounds)})
     finally:
         library.shutdown()
 
 
 def dask(count: int, rounds: int) -> dict[str, Any]:
     """Dask distributed, its futures."""
+    import dask as library
     import distributed
 
+    library.config.set({"distributed.comm.timeouts.connect": "300s"})
     with (
         distributed.LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.Client(cluster, timeout="300s") as client,
     ):
 
         def run(tasks: int) -> None:
             futures = client.map(nothing_of, range(tasks), pure=False)
             distributed.wait(futures)
-            client.cancel(futures)
 
-        return {"version": distributed.__version__, "rates": rates(run, count, rounds)}
+        return told({"version": distributed.__version__, "rates": rates(run, count, rounds)})
 
 
 PEERS: dict[str, Callable[[int, int], dict[str, Any]]] = {"pool": pool, "ray": ray, "dask": dask}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(PEERS[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))) + "\n")
+    PEERS[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))
