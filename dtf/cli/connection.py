@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
@@ -25,9 +26,14 @@ def running_addresses(invocation: Invocation) -> StackAddresses:
 
 
 def join(invocation: Invocation, on_progress: Callable[[str], None] | None = None) -> StackMembership:
-    """A membership of the stack, started if need be: for commands that read what the log holds."""
+    """A membership of the stack, started if need be: for commands that read what the log holds.
+
+    A stack that is started for this has no workers: nothing is to be run.
+    """
     loaded = invocation.load()
-    return join_stack(loaded.project_dir, loaded.settings, on_progress=on_progress)
+    pool = replace(loaded.settings.pool, min_workers=0)
+    settings = replace(loaded.settings, pool=pool)
+    return join_stack(loaded.project_dir, settings, on_progress=on_progress)
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ class MemberEvents:
 class Members:
     """Serves the connections; keeps the stack's users informed."""
 
-    def __init__(self, events: MemberEvents) -> None:
+    def __init__(self, events: MemberEvents, starter_process_id: int) -> None:
         self.secret = secrets.token_urlsafe(32)
         self.port = 0
         self.is_kept_up = False
@@ -63,6 +63,7 @@ class Members:
         """Connections kept open until this process ends, because that is what their owners wait for."""
         self._history: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
+        self._starter_process_id = starter_process_id
         self._is_starter_present = True
 
     @property
@@ -148,6 +149,9 @@ class Members:
     def _join(self, process_id: int, writer: asyncio.StreamWriter, keep_up: bool) -> Member:
         member = Member(process_id, writer)
         self._members.add(member)
+        if process_id == self._starter_process_id:
+            # Its standard input may still be open here when it leaves again.
+            self._is_starter_present = False
         self.is_kept_up = self.is_kept_up or keep_up
         for message in self._history:
             _send(writer, message)

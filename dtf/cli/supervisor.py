@@ -76,7 +76,8 @@ class Supervisor:
                 on_runs_changed=lambda: orphans.attached(self.members.attached_runs),
                 on_stop=self._stop_for,
                 describe=self._describe,
-            )
+            ),
+            starter_process_id=os.getppid(),
         )
 
     async def run(self) -> ExitCode:

@@ -81,6 +81,8 @@ class RunnerPool:
             raise RunnersBroken(str(error)) from None
         finally:
             process.launched()
+        if process.stop_reason is not None:
+            self._launcher.kill(launched)  # it was stopped while there was nothing to kill yet
         try:
             await process.watch(launched)
         finally:
