@@ -107,7 +107,9 @@ def _only_idle(wanted: int, policy: ScalingPolicy, situation: Situation) -> tupl
     least = situation.effective - situation.removable
     if wanted >= least:
         return wanted, "every worker that would go is idle"
-    who = {0: "no worker has", 1: "one worker has"}.get(situation.removable, f"{situation.removable} workers have")
+    who = {0: "no worker has", 1: "one worker has"}.get(
+        situation.removable, f"{situation.removable} workers have"
+    )
     return least, f"{who} been idle for {policy.scale_in_idle_seconds:g} s"
 
 
