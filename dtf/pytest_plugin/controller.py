@@ -1,9 +1,9 @@
 """The controller's session: it collects as plain pytest does, then lets workers run what it collected.
 
-    collect ──▶ create run, submit shards ──▶ replay what comes ──▶ every case reported ──▶ end
+    create run, collect ──▶ submit shards ──▶ replay what comes ──▶ every case reported ──▶ end
                                                   └─ -x, Ctrl-C, pytest.exit: cancel the run ──▶ end
 
-While pytest collects, a thread joins the project's stack (or starts it).
+While pytest collects, a thread joins the project's stack (or starts it) and creates the run.
 """
 
 import pytest
@@ -26,7 +26,10 @@ class Controller:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         """Join the stack while pytest collects."""
-        self._preparation = Preparation(self._config.invocation_params.dir, self._config.option)
+        from dtf.pytest_plugin.request import Facts
+
+        self._facts = Facts.gather(self._config)
+        self._preparation = Preparation(self._config.invocation_params.dir, self._config.option, self._facts)
         self._preparation.start()
 
     @pytest.hookimpl(tryfirst=True)
@@ -41,7 +44,8 @@ class Controller:
         stack = self._preparation.result(self._say)
         from dtf.pytest_plugin.run import DistributedRun
 
-        DistributedRun(session, stack, self._say, self._flaky).execute()
+        self._preparation.run_ended()
+        DistributedRun(session, stack, self._facts.testrun_uid, self._say, self._flaky).execute()
         return True
 
     @pytest.hookimpl

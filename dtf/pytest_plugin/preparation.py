@@ -1,9 +1,12 @@
-"""Joins the stack in a thread, while pytest collects in the main one.
+"""Joins the stack and creates the run in a thread, while pytest collects in the main one.
 
+So the workers, once they know of the run, collect at the same time as the controller does.
 Everything that user code might notice stays out of the thread: it reads settings, starts or joins
-the supervisor's processes, opens a channel and asks for recorded durations.
+the supervisor's processes, makes the run's directory, creates the run and asks for durations.
 """
 
+import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from dtf.client.stack import StackError, StackMembership, join_stack
+from dtf.pytest_plugin.meeting import RunDirectory
 from dtf.settings.loader import LoadedSettings, SettingsError, load_settings
 
 WAIT_SECONDS = 0.1
@@ -33,23 +37,24 @@ class Stack:
     """Expected duration of each case, by node id."""
     lost: threading.Event
     """Set when the stack ended under us."""
+    directory: RunDirectory
+    run_id: str
 
-    @property
-    def worker_count(self) -> int:
-        """Workers the run may have, as far as is known."""
-        from os import cpu_count
-
-        pool = self.loaded.settings.pool
-        most = self.membership.addresses.pool_max or pool.max_workers
-        return max(most or max(cpu_count() or 1, 2), 1)
+    worker_count: int
+    """Workers the run may have, as far as is known."""
 
 
 class Preparation:
     """A stack on its way."""
 
-    def __init__(self, directory: Path, option: Any) -> None:
+    def __init__(self, directory: Path, option: Any, facts: Any) -> None:
         self._directory = directory
         self._option = option
+        self._facts = facts
+        self._run_directory: RunDirectory | None = None
+        self._link: Any = None
+        self._run_id = ""
+        self._is_over = False
         self._notes: deque[str] = deque()
         self._stack: Stack | None = None
         self._membership: StackMembership | None = None
@@ -80,15 +85,34 @@ class Preparation:
             case other:
                 raise other
 
+    def run_ended(self) -> None:
+        """The run needs no cancelling any more."""
+        self._is_over = True
+
     def close(self) -> None:
-        """Leave the stack; if this was its last member, return when it is gone."""
+        """Leave the stack; if this was its last member, return when it is gone.
+
+        A run that was created and got no cases, because none was collected, is cancelled.
+        """
         if self._thread.ident is None:
             return
         self._thread.join()
-        if self._stack is not None:
-            self._stack.link.close()
+        if self._link is not None:
+            if self._run_id and not self._is_over:
+                self._cancel_unused()
+            self._link.close()
+        if self._run_directory is not None:
+            self._run_directory.remove()
         if self._membership is not None:
             self._membership.close()
+
+    def _cancel_unused(self) -> None:
+        import grpc
+
+        from dtf.pytest_plugin.request import owner
+
+        with contextlib.suppress(grpc.RpcError):
+            self._link.cancel(self._run_id, owner(), "no case was collected")
 
     def _show(self, show: Callable[[str], None]) -> None:
         while self._notes:
@@ -117,18 +141,27 @@ class Preparation:
         )
         self._note_other_bounds(membership, option.dtf_workers)
         from dtf.pytest_plugin.link import Link
+        from dtf.pytest_plugin.request import create_request
         from dtf.rpc.channel import Peer, parse_addresses
 
         addresses = membership.addresses
         analyzer = Peer(parse_addresses(addresses.analysis), addresses.token) if addresses.analysis else None
-        link = Link(Peer(parse_addresses(addresses.server), addresses.token), analyzer)
+        link = self._link = Link(Peer(parse_addresses(addresses.server), addresses.token), analyzer)
         suite = loaded.settings.run.suite or loaded.project_dir.name or "suite"
-        return Stack(loaded, membership, link, suite, link.expected_durations(suite), lost)
+        directory = self._run_directory = RunDirectory(loaded.project_dir)
+        workers = expected_workers(addresses.pool_max or loaded.settings.pool.max_workers)
+        request = create_request(self._facts, loaded.settings.run, suite, workers, directory.path)
+        self._run_id = link.create_run(request).run_id
+        membership.attach_run(self._run_id)
+        durations = link.expected_durations(suite)
+        return Stack(
+            loaded, membership, link, suite, durations, lost, directory, self._run_id, worker_count=workers
+        )
 
     def _lose(self, lost: threading.Event) -> None:
         lost.set()
-        if self._stack is not None:
-            self._stack.link.close()
+        if self._link is not None:
+            self._link.close()
 
     def _note_other_bounds(self, membership: StackMembership, wanted: int | None) -> None:
         addresses = membership.addresses
@@ -141,6 +174,11 @@ class Preparation:
                 f"dtf: --dtf-workers {wanted} has no effect: the stack runs already,"
                 f" with {addresses.pool_min} to {addresses.pool_max} workers"
             )
+
+
+def expected_workers(most: int) -> int:
+    """Workers a pool may have: as it says, else as many as the machine has processors."""
+    return most or max(os.cpu_count() or 1, 2)
 
 
 def find_project(directory: Path) -> Path:

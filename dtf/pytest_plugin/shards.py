@@ -12,7 +12,7 @@ from dtf.core.run.sharding import CaseEstimate, cut
 def shard_tasks(
     items: Sequence[pytest.Item], distribution: str, workers: int, durations: Mapping[str, float]
 ) -> list[common_pb2.TaskSpec]:
-    """One task a shard; its cases in the order of collection."""
+    """One task a shard; its cases in the order of collection. Its payload is how many were collected."""
     cases = [
         CaseEstimate(
             name=item.nodeid,
@@ -29,6 +29,7 @@ def shard_tasks(
             cases=[wire_name(case.name) for case in shard.cases],
             positions=[case.position for case in shard.cases],
             expected_seconds=shard.expected_seconds,
+            payload=str(len(items)),
         )
         for shard in cut(cases, workers)
     ]

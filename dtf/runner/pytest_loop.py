@@ -57,10 +57,11 @@ it passes some 0.2 ms. A case that takes longer keeps nothing back: the worker r
 class CaseLoop:
     """A pytest plug-in that runs the cases a worker hands out."""
 
-    def __init__(self, channel: RunnerChannel, status: StatusWriter, controller_count: int) -> None:
+    def __init__(self, channel: RunnerChannel, status: StatusWriter, collected_count: int) -> None:
         self._channel = channel
         self._status = status
-        self._controller_count = controller_count
+        self._collected_count = collected_count
+        """Cases the controller collected, where a case's payload does not say it."""
         self._outbox = Outbox(channel, status, LINGER_SECONDS)
         self._queue = CaseQueue()
         self._announced: CaseItem | None = None
@@ -90,7 +91,7 @@ class CaseLoop:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run cases until told to finish."""
         self._items = session.items
-        self._index = CaseIndex([item.nodeid for item in session.items], self._controller_count)
+        self._index = CaseIndex([item.nodeid for item in session.items])
         self._packer = ReportPacker(session.config)
         self._session = session
         self._channel.send(Prepared(len(session.items)))
@@ -168,7 +169,7 @@ class CaseLoop:
         self._status.begin(case.fence, case.case, case.timeout_seconds)
         cpu = time.process_time()
         began = time.perf_counter()
-        index = self._index.find(case.name, case.position)
+        index = self._index.find(case.name, case.position, self._controllers_count(case))
         if index is None:
             verdict, message = ERROR, self._report_missing(case)
         else:
@@ -207,7 +208,9 @@ class CaseLoop:
     def _successor(self) -> pytest.Item | None:
         if self._announced is None:
             return None
-        index = self._index.find(self._announced.name, self._announced.position)
+        index = self._index.find(
+            self._announced.name, self._announced.position, self._controllers_count(self._announced)
+        )
         return None if index is None else self._items[index]
 
     def _stop(self, kind: str, reason: str, return_code: int | None) -> None:
@@ -223,8 +226,11 @@ class CaseLoop:
 
     def _report_missing(self, case: CaseItem) -> str:
         """A failing report for a case that has no item here."""
-        text = self._index.explain_missing(case.name)
+        text = self._index.explain_missing(case.name, self._controllers_count(case))
         if self._collect_errors:
             text = "\n".join([f"{text}; these could not be collected:", *self._collect_errors])
         self._elements.append(failure_element(case.name, text))
         return first_line(text)
+
+    def _controllers_count(self, case: CaseItem) -> int:
+        return int(case.payload) if case.payload.isdecimal() else self._collected_count

@@ -12,21 +12,20 @@ from collections.abc import Sequence
 class CaseIndex:
     """The items collected here, by node id and by position."""
 
-    def __init__(self, node_ids: Sequence[str], controller_count: int) -> None:
+    def __init__(self, node_ids: Sequence[str]) -> None:
         self._node_ids = node_ids
-        self._controller_count = controller_count
         self._first: dict[str, int] = {}
         self._others: dict[str, list[int]] = {}
         for index, node_id in enumerate(node_ids):
             if self._first.setdefault(node_id, index) != index:
                 self._others.setdefault(node_id, []).append(index)
 
-    def find(self, name: str, position: int) -> int | None:
+    def find(self, name: str, position: int, controllers_count: int) -> int | None:
         """Index of the item meant; None if there is none."""
         first = self._first.get(name)
         if first is not None:
             return first if name not in self._others else self._among_equals(name, first, position)
-        if self._counts_agree() and 0 <= position < len(self._node_ids):
+        if controllers_count == len(self._node_ids) and 0 <= position < controllers_count:
             here = self._node_ids[position]
             if without_parameters(here) == without_parameters(name) != name:
                 return position
@@ -36,12 +35,9 @@ class CaseIndex:
         candidates = [first, *self._others[name]]
         return position if position in candidates else first
 
-    def _counts_agree(self) -> bool:
-        return self._controller_count == len(self._node_ids)
-
-    def explain_missing(self, name: str) -> str:
+    def explain_missing(self, name: str, controllers_count: int) -> str:
         """Why `find` gave nothing, in one line."""
-        here, there = len(self._node_ids), self._controller_count
+        here, there = len(self._node_ids), controllers_count
         function = without_parameters(name)
         twins = sum(without_parameters(node_id) == function for node_id in self._node_ids)
         if here != there:

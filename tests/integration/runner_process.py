@@ -70,7 +70,6 @@ class RunnerProcess:
             "environment": {},
             "testrun_uid": "uid-1",
             "options_json": "{}",
-            "collected_count": 0,
             "import_path": [],
         } | spec
         self.expect(Ready)
@@ -114,12 +113,14 @@ class RunnerProcess:
             return self.process.wait(TIMEOUT_SECONDS)
 
 
-def attempt(fence: int, names: Sequence[str], positions: Sequence[int] | None = None) -> list[CaseItem]:
-    """The cases of one attempt."""
+def attempt(
+    fence: int, names: Sequence[str], positions: Sequence[int] | None = None, collected: int = -1
+) -> list[CaseItem]:
+    """The cases of one attempt, of as many as the controller collected."""
     places = positions if positions is not None else [-1] * len(names)
     last = len(names) - 1
     return [
-        CaseItem(fence, index, name, position, "", 60.0, index == last)
+        CaseItem(fence, index, name, position, str(collected), 60.0, index == last)
         for index, (name, position) in enumerate(zip(names, places, strict=True))
     ]
 

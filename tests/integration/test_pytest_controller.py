@@ -168,10 +168,13 @@ def test_selection_is_pytests_own(
     assert [name for task in fake_run.tasks for name in task.cases] == ["test_a.py::test_one"]
 
 
-def test_nothing_collected_starts_no_run(project: Path, coordinator: tuple[FakeCoordinator, str]) -> None:
+def test_nothing_collected_leaves_no_run_open(
+    project: Path, coordinator: tuple[FakeCoordinator, str]
+) -> None:
     ours = run(project, "--dtf-server", coordinator[1])
     assert ours.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
-    assert coordinator[0].runs == []
+    (unused,) = coordinator[0].runs
+    assert unused.is_cancelled and unused.tasks == []
 
 
 def test_a_collection_error_ends_it_as_in_plain_pytest(
@@ -182,7 +185,8 @@ def test_a_collection_error_ends_it_as_in_plain_pytest(
     plain, ours = run(project), run(project, "--dtf-server", coordinator[1])
     assert ours.returncode == plain.returncode == pytest.ExitCode.INTERRUPTED
     assert "Interrupted: 1 error during collection" in ours.stdout
-    assert coordinator[0].runs == []
+    (unused,) = coordinator[0].runs
+    assert unused.is_cancelled and unused.tasks == []
     went_on = run(project, "--continue-on-collection-errors", "--dtf-server", coordinator[1])
     assert "1 passed, 1 error" in went_on.stdout
     assert went_on.returncode == 1

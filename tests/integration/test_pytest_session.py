@@ -135,9 +135,9 @@ def test_clock(at): assert at.endswith("-1")
 def test_other(): pass
 """,
     )
-    assert runner.prepared(tmp_path, collected_count=3) == 3
+    assert runner.prepared(tmp_path) == 3
     names = ["test_a.py::test_clock[0-0]", "test_a.py::test_clock[0-1]", "test_a.py::test_gone"]
-    runner.send(Run(attempt(1, names, [0, 1, 2])))
+    runner.send(Run(attempt(1, names, [0, 1, 2], collected=3)))
     runner.send(Flush())
     results = runner.results(3)
     assert [result.verdict for result in results] == [FAILED, PASSED, ERROR]
@@ -153,7 +153,7 @@ def test_a_file_that_fails_to_import_here_alone_costs_its_own_cases_and_says_why
 ) -> None:
     write(tmp_path, "def test_1(): pass\n")
     write(tmp_path, "raise ImportError('only here')\n", "test_b.py")
-    runner.prepared(tmp_path, collected_count=2)
+    runner.prepared(tmp_path)
     fine, lost = runner.run(["test_a.py::test_1", "test_b.py::test_1"])
     assert (fine.verdict, lost.verdict) == (PASSED, ERROR)
     assert "ImportError: only here" in elements(lost)[0]["longrepr"]
