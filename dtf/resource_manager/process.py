@@ -167,8 +167,12 @@ class ResourceManager:
         is_clean = instance.is_clean or self._has_left(instance.launch_id)
         self._observe_exit(instance.launch_id, instance.reason, is_clean=is_clean)
 
-    def _observe_exit(self, launch_id: str, reason: str, *, is_clean: bool) -> None:
-        exited = scaling_pb2.LaunchExited(launch_id=launch_id, reason=reason, is_clean=is_clean)
+    def _observe_exit(
+        self, launch_id: str, reason: str, *, is_clean: bool, is_dismissed: bool = False
+    ) -> None:
+        exited = scaling_pb2.LaunchExited(
+            launch_id=launch_id, reason=reason, is_clean=is_clean, is_dismissed=is_dismissed
+        )
         self._observe(scaling_pb2.Observation(exited=exited))
 
     def _adopted(self, instance: Instance) -> None:
@@ -309,5 +313,5 @@ class ResourceManager:
             await self._forget(await anext(exits))
 
     async def _forget(self, instance: Instance) -> None:
-        self._exited(instance)
+        self._observe_exit(instance.launch_id, instance.reason, is_clean=instance.is_clean, is_dismissed=True)
         await self._provider.forget(instance.launch_id)

@@ -252,6 +252,20 @@ def test_a_crash_loop_says_what_kills_the_launches() -> None:
     assert "local-2 exited with code 3 (error: no token)" in decision.reason
 
 
+def test_launches_that_are_stopped_young_with_everything_else_are_no_failures() -> None:
+    manager = Manager(Story(), minimum=1)
+    for _ in range(5):
+        manager.ledger.exited(
+            manager.decide().launch_ids[0],
+            "was killed by signal 15",
+            manager.story.now_ns,
+            is_clean=False,
+            is_dismissed=True,
+        )
+    assert manager.ledger.failures_in_a_row == 0
+    assert manager.decide().launch_ids == ["local-6"]
+
+
 def test_a_launch_that_never_registers_is_ended_and_replaced() -> None:
     manager = Manager(Story(), minimum=1)
     manager.decide()

@@ -208,22 +208,26 @@ class LaunchExited(_message.Message):
     LAUNCH_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IS_CLEAN_FIELD_NUMBER: _builtins.int
+    IS_DISMISSED_FIELD_NUMBER: _builtins.int
     launch_id: _builtins.str
     """The launch."""
     reason: _builtins.str
     """How, in words."""
     is_clean: _builtins.bool
     """By itself, as it should."""
+    is_dismissed: _builtins.bool
+    """Because the resource manager, itself told to stop, ended it; says nothing of what comes next."""
     def __init__(
         self,
         *,
         launch_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         is_clean: _builtins.bool = ...,
+        is_dismissed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_clean", b"is_clean", "launch_id", b"launch_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_clean", b"is_clean", "is_dismissed", b"is_dismissed", "launch_id", b"launch_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,13 @@ class PoolLedger:
         match seen.WhichOneof("observation"):
             case "exited":
                 exited = seen.exited
-                self.exited(exited.launch_id, exited.reason, seen.now_unix_nanos, is_clean=exited.is_clean)
+                self.exited(
+                    exited.launch_id,
+                    exited.reason,
+                    seen.now_unix_nanos,
+                    is_clean=exited.is_clean,
+                    is_dismissed=exited.is_dismissed,
+                )
             case "failed":
                 self.launch_failed(seen.failed.launch_id, seen.failed.reason, seen.now_unix_nanos)
             case "adopted":
@@ -119,12 +125,17 @@ class PoolLedger:
         if number.isdecimal():
             self.next_launch = max(self.next_launch, int(number) + 1)
 
-    def exited(self, launch_id: str, reason: str, now_ns: int, *, is_clean: bool) -> None:
-        """The provider says that a launch ended; `is_clean`: by itself, as it should."""
+    def exited(
+        self, launch_id: str, reason: str, now_ns: int, *, is_clean: bool, is_dismissed: bool = False
+    ) -> None:
+        """The provider says that a launch ended; `is_clean`: by itself, as it should.
+
+        `is_dismissed`: because everything was stopped, however young it was; that is no failure.
+        """
         launch = self.launches.pop(launch_id, None)
         if launch is None:
             return
-        if launch.is_stopping and launch.is_registered:
+        if is_dismissed or (launch.is_stopping and launch.is_registered):
             return
         if is_clean and launch.is_registered:
             self.failures_in_a_row = 0
