@@ -56,6 +56,17 @@ class Announcer:
         session = self._sessions.get(worker_id)
         return session.stream.outbox if session is not None and session.stream is not None else None
 
+    def _created(self, event: events_pb2.Event, _command: Command) -> None:
+        """Idle workers hear of a pytest run at once: they collect while its client still does."""
+        created = event.run_created
+        if len(created.templates) != 1 or not created.templates[0].HasField("pytest"):
+            return
+        for session in self._sessions:
+            worker = self._sessions.worker(session)
+            if session.is_serving and worker.takes_work and not worker.lease_count:
+                outbox_of(session).heralded.add(created.run_id)
+                outbox_of(session).wake.set()
+
     def _granted(self, event: events_pb2.Event, _command: Command) -> None:
         granted = event.leases_granted
         self.durable_fence = max(self.durable_fence, granted.first_fence + len(granted.tasks))
@@ -148,6 +159,7 @@ def outbox_of(session: Session) -> Outbox:
 
 
 _TELL: dict[str, Callable[[Announcer, events_pb2.Event, Command], None]] = {
+    "run_created": Announcer._created,
     "leases_granted": Announcer._granted,
     "attempts_ended": Announcer._ended,
     "leases_released": Announcer._released,

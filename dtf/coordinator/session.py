@@ -39,6 +39,8 @@ class Outbox:
     ended: set[str] = field(default_factory=set)
     acknowledged_sequence: int = 0
     is_draining: bool = False
+    heralded: set[str] = field(default_factory=set)
+    """Runs to be told of before there is any lease of theirs, so that their warm process gets ready."""
     known_runs: set[str] = field(default_factory=set)
     """Runs whose context this stream has seen."""
     told_exhausted: set[str] = field(default_factory=set)
@@ -49,7 +51,8 @@ class Outbox:
     def take(self, state: State) -> worker_service_pb2.AttachResponse | None:
         """The next message, or None when there is nothing to say."""
         response = worker_service_pb2.AttachResponse()
-        is_news = self._take_leases(state, response)
+        is_news = self._take_heralds(state, response)
+        is_news |= self._take_leases(state, response)
         is_news |= self._take_hints(response)
         is_news |= self._told_sequence != self.acknowledged_sequence
         is_news |= self._told_draining != self.is_draining
@@ -58,6 +61,13 @@ class Outbox:
         self._told_sequence = response.acknowledged_sequence = self.acknowledged_sequence
         self._told_draining = response.is_draining = self.is_draining
         return response
+
+    def _take_heralds(self, state: State, response: worker_service_pb2.AttachResponse) -> bool:
+        untold = [run_id for run_id in sorted(self.heralded - self.known_runs) if run_id in state.runs]
+        self.heralded.clear()
+        self.known_runs.update(untold)
+        response.contexts.extend(context(state.runs[run_id]) for run_id in untold)
+        return bool(untold)
 
     def _take_leases(self, state: State, response: worker_service_pb2.AttachResponse) -> bool:
         worker = state.workers[self.worker_id]

@@ -93,8 +93,19 @@ class SlotBoard:
     # What the coordinator says.
 
     def add_context(self, context: worker_service_pb2.RunContext) -> None:
-        """Learn of a run."""
+        """Learn of a run. One of pytest may come before its leases: free slots get ready for it."""
+        is_new = context.run_id not in self._contexts
         self._contexts[context.run_id] = context
+        if is_new and len(context.templates) == 1 and context.templates[0].HasField("pytest"):
+            self._get_ready_for((context.run_id, 0))
+
+    def _get_ready_for(self, key: Key) -> None:
+        """Let free slots take a kind of work that nothing waits of yet, if nothing else waits either."""
+        if self._is_draining or self._next_key() is not None:
+            return
+        for slot in self._slots:
+            if slot.is_free:
+                self._seat(slot, key)
 
     def assign(
         self,
@@ -198,6 +209,11 @@ class SlotBoard:
             slot.command = self._commands.start(lease, self._template(key), self.timeout_of(key))
             slot.command.on_end = lambda: self._command_ended(slot)
             return
+        self._seat(slot, key)
+
+    def _seat(self, slot: Slot, key: Key) -> None:
+        """Give a slot a warm process for a kind of work."""
+        slot.bound_at = self._clock.monotonic()
         slot.process = self._runners.take(self)
         slot.process.key = key
         if slot.process.state is State.WARM:

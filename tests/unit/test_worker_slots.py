@@ -392,3 +392,26 @@ def test_short_leases_are_asked_for_far_ahead(table: Table) -> None:
     table.result(table.processes[0], fences[0], seconds=0.0002)
     assert table.board.wanted_leases(65, 1024) == 500
     assert table.board.wanted_leases(65, 100) == 100
+
+
+def test_free_slots_get_ready_for_a_pytest_run_before_any_of_it_is_leased() -> None:
+    table = Table(FakeClock(), slots=2)
+    table.run("early", 0, executor="pytest")
+    assert [process.key for process in table.processes] == [("early", 0), ("early", 0)]
+    assert all(process.state is State.PREPARING for process in table.processes)
+    (fence,) = table.run("early", 1, executor="pytest")
+    table.prepared(table.processes[0])
+    assert table.processes[0].given == [[fence]]
+    assert len(table.processes) == 2
+    table.board.runs_ended(["early"])
+    assert table.runners.retired == [table.processes[1]]
+
+
+def test_other_work_takes_the_slot_of_one_that_only_got_ready() -> None:
+    table = Table(FakeClock())
+    table.run("early", 0, executor="pytest")
+    (fence,) = table.run("urgent", 1)
+    table.prepared(table.processes[0])
+    assert table.runners.retired == [table.processes[0]]
+    table.prepared(table.processes[1])
+    assert table.processes[1].given == [[fence]]

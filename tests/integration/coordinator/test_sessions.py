@@ -1,6 +1,7 @@
 """Sessions of workers: resumed, replaced, drained, lost."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dtf.rpc.errors import parse
 from tests.coordinators import create_request, peer_of, running_coordinator, tasks
 from tests.fakes import FakeClock
 from tests.integration.coordinator.rig import Crew, failure_of, resumed_worker, start_run
-from tests.scripted_worker import WAIT_SECONDS, results, scripted_worker
+from tests.scripted_worker import WAIT_SECONDS, ScriptedWorker, results, scripted_worker
 
 pytestmark = pytest.mark.coordinator
 
@@ -40,6 +41,30 @@ async def test_a_broken_stream_is_resumed_without_running_anything_twice(
     await worker.pass_all()
     assert (await run.result()).counts.passed == 4
     assert {task.attempts async for task in client.list_tasks(run.run_id)} == {1}
+
+
+async def test_an_idle_worker_hears_of_a_pytest_run_before_its_first_task(
+    client: Client, workers: Crew
+) -> None:
+    worker = await workers.hire()
+    template = common_pb2.TaskTemplate(pytest=common_pb2.PytestSpec(root_dir="/x", working_dir="/x"))
+    request = create_request("r")
+    del request.templates[:]
+    request.templates.append(template)
+    run = await client.create_run(request)
+    heard = [context async for context in contexts_until(worker, run.run_id)]
+    assert heard == [run.run_id]
+    await run.submit_many(tasks(1))
+    await worker.hear_leases(1)
+
+
+async def contexts_until(worker: ScriptedWorker, run_id: str) -> AsyncIterator[str]:
+    """Runs a worker hears of, up to `run_id`."""
+    while True:
+        for context in (await worker.hear()).contexts:
+            yield context.run_id
+            if context.run_id == run_id:
+                return
 
 
 async def test_a_lease_the_worker_should_not_have_is_cancelled_when_it_attaches(workers: Crew) -> None:
