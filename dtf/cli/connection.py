@@ -40,8 +40,9 @@ def join(invocation: Invocation, on_progress: Callable[[str], None] | None = Non
 async def client_of(addresses: StackAddresses) -> AsyncIterator[Client]:
     """A client of the coordinator (and of the analyzer, if it is known) at these addresses."""
     try:
-        coordinator = peer(addresses.server, addresses.token_file)
-        analyzer = peer(addresses.analysis, addresses.token_file) if addresses.analysis else None
+        access = (addresses.token_file, addresses.certificate_authority_file)
+        coordinator = peer(addresses.server, *access)
+        analyzer = peer(addresses.analysis, *access) if addresses.analysis else None
     except (ValueError, OSError) as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     async with Client(coordinator, analyzer) as client:

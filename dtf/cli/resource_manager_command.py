@@ -127,8 +127,10 @@ def _deployment(
     options = ["--project", str(invocation.project_dir)]
     if invocation.settings_file is not None:
         options += ["--settings", str(invocation.settings_file)]
+    if authority := settings.run.certificate_authority_file:
+        options += ["--set", f"worker.certificate_authority_file={Path(authority).absolute()}"]
     try:
-        coordinator = peer(server, token)
+        coordinator = peer(server, token, settings.run.certificate_authority_file)
     except (OSError, ValueError) as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     return _Deployment(

@@ -34,21 +34,36 @@ class StackPlan:
         self.settings = self._with_addresses(self._with_files(settings, str(token_file)))
 
     def _with_files(self, settings: Settings, token_file: str) -> Settings:
-        nats = settings.nats
+        nats, coordinator = settings.nats, settings.coordinator
+        # Its parts call each other over TLS where the coordinator has a certificate, whatever is set for other servers.
+        authority = settings.run.certificate_authority_file if coordinator.tls_certificate_file else ""
+        analyzer = settings.analyzer
+        if not analyzer.tls_certificate_file:
+            analyzer = replace(
+                analyzer,
+                tls_certificate_file=coordinator.tls_certificate_file,
+                tls_key_file=coordinator.tls_key_file,
+            )
         if self.owns_broker:
             nats = replace(nats, credentials_file=str(self.secrets / "nats"))
         return replace(
             settings,
             nats=nats,
+            analyzer=analyzer,
             coordinator=replace(
-                settings.coordinator,
+                coordinator,
                 token_file=token_file,
                 state_dir=str(self.state),
-                blob_dir=settings.coordinator.blob_dir or str(self.state / "blobs"),
+                blob_dir=coordinator.blob_dir or str(self.state / "blobs"),
             ),
-            worker=replace(settings.worker, token_file=token_file, pool=settings.pool.name),
+            worker=replace(
+                settings.worker,
+                token_file=token_file,
+                certificate_authority_file=authority,
+                pool=settings.pool.name,
+            ),
             store=replace(settings.store, path=settings.store.path or str(self.state / "metrics.duckdb")),
-            run=replace(settings.run, token_file=token_file),
+            run=replace(settings.run, token_file=token_file, certificate_authority_file=authority),
         )
 
     def _with_addresses(self, settings: Settings) -> Settings:
@@ -83,6 +98,7 @@ class StackPlan:
             analysis=settings.analyzer.server,
             nats=settings.nats.url,
             token_file=settings.run.token_file,
+            certificate_authority_file=settings.run.certificate_authority_file,
             nats_credentials_file=settings.nats.credentials_file,
             namespace=settings.coordinator.namespace,
             supervisor_pid=os.getpid(),

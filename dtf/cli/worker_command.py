@@ -17,8 +17,7 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import watch_lifeline
-from dtf.client.connect import read_token
-from dtf.rpc.channel import parse_addresses
+from dtf.client.connect import peer, read_token
 from dtf.settings.model import WorkerSettings
 from dtf.worker.launcher_client import LauncherLost
 from dtf.worker.process import Worker
@@ -96,19 +95,23 @@ def _checked(settings: WorkerSettings) -> WorkerSettings:
             exit_code=ExitCode.USAGE,
         )
     try:
-        parse_addresses(settings.server)
-        read_token(settings.token_file)
+        peer(settings.server, settings.token_file, settings.certificate_authority_file)
     except ValueError as error:
         raise CommandError(
             str(error), "--server takes host:port[,host:port…]", exit_code=ExitCode.USAGE
         ) from None
     except OSError as error:
         raise CommandError(
-            f"cannot read the token file {settings.token_file}: {error.strerror}",
-            "pass --token-file, the coordinator's own",
+            f"cannot read {_file_in(error, settings)}: {error.strerror}",
+            "pass --token-file, the coordinator's own; [worker] certificate_authority_file names its authority",
             exit_code=ExitCode.USAGE,
         ) from None
     return settings
+
+
+def _file_in(error: OSError, settings: WorkerSettings) -> str:
+    kind = "certificate" if error.filename == settings.certificate_authority_file else "token"
+    return f"the {kind} file {error.filename}"
 
 
 async def _serve(settings: WorkerSettings) -> int:

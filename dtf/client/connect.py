@@ -16,9 +16,12 @@ def read_token(path: str) -> str:
     return Path(path).read_text(encoding="utf-8").strip() if path else ""
 
 
-def peer(addresses: str, token_file: str) -> Peer:
+def peer(addresses: str, token_file: str, certificate_authority_file: str = "") -> Peer:
     """Whom to call, from settings. Raises ValueError for a bad address, OSError for a missing file."""
-    return Peer(parse_addresses(addresses), read_token(token_file))
+    if certificate_authority_file:
+        with Path(certificate_authority_file).open("rb"):
+            pass  # what cannot be read is named now, not when the channel opens
+    return Peer(parse_addresses(addresses), read_token(token_file), certificate_authority_file)
 
 
 @asynccontextmanager
@@ -34,8 +37,10 @@ async def connect(
     if server or run.server:
         token = token_file or run.token_file
         analyzer = loaded.settings.analyzer.server
+        authority = run.certificate_authority_file
         async with Client(
-            peer(server or run.server, token), peer(analyzer, token) if analyzer else None
+            peer(server or run.server, token, authority),
+            peer(analyzer, token, authority) if analyzer else None,
         ) as client:
             yield client
         return

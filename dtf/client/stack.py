@@ -75,6 +75,8 @@ class StackAddresses:
     nats: str = ""
     """nats://host:port of the broker."""
     token_file: str = ""
+    certificate_authority_file: str = ""
+    """PEM file; when given coordinator and analyzer are called over TLS."""
     nats_credentials_file: str = ""
     namespace: str = "default"
     supervisor_pid: int = 0
@@ -113,6 +115,7 @@ def remote_addresses(settings: Settings) -> StackAddresses | None:
         analysis=settings.analyzer.server,
         nats=settings.nats.url,
         token_file=settings.run.token_file,
+        certificate_authority_file=settings.run.certificate_authority_file,
         nats_credentials_file=settings.nats.credentials_file,
         namespace=settings.coordinator.namespace,
     )

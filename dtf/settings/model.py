@@ -57,6 +57,8 @@ class WorkerSettings:
     server: str = ""
     """host:port[,host:port…] of the coordinator(s)."""
     token_file: str = ""
+    certificate_authority_file: str = ""
+    """PEM file of the authority that signed the coordinator's certificate; given, the connection is TLS."""
     name: str = ""
     """Stable identity; empty: the coordinator gives one."""
     pool: str = "local"
@@ -126,6 +128,8 @@ class RunSettings:
     server: str = ""
     """Coordinator to use (DTF_SERVER); empty: the embedded stack."""
     token_file: str = ""
+    certificate_authority_file: str = ""
+    """PEM file of the authority that signed the certificates of coordinator and analyzer; given, the connection is TLS."""
     labels: dict[str, str] = field(default_factory=dict)
     """Labels of each run, for the record: a branch, a CI job."""
 

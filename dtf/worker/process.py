@@ -47,7 +47,7 @@ class Worker:
         on_session: Callable[[Opened], None] = lambda opened: None,
     ) -> None:
         self._settings = settings
-        self._peer = Peer(parse_addresses(settings.server), token)
+        self._peer = Peer(parse_addresses(settings.server), token, settings.certificate_authority_file)
         self._clock = clock
         self._on_session = on_session
         self._launcher = LauncherClient(self._launcher_died)
