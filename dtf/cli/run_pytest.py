@@ -15,12 +15,15 @@ from dtf.client.stack import StackAddresses, join_stack
 
 INVOCATION_LABEL = "dtf.invocation"
 """Label by which `dtf run --json` finds the run that the pytest it started made."""
+SUMMARY_PLUGIN = "dtf.cli.pytest_summary"
 
 
 def run_pytest(invocation: Invocation, asked: RunOptions) -> int:
     """Run pytest over the pool and return its exit code; with --json its output goes to standard error."""
     loaded = asked.load(invocation)
     argv = pytest_command(asked)
+    if not asked.as_json:
+        argv[4:4] = ["-p", SUMMARY_PLUGIN]
     environment = {**os.environ, **asked.environment, **settings_environment(invocation, asked)}
     if not asked.as_json:
         sys.stdout.flush()

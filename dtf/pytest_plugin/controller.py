@@ -8,7 +8,7 @@ While pytest collects, a thread joins the project's stack (or starts it) and cre
 
 import pytest
 
-from dtf.pytest_plugin.preparation import Preparation
+from dtf.pytest_plugin.preparation import Preparation, Stack
 
 
 class Controller:
@@ -19,6 +19,8 @@ class Controller:
         self._preparation: Preparation | None = None
         self._terminal = config.pluginmanager.get_plugin("terminalreporter")
         self._flaky: list[str] = []
+        self.stack: Stack | None = None
+        """The stack and the run that ended on it, for whoever reports it; None: nothing was run."""
         if self._terminal is not None:
             # Cases of several files come in turn; a line for each change of file would tell nothing.
             self._terminal.showfspath = False
@@ -45,6 +47,7 @@ class Controller:
         from dtf.pytest_plugin.run import DistributedRun
 
         self._preparation.run_ended()
+        self.stack = stack
         DistributedRun(session, stack, self._facts.testrun_uid, self._say, self._flaky).execute()
         return True
 

@@ -165,7 +165,11 @@ def test_pytest_through_dtf_run_gives_its_exit_code_and_its_run(project: Project
     result = project.json("run", "--json", "test_two.py", expect=(1,))
     assert result["cases"] == 2
     assert (result["counts"]["passed"], result["counts"]["failed"]) == (1, 1)
-    assert project.dtf("run", "test_two.py", "-q", "-k", "test_a").splitlines()[0].startswith(".")
+    lines = project.dtf("run", "test_two.py", "-q", "-k", "test_a").splitlines()
+    assert lines[0].startswith(".")
+    word, page = lines[-1].split()
+    assert word == "report"
+    assert "test_two.py::test_a" in (project.directory / page).read_text(encoding="utf-8")
 
 
 def test_functions_run_with_arguments_from_a_file(project: Project) -> None:
