@@ -7,7 +7,8 @@ import click
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.client.stack import STOP_TIMEOUT_SECONDS, SupervisorConnection, await_end
+from dtf.client.supervisor_connection import SupervisorConnection
+from dtf.client.supervisor_process import STOP_TIMEOUT_SECONDS, await_end
 from dtf.settings.project import state_dir
 
 

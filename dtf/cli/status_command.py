@@ -12,11 +12,10 @@ from dtf.cli.connection import client_of
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.client.stack import (
-    REPLY_TIMEOUT_SECONDS,
     StackAddresses,
-    SupervisorConnection,
     remote_addresses,
 )
+from dtf.client.supervisor_connection import REPLY_TIMEOUT_SECONDS, SupervisorConnection
 from dtf.settings.project import state_dir
 
 

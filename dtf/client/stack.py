@@ -15,20 +15,26 @@ Files, all in the project's `.dtf/` (0700), themselves 0600:
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from dtf.settings.loader import dump_settings, without_settings
+from dtf.client.supervisor_connection import StackError, SupervisorConnection
+from dtf.client.supervisor_process import (
+    STOP_TIMEOUT_SECONDS,
+    SUPERVISOR_PROGRAM,
+    await_end,
+    leave_to_others,
+    raise_if_failed,
+    releasing,
+    spawn,
+)
 from dtf.settings.model import Settings
 from dtf.settings.project import find_project_dir, make_private_dir, state_dir
 
@@ -42,26 +48,8 @@ __all__ = [
     "read_stack",
 ]
 
-SUPERVISOR_PROGRAM = (sys.executable, "-P", "-m", "dtf.cli.supervisor")
-"""-P: the files of the project, where it runs, must not stand in for modules of ours."""
 START_TIMEOUT_SECONDS = 90.0
 """Longest a stack may take until it serves; a cold start on a loaded laptop takes a few seconds."""
-STOP_TIMEOUT_SECONDS = 60.0
-REPLY_TIMEOUT_SECONDS = 10.0
-_RETRY_SECONDS = 0.05
-
-
-_STARTED_HERE: "list[subprocess.Popen[bytes]]" = []
-"""Supervisors this process started and has left; they are its children and must be collected."""
-
-
-class StackError(Exception):
-    """The stack cannot be started or joined, or it ended. `advice` says what to do."""
-
-    def __init__(self, what: str, *advice: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.advice = advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,58 +119,6 @@ def _lives(process_id: int) -> bool:
     return process_id > 0
 
 
-class SupervisorConnection:
-    """Lines of JSON to and from a supervisor. Not for several threads at once, but for `close`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._buffer = b""
-
-    @classmethod
-    def open(cls, state: Path) -> "SupervisorConnection | None":
-        """A connection to the supervisor that listens, or None if none does."""
-        try:
-            document = json.loads((state / "supervisor.json").read_text())
-            address = ("127.0.0.1", int(document["port"]))
-            connection = socket.create_connection(address, timeout=REPLY_TIMEOUT_SECONDS)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        opened = cls(connection)
-        try:
-            opened.send(secret=document["secret"], pid=os.getpid())
-        except OSError:
-            opened.close()
-            return None
-        return opened
-
-    def send(self, **message: object) -> None:
-        """Send one message. Raises OSError."""
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self, timeout_seconds: float | None) -> dict[str, Any] | None:
-        """The next message, or None when the supervisor is gone. Raises TimeoutError."""
-        self._socket.settimeout(timeout_seconds)
-        while b"\n" not in self._buffer:
-            try:
-                data = self._socket.recv(1 << 16)
-            except TimeoutError:
-                raise
-            except OSError:
-                return None
-            if not data:
-                return None
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        message = json.loads(line)
-        return message if isinstance(message, dict) else None
-
-    def close(self) -> None:
-        """Let go; a `receive` under way in another thread returns None."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
 class StackMembership:
     """A hold on a stack. Close it when the stack is no longer needed; a death of this process closes it too."""
 
@@ -230,8 +166,7 @@ class StackMembership:
         if self._listener is not None:
             self._listener.join(STOP_TIMEOUT_SECONDS)
         self._connection.close()
-        if self._starter is not None:
-            _STARTED_HERE.append(self._starter)
+        leave_to_others(self._starter)
         if self._lock_file is not None and not self._goes_on_without_us:
             await_end(self._lock_file)
 
@@ -303,18 +238,17 @@ def join_stack(
         connection = SupervisorConnection.open(state)
         if connection is None:
             if starter is not None and starter.poll() is not None:
-                _raise_if_failed(starter, state)
-            starter = _spawn(supervisor, project_dir, state, settings, deadline) or starter
+                raise_if_failed(starter, state)
+            starter = spawn(supervisor, project_dir, state, settings, deadline) or starter
             continue
         try:
-            with _releasing(starter):
+            with releasing(starter):
                 connection.send(op="join", keep_up=keep_up)
                 ready = _await_ready(connection, deadline, on_progress)
         except OSError:
             ready = None  # it ended just now
         except StackError:
-            if starter is not None:
-                _STARTED_HERE.append(starter)
+            leave_to_others(starter)
             await_end(state / "supervisor.lock")
             raise
         if ready is not None:
@@ -328,34 +262,8 @@ def join_stack(
             )
         connection.close()
         if starter is not None:
-            _raise_if_failed(starter, state)
+            raise_if_failed(starter, state)
             starter = None
-
-
-def _raise_if_failed(starter: "subprocess.Popen[bytes]", state: Path) -> None:
-    """Say why the supervisor started here ended, if it failed before it could tell its first member."""
-    with _releasing(starter):
-        pass
-    try:
-        code = starter.wait(STOP_TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        return
-    if code:
-        raise StackError(
-            f"the stack did not come up (exit code {code}){_last_line(state / 'logs' / 'supervisor.log')}",
-            "`dtf doctor` checks this machine; .dtf/logs/ has what each part said",
-        )
-
-
-@contextlib.contextmanager
-def _releasing(starter: "subprocess.Popen[bytes] | None") -> Iterator[None]:
-    """The open standard input of a supervisor is a hold on it, until this process has joined."""
-    try:
-        yield
-    finally:
-        for pipe in (starter.stdin, starter.stdout) if starter is not None else ():
-            if pipe is not None:
-                pipe.close()
 
 
 def _await_ready(
@@ -390,99 +298,6 @@ def _hide_from_git(state: Path) -> None:
     ignore = state / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")
-
-
-def _spawn(
-    supervisor: Sequence[str], project_dir: Path, state: Path, settings: Settings, deadline: float
-) -> "subprocess.Popen[bytes] | None":
-    """Start a supervisor unless another does; returns when one listens, or after a moment to look again."""
-    with (state / "join.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_locked(state / "supervisor.lock"):
-            _wait_a_moment(deadline)
-            return None
-        starter = _start_supervisor([*supervisor, str(project_dir)], project_dir, state, settings)
-        assert starter.stdout is not None
-        if starter.stdout.readline():
-            return starter
-        code = starter.wait(REPLY_TIMEOUT_SECONDS)
-        with _releasing(starter):
-            pass
-        raise StackError(
-            f"the supervisor ended at once (exit code {code}){_last_line(state / 'logs' / 'supervisor.log')}",
-            "`dtf doctor` checks this machine; .dtf/logs/supervisor.log has what it said",
-        )
-
-
-def _start_supervisor(
-    command: Sequence[str], project_dir: Path, state: Path, settings: Settings
-) -> "subprocess.Popen[bytes]":
-    logs = make_private_dir(state / "logs")
-    log_descriptor = os.open(logs / "supervisor.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-    try:
-        starter = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_descriptor,
-            cwd=project_dir,
-            # The settings travel whole; what is started with these here must not see them twice.
-            env=without_settings(os.environ),
-            start_new_session=True,
-        )
-    finally:
-        os.close(log_descriptor)
-    assert starter.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        starter.stdin.write(dump_settings(settings).replace("\n", " ").encode() + b"\n")
-        starter.stdin.flush()
-    return starter
-
-
-def await_end(lock_file: Path) -> None:
-    """Return when the supervisor, which is on its way out, is gone; collect it if it was started here."""
-    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        _collect_ended()
-        if not _is_locked(lock_file):
-            break
-        time.sleep(_RETRY_SECONDS)
-    _collect_ended()
-
-
-def _collect_ended() -> None:
-    _STARTED_HERE[:] = [starter for starter in _STARTED_HERE if starter.poll() is None]
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a supervisor, or what is left of one, holds the lock."""
-    try:
-        with path.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # someone removed the state directory
-        return False
-    return False
-
-
-def _wait_a_moment(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise StackError(
-            "another stack of this project neither serves nor ends",
-            "`dtf down --now` stops it; .dtf/logs/supervisor.log may say what it waits for",
-        )
-    time.sleep(_RETRY_SECONDS)
-
-
-def _last_line(path: Path) -> str:
-    """The last error in a log, else its last line, after a colon."""
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
-    return f": {(errors or lines)[-1]}" if lines else ""
 
 
 def write_private(path: Path, content: str) -> None:
