@@ -32,7 +32,7 @@ _CAPACITY_BYTES = JOURNAL_BYTES - 16
 MAX_BATCH = 256
 """Results a message; as many as one message of the session carries."""
 LINGER_SECONDS = 0.001
-"""Time after which results are sent and messages looked for before the next case begins."""
+"""Time after which results are sent and messages looked for before the next case begins, unless said otherwise."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: "msgspec.msgpack.Decoder[ResultItem]" = msgspec.msgpack.Decoder(ResultItem)
@@ -59,9 +59,9 @@ class Outbox:
             self.send()
 
     def send_if_due(self) -> bool:
-        """Send if the batch is full or the last turn is 1 ms ago; True: also time to look for messages."""
+        """Send if the batch is full or the last turn was long enough ago; True: also time to look for messages."""
         now = time.monotonic()
-        if len(self._items) < MAX_BATCH and now - self._turned_at < LINGER_SECONDS:
+        if len(self._items) < MAX_BATCH and now - self._turned_at < self._linger_seconds:
             return False
         self._turned_at = now
         self.send()

@@ -1,13 +1,15 @@
 """The pytest session of a warm process, over its channel alone."""
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from dtf.runner.channel import Drop, Dropped, Flush, Run
+from dtf.runner.channel import Drop, Dropped, Flush, Results, Run
+from dtf.runner.pytest_loop import LINGER_SECONDS
 from dtf.runner.pytest_options import ENVIRONMENT_FILE, PytestOptions, outputs_left
 from tests.integration.runner_process import RunnerProcess, attempt, elements, started
 
@@ -65,6 +67,19 @@ def test_teardown(late): pass
     assert failed.detail is not None and failed.detail.message == "assert 1 == 2"
     assert error.detail is not None and "ValueError: no" in error.detail.message
     assert skipped.detail is not None and skipped.detail.message == "because"
+    assert runner.finish() == 0
+
+
+def test_results_of_short_cases_share_messages(runner: RunnerProcess, tmp_path: Path) -> None:
+    write(tmp_path, "import pytest\n@pytest.mark.parametrize('n', range(300))\ndef test_n(n): pass\n")
+    runner.prepared(tmp_path)
+    began = time.monotonic()
+    runner.send(Run(attempt(1, [f"test_a.py::test_n[{n}]" for n in range(300)])))
+    runner.send(Flush())
+    sizes: list[int] = []
+    while sum(sizes) < 300:
+        sizes.append(len(runner.expect(Results).items))
+    assert len(sizes) <= (time.monotonic() - began) / LINGER_SECONDS + 3
     assert runner.finish() == 0
 
 
@@ -203,10 +218,13 @@ def test_1(record_property):
     sys.stdout.buffer.write(b"\xff\xfe")
     print("\udcff".encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"))
     assert "\udcff" == "\udcfe"
+def test_2(): assert 0, "\ud800 alone"
 """,
     )
     runner.prepared(tmp_path)
-    (result,) = runner.run(["test_a.py::test_1"])
+    result, alone = runner.run(["test_a.py::test_1", "test_a.py::test_2"])
+    assert alone.verdict == FAILED and alone.detail is not None
+    assert "\\ud800 alone" in alone.detail.message
     assert result.verdict == FAILED
     assert elements(result)[1]["user_properties"][0][0] == "path"
     assert runner.finish() == 0
