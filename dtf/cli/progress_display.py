@@ -85,7 +85,7 @@ def summary_line(progress: RunProgress) -> str:
     total = f"{progress.done}/{progress.cases}{'' if progress.is_sealed else '+'}"
     parts = [total, counts_text(progress), f"{clock_text(progress.elapsed_seconds)}{_left(progress)}"]
     if progress.waiting:
-        parts.append(f"waiting: {next(iter(progress.waiting.values()))}")
+        parts.append(next(iter(progress.waiting.values())))
     return "   ".join(filter(None, parts))
 
 

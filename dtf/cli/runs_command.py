@@ -69,7 +69,7 @@ def show(invocation: Invocation, run_id: str, shows_all: bool, as_json: bool) ->
         return
     click.echo(run_line(run))
     if run.waiting_reason:
-        click.echo(f"waiting: {run.waiting_reason}")
+        click.echo(run.waiting_reason)
     for line in case_lines(tasks, shows_all=shows_all):
         click.echo(line)
 

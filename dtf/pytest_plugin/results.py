@@ -123,7 +123,7 @@ class Results:
 
     def _note_placement(self, event: events_pb2.PlacementChanged) -> None:
         if event.waiting:
-            self._notes.append(f"waiting: {event.reason}")
+            self._notes.append(event.reason)
 
     def _finish(self, event: events_pb2.RunFinished) -> None:
         was_cancelled = event.state == common_pb2.RUN_STATE_CANCELLED

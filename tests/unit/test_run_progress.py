@@ -111,9 +111,9 @@ def test_abandoned_tasks_are_errors(story: Story) -> None:
 
 
 def test_what_waits_says_why(story: Story) -> None:
-    changed = events_pb2.PlacementChanged(template=0, waiting=True, reason="no worker has gpu=a100")
+    changed = events_pb2.PlacementChanged(template=0, waiting=True, reason="waiting: no worker has gpu=a100")
     story.tell(events_pb2.Event(placement_changed=changed))
-    assert "waiting: no worker has gpu=a100" in summary_line(story.progress)
+    assert "  waiting: no worker has gpu=a100" in summary_line(story.progress)
     story.tell(events_pb2.Event(placement_changed=events_pb2.PlacementChanged(template=0, waiting=False)))
     assert "waiting" not in summary_line(story.progress)
 
