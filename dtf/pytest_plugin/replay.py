@@ -132,7 +132,7 @@ class Replay:
         if report is None:
             raise ValueError(f"no plug-in knows a report of type {data.get(TYPE_KEY)!r}")
         if SUBTEST_CONTEXT in data:
-            restore_subtest(report, data[SUBTEST_CONTEXT], self._config)
+            restore_subtest(report, data[SUBTEST_CONTEXT], item)
         return report
 
     def _warn(self, element: ReportData) -> None:
@@ -153,17 +153,19 @@ def crash_report(item: pytest.Item, text: str, output: str = "", duration: float
     )
 
 
-def restore_subtest(report: pytest.TestReport, context: dict[str, Any], config: pytest.Config) -> None:
+def restore_subtest(report: pytest.TestReport, context: dict[str, Any], item: pytest.Item) -> None:
     """Do for a subtest what pytest does only in the process that ran it.
 
-    Its arguments are texts already, and pytest 9 quotes them again; its failures are counted, and
-    the count is what fails the test that contains it.
+    Its arguments are texts already, and pytest 9 quotes them again. Its failures are counted, and
+    the count is what fails the test that contains it, unless that is a unittest's: those pass.
     """
     object.__setattr__(report.context, "kwargs", context["kwargs"])
     if report.failed:
         from _pytest.subtests import failed_subtests_key
+        from _pytest.unittest import TestCaseFunction
 
-        config.stash[failed_subtests_key][report.id] += 1
+        if not isinstance(item, TestCaseFunction):
+            item.config.stash[failed_subtests_key][report.id] += 1
 
 
 def find_junit_xml(config: pytest.Config) -> Any:

@@ -196,8 +196,9 @@ def skip_message(report: pytest.TestReport) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line with something in it."""
-    return text.strip().partition("\n")[0][:MAX_MESSAGE_CHARACTERS]
+    """The first line with something in it; a lone surrogate, which UTF-8 cannot say, is written as its escape."""
+    line = text.strip().partition("\n")[0][:MAX_MESSAGE_CHARACTERS]
+    return line.encode(errors="backslashreplace").decode()
 
 
 def failure_element(item_id: str, text: str) -> ReportData:

@@ -141,6 +141,21 @@ def test_every_kind_of_outcome_is_reported_as_by_plain_pytest(
     assert not list((project / ".dtf" / "pytest").iterdir())
 
 
+def test_a_failed_subtest_of_a_unittest_does_not_fail_the_test_again(
+    project: Path, coordinator: tuple[FakeCoordinator, str]
+) -> None:
+    write(
+        project,
+        "import unittest\nclass TestUnit(unittest.TestCase):\n    def test_one(self):\n"
+        "        for n in range(3):\n            with self.subTest(n=n): self.assertNotEqual(n, 1)\n",
+    )
+    plain = run(project, "--junitxml=plain.xml")
+    ours = run(project, "--junitxml=ours.xml", "--dtf-server", coordinator[1])
+    assert (plain.returncode, ours.returncode) == (1, 1), ours.stdout + ours.stderr
+    assert "1 failed, 1 passed" in plain.stdout and "1 failed, 1 passed" in ours.stdout, ours.stdout
+    assert junit(project / "ours.xml") == junit(project / "plain.xml")
+
+
 def test_verbose_output_is_that_of_plain_pytest_but_for_the_order(
     project: Path, coordinator: tuple[FakeCoordinator, str]
 ) -> None:
