@@ -149,7 +149,15 @@ class FakeWorker:
         process.send(
             Run(
                 [
-                    CaseItem(task, case, spec.cases[case], spec.positions[case], spec.payload, 60.0, case == cases[-1])
+                    CaseItem(
+                        task,
+                        case,
+                        spec.cases[case],
+                        spec.positions[case],
+                        spec.payload,
+                        60.0,
+                        case == cases[-1],
+                    )
                     for case in cases
                 ]
             )

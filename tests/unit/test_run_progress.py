@@ -95,7 +95,7 @@ def test_a_crash_charges_the_case_that_ran_and_requeues_the_rest(story: Story) -
         requeued=[True],
         running_cases=[2],
         verdicts=[ERROR],
-        remaining_verdicts=[0],
+        remaining_verdicts=[common_pb2.VERDICT_UNSPECIFIED],
         reasons=["signal 11"],
     )
     assert story.tell(events_pb2.Event(attempts_ended=ended)) == ["ERROR     t::b  signal 11"]
