@@ -16,6 +16,7 @@ from rich.text import Text
 from dtf.api.v1 import common_pb2
 from dtf.cli.run_progress import CaseNote, RunProgress, ScalingNote
 from dtf.ports.clock import Clock
+from dtf.report.output import plain_line
 
 PLAIN_SECONDS = 3.0
 """How often a plain line is printed at least, when something changed."""
@@ -29,7 +30,7 @@ class ProgressDisplay:
     def __init__(
         self, run_id: str, suite: str, stream: TextIO | None, clock: Clock, *, as_lines: bool = False
     ) -> None:
-        self._title = f"run {run_id}  {suite}"
+        self._title = plain_line(f"run {run_id}  {suite}")
         self._stream = stream
         self._clock = clock
         self._live: Live | None = None
@@ -131,7 +132,7 @@ def duration_text(seconds: float) -> str:
 def failure_line(note: CaseNote) -> str:
     """ "FAILED    test_io.py::test_rename  OSError: …"."""
     word = "FAILED" if note.verdict == common_pb2.VERDICT_FAILED else "ERROR"
-    return f"{word:<8}  {note.name}  {note.message}".rstrip()
+    return plain_line(f"{word:<8}  {note.name}  {note.message}".rstrip())
 
 
 def move_text(move: ScalingNote) -> str:
@@ -163,7 +164,9 @@ def region(title: str, progress: RunProgress) -> RenderableType:
         )
     if progress.longest is not None:
         seconds, case, worker = progress.longest
-        lines.append(Text(f"longest   {case}  {duration_text(seconds)} on {worker}", no_wrap=True))
+        lines.append(
+            Text(f"longest   {plain_line(case)}  {duration_text(seconds)} on {worker}", no_wrap=True)
+        )
     lines += [
         Text(failure_line(note), style="red", overflow="ellipsis", no_wrap=True)
         for note in list(progress.failures)[-_SHOWN_FAILURES:]

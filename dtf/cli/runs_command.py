@@ -13,6 +13,7 @@ from dtf.cli.connection import client_of, join
 from dtf.cli.invocation import Invocation
 from dtf.cli.run_result import counts_line, state_text
 from dtf.client.stack import StackAddresses
+from dtf.report.output import plain_line
 
 _VERDICT_WORDS = {
     common_pb2.VERDICT_UNSPECIFIED: "-",
@@ -69,7 +70,7 @@ def show(invocation: Invocation, run_id: str, shows_all: bool, as_json: bool) ->
         return
     click.echo(run_line(run))
     if run.waiting_reason:
-        click.echo(run.waiting_reason)
+        click.echo(plain_line(run.waiting_reason))
     for line in case_lines(tasks, shows_all=shows_all):
         click.echo(line)
 
@@ -78,7 +79,7 @@ def case_lines(tasks: list[run_service_pb2.Task], *, shows_all: bool) -> list[st
     """One line a case."""
     quiet = (common_pb2.VERDICT_PASSED, common_pb2.VERDICT_SKIPPED)
     return [
-        f"{_VERDICT_WORDS[case.verdict]:<8}  task {task.task}  {case.name}"
+        f"{_VERDICT_WORDS[case.verdict]:<8}  task {task.task}  {plain_line(case.name)}"
         for task in tasks
         for case in task.cases
         if shows_all or case.verdict not in quiet
@@ -94,7 +95,7 @@ def run_document(run: run_service_pb2.Run) -> dict[str, object]:
 def run_line(run: run_service_pb2.Run) -> str:
     """ "7f3k  2026-11-22 19:06:02  examples/skewed  finished  226 passed, 3 failed in 19.8 s"."""
     created = datetime.fromtimestamp(run.created_at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{run.run_id}  {created}  {run.suite}  {state_text(run)}  {counts_line(run)}"
+    return f"{run.run_id}  {created}  {plain_line(run.suite)}  {state_text(run)}  {counts_line(run)}"
 
 
 async def _list(addresses: StackAddresses, suite: str, limit: int) -> list[run_service_pb2.Run]:

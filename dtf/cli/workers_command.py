@@ -12,6 +12,7 @@ from dtf.api.v1 import common_pb2, fleet_service_pb2
 from dtf.cli.connection import client_of, running_addresses
 from dtf.cli.invocation import Invocation
 from dtf.client.client import CALL_TIMEOUT_SECONDS, Client, default_owner
+from dtf.report.output import plain_line
 
 Answer = TypeVar("Answer")
 
@@ -137,7 +138,7 @@ def worker_document(worker: fleet_service_pb2.Worker) -> dict[str, object]:
 
 def worker_line(worker: fleet_service_pb2.Worker) -> str:
     """ "w-2  active  local  2 slots, 1 lease, 118 cases done  host:4711"."""
-    return (
+    return plain_line(
         f"{worker.worker_id}  {_state(worker)}  {worker.pool}  {worker.slots} slots, {worker.lease_count} leases, "
         f"{worker.completed_count} cases done  {worker.host}:{worker.process_id}"
         + (f"  ({worker.reason})" if worker.reason else "")

@@ -13,7 +13,7 @@ from dtf.api.v1 import common_pb2, events_pb2
 
 PART_CHARACTERS_LIMIT = 64 * 1024
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,11 @@ def plain(text: str) -> str:
         return text
     half = PART_CHARACTERS_LIMIT // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+
+
+def plain_line(text: str) -> str:
+    """`text` as one line that a terminal only prints: names and messages are other people's."""
+    return plain(text).replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
 def _report_parts(reports_json: bytes) -> Iterator[OutputPart]:

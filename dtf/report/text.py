@@ -5,6 +5,7 @@ from pathlib import Path
 from dtf.api.v1 import analysis_service_pb2, common_pb2
 from dtf.core.run.summary import CaseSummary, Fault
 from dtf.report.gather import RunReport
+from dtf.report.output import plain_line
 from dtf.report.wording import change_text, counted, counts_text, percent_text, seconds_text
 
 _LABEL_WIDTH = 13
@@ -28,7 +29,8 @@ def summary_lines(report: RunReport, page: Path | None = None) -> list[str]:
         "lost": _disturbance_text(report),
         "report": str(page) if page else "",
     }
-    return lines + [_labelled(label, text) for label, text in facts.items() if text]
+    lines += [_labelled(label, text) for label, text in facts.items() if text]
+    return [plain_line(line) for line in lines]
 
 
 def pool_text(report: RunReport) -> str:
