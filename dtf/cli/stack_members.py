@@ -117,7 +117,9 @@ class Members:
     async def _hello(self, reader: asyncio.StreamReader) -> dict[str, Any] | None:
         async with asyncio.timeout(_HELLO_TIMEOUT_SECONDS):
             hello = await _receive(reader)
-        if hello is None or not hmac.compare_digest(str(hello.get("secret", "")), self.secret):
+        if hello is None or not hmac.compare_digest(
+            str(hello.get("secret", "")).encode("utf-8", "replace"), self.secret.encode()
+        ):
             return None
         return hello
 

@@ -10,6 +10,7 @@ import json
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from dtf.api.v1 import (
     worker_service_pb2_grpc,
 )
 from dtf.client.run import RunHandle, WatchedEvent
-from dtf.client.submission import Submission
+from dtf.client.submission import Submission, SubmissionFailed
 from dtf.rpc.channel import Peer, open_channel
 
 CALL_TIMEOUT_SECONDS = 30.0
@@ -166,8 +167,14 @@ class Client:
             suite=suite, revision=revision, priority=priority, templates=[template]
         )
         run = await self.create_run(request)
-        await run.submit_many(tasks)
-        await run.seal()
+        try:
+            await run.submit_many(tasks)
+            await run.seal()
+        except SubmissionFailed as failure:
+            # Nobody has its handle: it would stay active for ever.
+            with suppress(grpc.RpcError):
+                await self.cancel_run(run.run_id, f"its tasks could not be submitted: {failure}"[:500])
+            raise
         return run
 
     async def attach(self, run_id: str) -> RunHandle:

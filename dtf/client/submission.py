@@ -106,7 +106,7 @@ class Submission:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise SubmissionFailed(str(self._failure)) from self._failure
+            raise SubmissionFailed(_said(self._failure)) from self._failure
 
     async def pump(self) -> None:
         """Send and receive until sealed; opens the stream anew when it breaks. Never raises."""
@@ -202,12 +202,17 @@ class Submission:
         pending = [item for _, taken in self._unanswered.values() for item in taken]
         for item in (*pending, *self._waiting):
             if not item.answer.done():
-                item.answer.set_exception(SubmissionFailed(str(failure)))
+                item.answer.set_exception(SubmissionFailed(_said(failure)))
                 item.answer.exception()  # retrieved: an abandoned submit must not warn
         if self._seal is not None and not self._seal.done():
-            self._seal.set_exception(SubmissionFailed(str(failure)))
+            self._seal.set_exception(SubmissionFailed(_said(failure)))
             self._seal.exception()
         self._room.set()
+
+
+def _said(failure: BaseException) -> str:
+    """What a failure says in one line: of a refusal only its message."""
+    return (isinstance(failure, grpc.aio.AioRpcError) and failure.details()) or str(failure)
 
 
 def _batches(tasks: Sequence[common_pb2.TaskSpec]) -> list[_Batch]:

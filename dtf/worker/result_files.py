@@ -6,6 +6,8 @@ against the shape that is needed, and every number must be finite.
 """
 
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,9 +87,16 @@ def _summary(cases: JUnitCases) -> str:
     return "; ".join(parts)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        # A pipe that nobody writes to would be opened for ever.
+        with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open has no opener
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ResultFileError(f"{path} is no file; expected one that the command wrote")
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}") from None

@@ -99,15 +99,17 @@ def test_secrets_are_for_their_owner_alone(project: Path) -> None:
         assert len(membership.addresses.token) >= 32
 
 
-def test_a_connection_without_the_secret_is_closed(project: Path) -> None:
+@pytest.mark.parametrize("secret", ["wrong", "", "sécret", "\udc80", None, 1])
+def test_a_connection_without_the_secret_is_closed(project: Path, secret: object) -> None:
     with join(project):
         path = project / ".dtf" / "supervisor.json"
         document = json.loads(path.read_text())
-        path.write_text(json.dumps({**document, "secret": "wrong"}))
+        path.write_text(json.dumps({**document, "secret": secret}))
         connection = SupervisorConnection.open(project / ".dtf")
         assert connection is not None
         assert connection.receive(30.0) is None
         connection.close()
+        assert "Traceback" not in (project / ".dtf" / "logs" / "supervisor.log").read_text()
 
 
 def test_a_stack_that_is_kept_up_stays_until_it_is_told_to_stop(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_hostile_and_broken_xml_is_refused_in_one_line(
     with pytest.raises(ResultFileError, match=said) as refused:
         read_junit(write(tmp_path, content))
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ResultFileError, match="is no file|Is a directory"):
+            read_junit(path)
 
 
 def test_a_missing_and_an_oversized_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from dtf.api.v1 import (
     worker_service_pb2,
 )
 from dtf.client.client import Client
+from dtf.client.submission import SubmissionFailed
 from dtf.coordinator.process import Coordinator
 from dtf.coordinator.run_service import MAX_UNANSWERED
 from dtf.rpc.errors import parse
@@ -177,3 +178,11 @@ async def test_a_full_log_is_told_by_the_glance_and_by_every_refused_submission(
     await run.submit_many(tasks(1))
     again = await client.create_run(create_request("b"))
     assert {found.run_id for found in await client.list_runs()} == {run.run_id, again.run_id}
+
+
+async def test_a_run_whose_tasks_are_refused_does_not_stay_active(client: Client) -> None:
+    with pytest.raises(SubmissionFailed, match=r"^the tasks cannot be submitted: tasks\[1\]") as refused:
+        await client.start_run("suite", commands=[["true"], ["true", "x" * 5000]])
+    assert "\n" not in str(refused.value)
+    (run,) = await client.list_runs()
+    assert run.state == common_pb2.RUN_STATE_CANCELLED
