@@ -94,7 +94,7 @@ def _open_at_once(path: str, flags: int) -> int:
 def _read(path: Path) -> bytes:
     try:
         # A pipe that nobody writes to would be opened for ever.
-        with open(path, "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open has no opener
+        with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ResultFileError(f"{path} is no file; expected one that the command wrote")
             data = file.read(MAX_FILE_BYTES + 1)

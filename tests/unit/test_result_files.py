@@ -88,7 +88,7 @@ def test_hostile_and_broken_xml_is_refused_in_one_line(
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ResultFileError, match="is no file|Is a directory"):
+        with pytest.raises(ResultFileError, match=r"is no file|Is a directory"):
             read_junit(path)
 
 
