@@ -179,7 +179,11 @@ def print_table(suites: Sequence[Suite], times: dict[str, dict[str, list[float]]
     """Medians and ranges."""
     for suite in suites:
         ours = statistics.median(times[suite.name][WAYS[0].name])
-        print(f"\n{suite.name}, {WORKERS} workers, {psutil.cpu_count()} processors")
+        # Said in the table, because it is what the warm figure rests on and the cold one lacks.
+        print(
+            f"\n{suite.name}, {WORKERS} workers, {psutil.cpu_count()} processors"
+            "; warm: ours knows the durations of an earlier run, cold: it knows none"
+        )
         print(f"  {'':<22}{'median':>9}{'least':>9}{'most':>9}{'cases/s':>10}{'ours is':>10}")
         for name, values in times[suite.name].items():
             median = statistics.median(values)

@@ -2,8 +2,10 @@
 
 Longest first: a unit (a case, or a group that must stay together) that is expected to take as long
 as a whole shard is a shard by itself, and the longest come first; begun late, they would be what
-everybody waits for. What is left is cut in the order of collection, so that the cases of a file
-stay together, into shards that become smaller (guided self-scheduling: Polychronopoulos and Kuck,
+everybody waits for. After each of them comes one of the smallest: grants deal neighbours to one
+worker, which holds its next shard while it runs one (pytest must know the successor of a case) and
+cannot give that back, so a long shard behind a long one would wait where it is. What is left is cut
+in the order of collection, so that the cases of a file stay together, into shards that become smaller (guided self-scheduling: Polychronopoulos and Kuck,
 1987): each is expected to take REMAINING_SHARE of what remains for one worker, the last ones little.
 """
 
@@ -77,7 +79,17 @@ def cut(cases: Sequence[CaseEstimate], workers: int) -> list[Shard]:
         (unit for unit in units if unit.seconds >= long_seconds), key=lambda unit: -unit.seconds
     )
     others = [unit for unit in units if unit.seconds < long_seconds]
-    return [_shard([unit]) for unit in long_units] + list(_cut_in_order(others, total, workers))
+    return _paired([_shard([unit]) for unit in long_units], list(_cut_in_order(others, total, workers)))
+
+
+def _paired(long: Sequence[Shard], others: list[Shard]) -> list[Shard]:
+    """Each long shard with the smallest of the others behind it, then the rest of the others."""
+    paired: list[Shard] = []
+    for shard in long:
+        paired.append(shard)
+        if others:
+            paired.append(others.pop())
+    return paired + others
 
 
 def assumed_seconds(cases: Iterable[CaseEstimate]) -> float:
