@@ -7,7 +7,7 @@ from dataclasses import replace
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.client.client import Client
+from dtf.client.client import Client, CoordinatorUnreachable
 from dtf.client.connect import peer
 from dtf.client.stack import StackAddresses, StackMembership, join_stack, read_stack, remote_addresses
 
@@ -46,4 +46,12 @@ async def client_of(addresses: StackAddresses) -> AsyncIterator[Client]:
     except (ValueError, OSError) as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     async with Client(coordinator, analyzer) as client:
+        try:
+            await client.wait_connected()
+        except CoordinatorUnreachable as error:
+            raise CommandError(
+                str(error),
+                "start it, or correct DTF_SERVER (run.server); without it `dtf run` starts a stack of its own",
+                exit_code=ExitCode.UNAVAILABLE,
+            ) from error
         yield client

@@ -174,6 +174,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         ) from error
     except (ChainBroken, StreamFileError, TransferError, ValueError) as error:
         raise CommandError(str(error)) from error
+    except BrokenPipeError:
+        raise  # the reader went away, which main() knows how to end
     except OSError as error:
         raise CommandError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
 

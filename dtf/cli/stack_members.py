@@ -110,6 +110,8 @@ class Members:
                 await self._converse(int(hello.get("pid", 0)), reader, writer)
         except (OSError, ValueError):
             pass  # a broken or malformed connection ends; what it held is let go below
+        except asyncio.CancelledError:
+            pass  # the loop closes; asyncio would log the cancellation of this task of its own as an error
         finally:
             if writer not in self._awaiting_end:
                 writer.close()

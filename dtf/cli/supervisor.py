@@ -98,7 +98,7 @@ class Supervisor:
             first = next(_leaves(failures))
             assert isinstance(first, (StackFailed, PartFailed))
             self._failure = StackFailed(first.what, *first.advice)
-            _log.error("%s; %s", first.what, "; ".join(first.advice))
+            _log.error("%s", "; ".join((first.what, *first.advice)))
             self.members.tell("fatal", text=first.what, advice=list(first.advice))
             self._end()
 

@@ -32,6 +32,8 @@ from dtf.client.submission import Submission, SubmissionFailed
 from dtf.rpc.channel import Peer, open_channel
 
 CALL_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""How long a first connection is tried: a coordinator that is being restarted is back within it."""
 RECONNECT_TIMEOUT_SECONDS = 60.0
 """How long a broken stream waits for a coordinator to come back before it gives up."""
 BLOB_PIECE_BYTES = 256 * 1024
@@ -44,6 +46,10 @@ def default_owner() -> str:
     except (KeyError, OSError):
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+class CoordinatorUnreachable(ConnectionError):
+    """Nobody answers at the coordinator's addresses."""
 
 
 class Client:
@@ -75,6 +81,16 @@ class Client:
         for channel in (self._channel, self._analysis_channel):
             if channel is not None:
                 await channel.close()
+
+    async def wait_connected(self, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> None:
+        """Return once a coordinator answers. Raises CoordinatorUnreachable naming the addresses."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.channel.channel_ready()
+        except TimeoutError:
+            raise CoordinatorUnreachable(
+                f"no coordinator at {', '.join(self._peer.addresses)} (tried for {timeout_seconds:.0f} s)"
+            ) from None
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -42,14 +42,15 @@ async def connect(
             peer(server or run.server, token, authority),
             peer(analyzer, token, authority) if analyzer else None,
         ) as client:
+            await client.wait_connected()
             yield client
         return
     membership = await asyncio.to_thread(join_stack, loaded.project_dir, loaded.settings)
     try:
         found = membership.addresses
-        async with Client(
-            peer(found.server, found.token_file), peer(found.analysis, found.token_file)
-        ) as client:
+        access = (found.token_file, found.certificate_authority_file)
+        async with Client(peer(found.server, *access), peer(found.analysis, *access)) as client:
+            await client.wait_connected()
             yield client
     finally:
         await asyncio.to_thread(membership.close)

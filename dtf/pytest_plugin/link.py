@@ -19,6 +19,8 @@ from dtf.api.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from dtf.client.client import CONNECT_TIMEOUT_SECONDS
+from dtf.client.stack import StackError
 from dtf.rpc.channel import Peer, open_sync_channel
 
 CALL_TIMEOUT_SECONDS = 30.0
@@ -67,6 +69,16 @@ class Link:
         except grpc.RpcError:
             return found
         return found
+
+    def wait_connected(self, timeout_seconds: float = CONNECT_TIMEOUT_SECONDS) -> None:
+        """Return once the coordinator answers. Raises StackError naming the addresses."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout_seconds)
+        except grpc.FutureTimeoutError:
+            raise StackError(
+                f"no coordinator at {', '.join(self._peer.addresses)} (tried for {timeout_seconds:.0f} s)",
+                "start it, or correct DTF_SERVER (run.server); without it the project gets a stack of its own",
+            ) from None
 
     def create_run(self, request: run_service_pb2.CreateRunRequest) -> run_service_pb2.Run:
         """Create the run."""

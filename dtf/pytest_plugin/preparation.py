@@ -148,6 +148,7 @@ class Preparation:
         access = (addresses.token, addresses.certificate_authority_file)
         analyzer = Peer(parse_addresses(addresses.analysis), *access) if addresses.analysis else None
         link = self._link = Link(Peer(parse_addresses(addresses.server), *access), analyzer)
+        link.wait_connected()
         suite = loaded.settings.run.suite or loaded.project_dir.name or "suite"
         directory = self._run_directory = RunDirectory(loaded.project_dir)
         workers = expected_workers(addresses.pool_max or loaded.settings.pool.max_workers)
