@@ -11,7 +11,8 @@ from google.protobuf.json_format import MessageToDict
 from dtf.api.v1 import common_pb2, fleet_service_pb2
 from dtf.cli.connection import client_of, running_addresses
 from dtf.cli.invocation import Invocation
-from dtf.client.client import CALL_TIMEOUT_SECONDS, Client, default_owner
+from dtf.client.client import CALL_TIMEOUT_SECONDS, Client
+from dtf.client.owner import default_owner
 from dtf.report.output import plain_line
 
 Answer = TypeVar("Answer")

@@ -4,11 +4,9 @@ Errors are gRPC's own (grpc.aio.AioRpcError); dtf.rpc.errors says what they mean
 """
 
 import asyncio
-import getpass
 import hashlib
 import json
 import secrets
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -27,6 +25,7 @@ from dtf.api.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
 from dtf.rpc.channel import Peer, open_channel
@@ -37,15 +36,6 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 RECONNECT_TIMEOUT_SECONDS = 60.0
 """How long a broken stream waits for a coordinator to come back before it gives up."""
 BLOB_PIECE_BYTES = 256 * 1024
-
-
-def default_owner() -> str:
-    """user@host, for the record."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 class CoordinatorUnreachable(ConnectionError):

@@ -109,10 +109,10 @@ class Preparation:
     def _cancel_unused(self) -> None:
         import grpc
 
-        from dtf.pytest_plugin.request import owner
+        from dtf.client.owner import default_owner
 
         with contextlib.suppress(grpc.RpcError):
-            self._link.cancel(self._run_id, owner(), "no case was collected")
+            self._link.cancel(self._run_id, default_owner(), "no case was collected")
 
     def _show(self, show: Callable[[str], None]) -> None:
         while self._notes:

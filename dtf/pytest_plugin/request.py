@@ -1,6 +1,5 @@
 """What the coordinator is told of a run before anything of it is collected."""
 
-import getpass
 import os
 import secrets
 import socket
@@ -13,6 +12,7 @@ import msgspec
 import pytest
 
 from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.client.owner import default_owner
 from dtf.pytest_plugin.node import gather_worker_input
 from dtf.pytest_plugin.plugin import import_path_at_start
 from dtf.runner.pytest_options import PytestOptions, encode_literal
@@ -70,7 +70,7 @@ def create_request(
         request_id=secrets.token_hex(16),
         suite=suite,
         revision=revision(facts.root_dir),
-        owner=owner(),
+        owner=default_owner(),
         templates=[template],
         labels=settings.labels,
     )
@@ -96,15 +96,6 @@ def base_temp(config: pytest.Config) -> str:
     """pytest's base of temporary directories; empty where its plug-in is off."""
     factory = getattr(config, "_tmp_path_factory", None)
     return "" if factory is None else str(factory.getbasetemp())
-
-
-def owner() -> str:
-    """user@host, for the record."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def revision(directory: str) -> str:

@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from dtf.api.v1 import common_pb2
+from dtf.client.owner import default_owner
 from dtf.pytest_plugin.node import report_node_down
 from dtf.pytest_plugin.preparation import Stack
 from dtf.pytest_plugin.replay import Replay
-from dtf.pytest_plugin.request import owner
 from dtf.pytest_plugin.results import Results, RunEnded
 from dtf.pytest_plugin.shards import shard_tasks
 from dtf.rpc.errors import describe
@@ -94,7 +94,7 @@ class DistributedRun:
         """Stop the run because this session stops."""
         reason = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         try:
-            self._link.cancel(self._run_id, owner(), reason)
+            self._link.cancel(self._run_id, default_owner(), reason)
         except grpc.RpcError as failure:
             self._say(f"dtf: run {self._run_id} could not be cancelled: {describe(failure)}")
             return
