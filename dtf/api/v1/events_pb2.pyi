@@ -38,6 +38,7 @@ class Commit(_message.Message):
     CODE_VERSION_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.bytes
     """Unique to this commit: 8 bytes of the writer's nonce, 8 of its counter (big-endian)."""
     epoch: _builtins.int
@@ -48,6 +49,8 @@ class Commit(_message.Message):
     """The coordinator's time when it decided, in nanoseconds since 1970-01-01 UTC; never falls."""
     code_version: _builtins.str
     """Version of dtf that decided."""
+    schema_version: _builtins.int
+    """Version of the events' schema (dtf/core/upcast.py); absent in logs of dtf 0.1: 1."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
         """Commands that were decided, in order."""
@@ -66,10 +69,11 @@ class Commit(_message.Message):
         code_version: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Input] | None = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
+        schema_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "commit_id", b"commit_id", "epoch", b"epoch", "events", b"events", "inputs", b"inputs", "now_unix_nanos", b"now_unix_nanos", "prev_hash", b"prev_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "commit_id", b"commit_id", "epoch", b"epoch", "events", b"events", "inputs", b"inputs", "now_unix_nanos", b"now_unix_nanos", "prev_hash", b"prev_hash", "schema_version", b"schema_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +138,8 @@ class Event(_message.Message):
     WORKER_LOST_FIELD_NUMBER: _builtins.int
     WORKER_LEFT_FIELD_NUMBER: _builtins.int
     TASKS_ABANDONED_FIELD_NUMBER: _builtins.int
+    RUNS_RETIRED_FIELD_NUMBER: _builtins.int
+    WORKERS_FORGOTTEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leader_elected(self) -> Global___LeaderElected:
         """A coordinator took up its reign."""
@@ -210,6 +216,14 @@ class Event(_message.Message):
     def tasks_abandoned(self) -> Global___TasksAbandoned:
         """Queued tasks ended without an attempt, because no worker came that could run them."""
 
+    @_builtins.property
+    def runs_retired(self) -> Global___RunsRetired:
+        """Ended runs left the working state."""
+
+    @_builtins.property
+    def workers_forgotten(self) -> Global___WorkersForgotten:
+        """Workers long gone left the working state."""
+
     def __init__(
         self,
         *,
@@ -232,12 +246,14 @@ class Event(_message.Message):
         worker_lost: Global___WorkerLost | None = ...,
         worker_left: Global___WorkerLeft | None = ...,
         tasks_abandoned: Global___TasksAbandoned | None = ...,
+        runs_retired: Global___RunsRetired | None = ...,
+        workers_forgotten: Global___WorkersForgotten | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left", "tasks_abandoned"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left", "tasks_abandoned", "runs_retired", "workers_forgotten"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -252,26 +268,74 @@ class LeaderElected(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_LOSS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Number of the reign: one more than the last."""
     leader: _builtins.str
     """Who: host name and process id."""
     lease_seconds: _builtins.float
     """Time within which each worker that holds leases must be heard from, in this reign anew."""
+    @_builtins.property
+    def accepted_loss(self) -> Global___AcceptedLoss:
+        """Set where an operator let the log go on without commits that it had acknowledged and lost."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         leader: _builtins.str = ...,
         lease_seconds: _builtins.float = ...,
+        accepted_loss: Global___AcceptedLoss | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "leader", b"leader", "lease_seconds", b"lease_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_loss", b"accepted_loss", "epoch", b"epoch", "leader", b"leader", "lease_seconds", b"lease_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaderElected: _TypeAlias = LeaderElected  # noqa: Y015
+
+@_typing.final
+class AcceptedLoss(_message.Message):
+    """Commits that a log lost and that were not put back: `dtf log repair --accept-loss`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    THROUGH_HASH_FIELD_NUMBER: _builtins.int
+    LOST_EPOCH_FIELD_NUMBER: _builtins.int
+    NEXT_FENCE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_BY_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """The log ended here when it was accepted."""
+    through_sequence: _builtins.int
+    """Sequence of the last commit that is known to be lost."""
+    through_hash: _builtins.bytes
+    """Hash of that commit."""
+    lost_epoch: _builtins.int
+    """Highest reign among the lost ones; this reign's number is above it."""
+    next_fence: _builtins.int
+    """The next fence after those that the lost ones gave out; fences go on from here."""
+    accepted_by: _builtins.str
+    """Who accepted it: user@host."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+        through_sequence: _builtins.int = ...,
+        through_hash: _builtins.bytes = ...,
+        lost_epoch: _builtins.int = ...,
+        next_fence: _builtins.int = ...,
+        accepted_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_by", b"accepted_by", "after_sequence", b"after_sequence", "lost_epoch", b"lost_epoch", "next_fence", b"next_fence", "through_hash", b"through_hash", "through_sequence", b"through_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptedLoss: _TypeAlias = AcceptedLoss  # noqa: Y015
 
 @_typing.final
 class RunCreated(_message.Message):
@@ -1266,3 +1330,71 @@ class WorkerLeft(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerLeft: _TypeAlias = WorkerLeft  # noqa: Y015
+
+@_typing.final
+class RunsRetired(_message.Message):
+    """Ended runs left the working state. What they were is in the log, and the outline of the newest of
+    them stays at hand.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_RUN_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs."""
+
+    @_builtins.property
+    def forgotten_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Runs retired long ago whose outlines, and the keys that created them, go too."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        forgotten_run_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten_run_ids", b"forgotten_run_ids", "run_ids", b"run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunsRetired: _TypeAlias = RunsRetired  # noqa: Y015
+
+@_typing.final
+class WorkersForgotten(_message.Message):
+    """Workers whose sessions ended long ago left the working state. No session opened from now on has an
+    incarnation that one of theirs had, so that none of their tokens becomes valid again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_IDS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FLOOR_FIELD_NUMBER: _builtins.int
+    REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    incarnation_floor: _builtins.int
+    """Highest incarnation of any worker ever forgotten."""
+    @_builtins.property
+    def worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The workers."""
+
+    @_builtins.property
+    def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of sessions that ended long ago; the same key would open a new one."""
+
+    def __init__(
+        self,
+        *,
+        worker_ids: _abc.Iterable[_builtins.str] | None = ...,
+        incarnation_floor: _builtins.int = ...,
+        request_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation_floor", b"incarnation_floor", "request_ids", b"request_ids", "worker_ids", b"worker_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkersForgotten: _TypeAlias = WorkersForgotten  # noqa: Y015

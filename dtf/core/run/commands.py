@@ -6,7 +6,7 @@ Identifiers, times and random numbers are arguments, so that the same command de
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dtf.api.v1 import run_service_pb2, worker_service_pb2
+from dtf.api.v1 import events_pb2, run_service_pb2, worker_service_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,8 @@ class ElectLeader:
 
     leader: str
     lease_seconds: float
+    accepted_loss: events_pb2.AcceptedLoss | None = None
+    """Set where an operator lets the log go on without commits that it lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,11 @@ def _decide_fleet(state: State, command: FleetCommand) -> list[events_pb2.Event]
 
 
 def _elect_leader(state: State, command: commands.ElectLeader) -> list[events_pb2.Event]:
+    loss = command.accepted_loss
     elected = events_pb2.LeaderElected(
-        epoch=state.epoch + 1,
+        epoch=max(state.epoch, loss.lost_epoch if loss is not None else 0) + 1,
         leader=command.leader[:MAX_LABEL_LENGTH],
         lease_seconds=command.lease_seconds,
+        accepted_loss=loss,
     )
     return [events_pb2.Event(leader_elected=elected)]

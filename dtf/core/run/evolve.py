@@ -38,6 +38,9 @@ def _leader_elected(state: State, event: events_pb2.Event, _now_ns: int, _sequen
     state.epoch = elected.epoch
     state.leader = elected.leader
     state.lease_seconds = elected.lease_seconds
+    if elected.HasField("accepted_loss"):
+        # A worker may hold a lease that the log lost: its fence must never be given out again.
+        state.next_fence = max(state.next_fence, elected.accepted_loss.next_fence)
 
 
 def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: int) -> None:

@@ -153,7 +153,8 @@ def _command_of(state: State, kind: str, said: dict[str, Any], told: _Told) -> C
     match kind:
         case "ElectLeader":
             elected = told.only("leader_elected")
-            return commands.ElectLeader(elected.leader, elected.lease_seconds)
+            loss = elected.accepted_loss if elected.HasField("accepted_loss") else None
+            return commands.ElectLeader(elected.leader, elected.lease_seconds, loss)
         case "CreateRun":
             return _create_run(told.only("run_created"))
         case "SubmitTasks":
