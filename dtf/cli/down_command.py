@@ -9,7 +9,7 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.client.supervisor_connection import SupervisorConnection
 from dtf.client.supervisor_process import STOP_TIMEOUT_SECONDS, await_end
-from dtf.settings.project import state_dir
+from dtf.settings.project import SUPERVISOR_LOCK, state_dir
 
 
 @click.command()
@@ -31,7 +31,7 @@ def command(invocation: Invocation, now: bool, as_json: bool) -> None:
         return
     held = _ask(connection, now=now)
     if held is None:
-        await_end(state / "supervisor.lock")
+        await_end(state / SUPERVISOR_LOCK)
     if as_json:
         click.echo(json.dumps({"stopped": held is None, "was_running": True, "members": held or 0}))
     elif held is None:

@@ -7,7 +7,7 @@ analyzer, coordinator, nats-server. Ports are chosen before and stay, so that th
 again that died. What the supervisor knows of its parts is in their settings file
 (`.dtf/settings.json`), which is written anew before each start.
 
-    starting ──all parts ready──▶ serving ──last member left · `dtf down` · SIGTERM──▶ stopping
+    starting ──all parts ready──▶ serving ──last member left · `dtf down` · SIGTERM · .dtf deleted──▶ stopping
         └───a part failed for good───┴─a part keeps dying──▶ (members are told why) ──▶ stopping
 
 Standard input is a hold on the stack as well: the process that starts the supervisor keeps it open
@@ -38,10 +38,11 @@ from dtf.client.stack import addresses_document, write_private
 from dtf.ports.clock import Clock
 from dtf.settings.loader import parse_settings
 from dtf.settings.model import Settings
-from dtf.settings.project import make_private_dir, state_dir
+from dtf.settings.project import SUPERVISOR_LOCK, make_private_dir, state_dir
 
 _LEFTOVER_TIMEOUT_SECONDS = 20.0
 _LOCK_TIMEOUT_SECONDS = 2.0
+_PROJECT_LOOK_SECONDS = 1.0
 _log = logging.getLogger("dtf.supervisor")
 
 
@@ -74,7 +75,7 @@ class Supervisor:
                 on_empty=self._stop_if_unused,
                 on_orphaned=orphans.orphaned,
                 on_runs_changed=lambda: orphans.attached(self.members.attached_runs),
-                on_stop=self._stop_for,
+                on_stop=self.stop_for,
                 describe=self._describe,
             ),
             starter_process_id=os.getppid(),
@@ -187,14 +188,15 @@ class Supervisor:
         self.members.is_closing = True
         self._stop.set()
 
-    def _stop_for(self, who: str) -> None:
+    def stop_for(self, who: str) -> None:
+        """Stop in good order; members hear that `who` stopped the stack."""
         if not self._stop.is_set():
             self.members.tell("fatal", text=f"the stack was stopped by {who}", advice=[])
             self._end()
 
     def stop(self) -> None:
         """Stop in good order, as SIGTERM asks."""
-        self._stop_for(f"a signal to its supervisor (process {os.getpid()})")
+        self.stop_for(f"a signal to its supervisor (process {os.getpid()})")
 
     async def _shut_down(self) -> None:
         self.members.stop_listening()
@@ -240,8 +242,10 @@ async def _supervise(project_dir: Path, lock: int, program: Sequence[str]) -> Ex
     await _listen(supervisor, plan)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(_await_end(starter, supervisor.members))
+        watching = tasks.create_task(_end_without_state(supervisor, plan.state, lock))
         code = await supervisor.run()
         waiting.cancel()
+        watching.cancel()
     plan.release_ports()
     if not await lifeline.end(_LEFTOVER_TIMEOUT_SECONDS):
         _log.error("some processes of the stack did not end within %.0f s", _LEFTOVER_TIMEOUT_SECONDS)
@@ -262,6 +266,21 @@ async def _listen(supervisor: Supervisor, plan: StackPlan) -> None:
     os.dup2(2, 1)  # the starter reads no more; what is printed later must not meet a broken pipe
 
 
+async def _end_without_state(supervisor: Supervisor, state: Path, lock: int) -> None:
+    """Stop the stack when its state directory was deleted: nobody could find, join or stop it any more."""
+    clock = SystemClock()
+    while _is_still_there(state / SUPERVISOR_LOCK, lock):
+        await clock.sleep(_PROJECT_LOOK_SECONDS)
+    supervisor.stop_for(f"the deletion of {state}")
+
+
+def _is_still_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 async def _await_end(starter: asyncio.StreamReader, members: Members) -> None:
     while await starter.read(1 << 16):
         pass
@@ -273,7 +292,7 @@ def _take_lock(state: Path) -> int:
 
     Whoever looks whether it is taken holds it for a moment; hence the second tries.
     """
-    lock = os.open(state / "supervisor.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(state / SUPERVISOR_LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
     while True:
         try:

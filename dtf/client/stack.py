@@ -36,7 +36,7 @@ from dtf.client.supervisor_process import (
     spawn,
 )
 from dtf.settings.model import Settings
-from dtf.settings.project import find_project_dir, make_private_dir, state_dir
+from dtf.settings.project import SUPERVISOR_LOCK, find_project_dir, make_private_dir, state_dir
 
 __all__ = [
     "StackAddresses",
@@ -249,14 +249,14 @@ def join_stack(
             ready = None  # it ended just now
         except StackError:
             leave_to_others(starter)
-            await_end(state / "supervisor.lock")
+            await_end(state / SUPERVISOR_LOCK)
             raise
         if ready is not None:
             return StackMembership(
                 StackAddresses.from_json(ready["addresses"]),
                 connection=connection,
                 starter=starter,
-                lock_file=state / "supervisor.lock",
+                lock_file=state / SUPERVISOR_LOCK,
                 on_note=on_note,
                 on_lost=on_lost,
             )

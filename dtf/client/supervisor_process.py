@@ -12,7 +12,7 @@ from pathlib import Path
 from dtf.client.supervisor_connection import StackError
 from dtf.settings.loader import dump_settings, without_settings
 from dtf.settings.model import Settings
-from dtf.settings.project import make_private_dir
+from dtf.settings.project import SUPERVISOR_LOCK, make_private_dir
 
 SUPERVISOR_PROGRAM = (sys.executable, "-P", "-m", "dtf.cli.supervisor")
 """-P: the files of the project, where it runs, must not stand in for modules of ours."""
@@ -30,7 +30,7 @@ def spawn(
     """Start a supervisor unless another does; returns when one listens, or after a moment to look again."""
     with (state / "join.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_locked(state / "supervisor.lock"):
+        if _is_locked(state / SUPERVISOR_LOCK):
             _wait_a_moment(deadline)
             return None
         starter = _start_supervisor([*supervisor, str(project_dir)], project_dir, state, settings)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 STATE_DIRECTORY = ".dtf"
 """Name of the directory, in the project's, that holds all that dtf keeps there. Its mode is 0700."""
+SUPERVISOR_LOCK = "supervisor.lock"
+"""File in the state directory whose lock says that the project's stack lives."""
 MARKERS = ("dtf.toml", "pyproject.toml", ".git")
 
 

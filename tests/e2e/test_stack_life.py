@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -127,6 +128,17 @@ async def test_killing_the_supervisor_leaves_no_process_and_is_told_in_one_line(
     _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == ExitCode.UNAVAILABLE
     assert "error: the supervisor of this project's stack died" in errors
+    assert "Traceback" not in errors
+    assert wait_until_gone(project.directory) == []
+
+
+async def test_a_stack_whose_state_directory_is_deleted_ends(project: Project) -> None:
+    project.write("commands.txt", SLOW)
+    process = await started(project, "run", "--each", "commands.txt")
+    shutil.rmtree(project.directory / ".dtf", ignore_errors=True)
+    _, errors = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == ExitCode.UNAVAILABLE
+    assert "the stack was stopped by the deletion of" in errors
     assert "Traceback" not in errors
     assert wait_until_gone(project.directory) == []
 
