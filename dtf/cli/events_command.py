@@ -1,28 +1,23 @@
 """`dtf events`: follow, export and import the event log, straight from the broker."""
 
-import asyncio
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import click
 
 from dtf.adapters.event_lines import EventFilter
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.stream_file import StreamFileError
-from dtf.adapters.stream_transfer import TransferError, export_log, import_log
+from dtf.adapters.stream_transfer import export_log, import_log
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.client.stack import read_stack
-from dtf.core.chain import ChainBroken
-from dtf.ports.event_log import LogError, LogFull, LogUnavailable, StoredCommit
-from dtf.settings.model import NatsSettings
+from dtf.cli.log_source import broker_of, namespace_of, run_log_work
+from dtf.ports.event_log import StoredCommit
 
 _LAST_COMMITS = 20
 
@@ -118,7 +113,7 @@ def export_command(invocation: Invocation, file: Path, namespace: str | None) ->
             done = await export_log(
                 log,
                 file,
-                namespace=_namespace(invocation, namespace),
+                namespace=namespace_of(invocation, namespace),
                 clock=SystemClock(),
                 on_progress=bar.update,
             )
@@ -150,8 +145,8 @@ def _with_log(
     *,
     create: bool = False,
 ) -> None:
-    nats = _broker(invocation)
-    name = _namespace(invocation, namespace)
+    nats = broker_of(invocation)
+    name = namespace_of(invocation, namespace)
 
     async def work() -> None:
         opener = JetStreamLog.open if create else JetStreamLog.attach
@@ -161,39 +156,4 @@ def _with_log(
         finally:
             await log.close()
 
-    _run(work())
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except LogError as error:
-        known = isinstance(error, LogUnavailable | LogFull)
-        raise CommandError(
-            str(error), exit_code=ExitCode.UNAVAILABLE if known else ExitCode.FAILED
-        ) from error
-    except (ChainBroken, StreamFileError, TransferError, ValueError) as error:
-        raise CommandError(str(error)) from error
-    except BrokenPipeError:
-        raise  # the reader went away, which main() knows how to end
-    except OSError as error:
-        raise CommandError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
-
-
-def _namespace(invocation: Invocation, namespace: str | None) -> str:
-    return namespace or invocation.load().settings.coordinator.namespace
-
-
-def _broker(invocation: Invocation) -> NatsSettings:
-    """The broker that the settings name, or the one of the project's stack."""
-    settings = invocation.load().settings.nats
-    if settings.url:
-        return settings
-    stack = read_stack(invocation.project_dir)
-    if stack is None or not stack.nats:
-        raise CommandError(
-            "no broker: nothing runs in this project and [nats] url is not set",
-            "`dtf up` starts the stack; or set [nats] url and credentials_file",
-            exit_code=ExitCode.UNAVAILABLE,
-        )
-    return replace(settings, url=stack.nats, credentials_file=stack.nats_credentials_file)
+    run_log_work(work())

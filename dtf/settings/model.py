@@ -20,6 +20,8 @@ class NatsSettings:
     """An append not acknowledged by then is read back."""
     max_log_bytes: int = 8 * 2**30
     """max_bytes of the log's stream; past it submissions are refused."""
+    archive_dir: str = ""
+    """Directory of `dtf log archive`, one directory a namespace in it; empty: archive/ under the state directory."""
     replicas: int = 1
     """Copies of each stream in a NATS cluster: 1, 3 or 5."""
 

@@ -70,7 +70,7 @@ def test_a_changed_byte_is_seen(path: Path, tmp_path: Path) -> None:
 
 
 def test_another_version_is_named(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"DTF stream 1", b"DTF stream 2"))
+    path.write_bytes(path.read_bytes().replace(b"DTF stream 1", b"DTF stream 3"))
     with pytest.raises(StreamFileError, match="another version"):
         read(path)
 

@@ -1,0 +1,326 @@
+"""Where a command reads the event log from: the live broker, an exported file, or an archive.
+
+    (nothing)          the live log of the namespace, and its archive before it where it was purged
+    --from FILE        a file of `dtf events export` or `dtf capsule`
+    --from DIRECTORY   archived segments, and after them the live log if a broker is known
+
+A file may be a slice: it then begins after the sequence that `origin` names, with a snapshot of the
+state there (a capsule) or without one. Readers check the chain; where archive and stream meet, the
+source itself checks that one continues the other.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.log_archive import ArchiveError, LogArchive, is_archive, open_archive
+from dtf.adapters.stream_file import StreamFile, StreamFileError, StreamFileHeader
+from dtf.adapters.stream_transfer import TransferError
+from dtf.adapters.system_clock import SystemClock
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.client.stack import read_stack
+from dtf.core.chain import ChainBroken, ChainReader
+from dtf.core.events import parse_commit
+from dtf.ports.event_log import LogError, LogFull, LogHead, LogUnavailable, StoredCommit
+from dtf.settings.model import NatsSettings
+from dtf.settings.project import state_dir
+
+_BATCH = 512
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class LogSource(Protocol):
+    """A log to read. Every call may raise LogError, StreamFileError, ArchiveError."""
+
+    @property
+    def name(self) -> str:
+        """What is read, in words."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Whose log it is."""
+        ...
+
+    async def head(self) -> LogHead:
+        """Where the log ends, and its first sequence."""
+        ...
+
+    def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+        """Batches of what has `after` < sequence <= `until` (None: the head now)."""
+        ...
+
+
+@dataclass(slots=True)
+class FileSource:
+    """A file of `dtf events export` or `dtf capsule`, whole or a slice."""
+
+    path: Path
+    header: StreamFileHeader
+    attachments: Mapping[str, bytes]
+    _head: LogHead | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """What is read, in words."""
+        return str(self.path)
+
+    @property
+    def namespace(self) -> str:
+        """Whose log it was."""
+        return self.header.namespace
+
+    async def head(self) -> LogHead:
+        """Where the file ends; the whole of it is read once, and its digest checked."""
+        if self._head is None:
+            first, last, last_id = 0, 0, ""
+            with StreamFile(self.path) as stream:
+                for message in stream:
+                    first, last, last_id = first or message.sequence, message.sequence, message.message_id
+            self._head = LogHead(last, last_id, max(first, 1))
+        return self._head
+
+    async def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+        """Batches of what the file holds. Reading to the end checks the file's digest."""
+        with StreamFile(self.path) as stream:
+            batch: list[StoredCommit] = []
+            for message in stream:
+                if until is not None and message.sequence > until:
+                    break
+                if message.sequence > after:
+                    batch.append(message)
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+            if batch:
+                yield batch
+
+
+@dataclass(slots=True)
+class StreamSource:
+    """The live log, its archive before it, or an archive alone."""
+
+    namespace: str
+    live: JetStreamLog | None
+    archive: LogArchive
+
+    @property
+    def name(self) -> str:
+        """What is read, in words."""
+        parts = [f"the archive {self.archive.directory}"] if self.archive.segments else []
+        return " and ".join([*parts, *([f"the log of namespace {self.namespace}"] if self.live else [])])
+
+    async def head(self) -> LogHead:
+        """Where the log ends; its first sequence is the archive's where there is one that reaches it."""
+        if self.live is None:
+            return self.archive.head()
+        live = await self.live.head()
+        if not self.archive.segments or live.first_sequence <= self.archive.first_sequence:
+            return live
+        await self._check_joint(live)
+        return replace(live, first_sequence=self.archive.first_sequence)
+
+    async def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+        """Batches: archived ones as far as the stream was purged, then the stream's."""
+        position = after
+        if self.live is None:
+            async for batch in self.archive.read(position, until):
+                yield batch
+            return
+        live = await self.live.head()
+        if position + 1 < live.first_sequence and self.archive.segments:
+            await self._check_joint(live)
+            archived_until = live.first_sequence - 1
+            async for batch in self.archive.read(
+                position, archived_until if until is None else min(archived_until, until)
+            ):
+                position = batch[-1].sequence
+                yield batch
+        if until is None or position < until:
+            async for batch in self.live.read(position, until):
+                yield batch
+
+    async def _check_joint(self, live: LogHead) -> None:
+        """The stream goes on where the archive ends, or repeats its end. Raises ArchiveError."""
+        assert self.live is not None
+        end = self.archive.last_sequence
+        if live.first_sequence > end + 1:
+            raise ArchiveError(
+                f"the archive {self.archive.directory} ends at {end} and the stream begins at "
+                f"{live.first_sequence}: {live.first_sequence - end - 1} messages are in neither; find the "
+                "missing segments"
+            )
+        if live.last_sequence < live.first_sequence:  # purged to its end
+            joins = live.last_sequence <= end
+        elif live.first_sequence <= end <= live.last_sequence:
+            joins = (await self._one(end)).message_id == self.archive.segments[-1].last_message_id
+        elif live.last_sequence < end:
+            last = next(iter(self.archive.messages(live.last_sequence - 1, live.last_sequence)))
+            joins = last.message_id == live.last_message_id
+        else:
+            joins = self._continues(await self._one(end + 1))
+        if not joins:
+            raise ArchiveError(
+                f"the stream of namespace {self.namespace} does not continue the archive "
+                f"{self.archive.directory} after {end}: they are of different logs"
+            )
+
+    async def _one(self, sequence: int) -> StoredCommit:
+        assert self.live is not None
+        async for batch in self.live.read(sequence - 1, sequence):
+            return batch[0]
+        raise ArchiveError(f"the stream has no message {sequence}; `dtf events tail` shows what it has")
+
+    def _continues(self, message: StoredCommit) -> bool:
+        """Whether a message goes on from the archive's end; a stranger's proves nothing either way."""
+        commit = parse_commit(message.payload, message.message_id)
+        return commit is None or commit.prev_hash.hex() == self.archive.segments[-1].chain_hash
+
+
+def origin_chain(first: StoredCommit) -> ChainReader:
+    """The chain as a slice that begins with `first` must take it to stand: on the slice's own word."""
+    commit = parse_commit(first.payload, first.message_id)
+    if first.sequence == 1 or commit is None:
+        return ChainReader(sequence=first.sequence - 1)
+    return ChainReader(sequence=first.sequence - 1, last_hash=commit.prev_hash)
+
+
+@asynccontextmanager
+async def open_log_source(
+    invocation: Invocation, source: Path | None, namespace: str | None
+) -> AsyncIterator[LogSource]:
+    """The log to read; see the module. Raises CommandError, LogError, StreamFileError, ArchiveError."""
+    if source is not None and not _is_directory(source):
+        yield open_file(source, namespace)
+        return
+    name = namespace or (open_archive(source, "").namespace if source else namespace_of(invocation, None))
+    archive = open_archive(source or archive_dir(invocation, name), name)
+    broker = find_broker(invocation)
+    if broker is None and source is not None:
+        yield StreamSource(name, None, archive)
+        return
+    live = await JetStreamLog.attach(broker or broker_of(invocation), name, SystemClock())
+    try:
+        yield StreamSource(name, live, archive)
+    finally:
+        await live.close()
+
+
+def _is_directory(source: Path) -> bool:
+    """Whether the source is an archive. Raises CommandError for a directory that is none."""
+    if not source.is_dir():
+        return False
+    if not is_archive(source):
+        raise CommandError(
+            f"{source} is a directory without manifest.json, so no archive of a log",
+            "`dtf log archive` makes one; a file of `dtf events export` is named itself",
+            exit_code=ExitCode.USAGE,
+        )
+    return True
+
+
+def open_file(path: Path, namespace: str | None = None) -> FileSource:
+    """A file as a source. Raises CommandError, StreamFileError, OSError."""
+    with StreamFile(path) as stream:
+        header, attachments = stream.header, stream.attachments
+    if header.kind != "events":
+        raise CommandError(
+            f"{path} holds a stream of {header.kind}, not an event log",
+            "`dtf events export` writes one",
+            exit_code=ExitCode.USAGE,
+        )
+    if namespace and namespace != header.namespace:
+        raise CommandError(
+            f"{path} is of namespace {header.namespace}, not of {namespace}", exit_code=ExitCode.USAGE
+        )
+    return FileSource(path, header, attachments)
+
+
+def source_options(command: Command) -> Command:
+    """`--from` and `--namespace` of a command that reads a log: its parameters `source` and `namespace`."""
+    namespace = click.option("--namespace", default=None, help="Namespace, if not the settings'.")
+    source = click.option(
+        "--from",
+        "source",
+        type=click.Path(path_type=Path, exists=True),
+        default=None,
+        metavar="FILE",
+        help="Read this export, capsule or archive directory instead of the live log.",
+    )
+    return source(namespace(command))
+
+
+def with_log_source(
+    invocation: Invocation,
+    source: Path | None,
+    namespace: str | None,
+    use: Callable[[LogSource], Awaitable[Result]],
+) -> Result:
+    """What `use` makes of the source; faults of log and file become a CommandError."""
+
+    async def work() -> Result:
+        async with open_log_source(invocation, source, namespace) as opened:
+            return await use(opened)
+
+    return run_log_work(work())
+
+
+def run_log_work(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run what reads or writes a log; its faults become a CommandError."""
+    try:
+        return asyncio.run(work)
+    except LogError as error:
+        known = isinstance(error, LogUnavailable | LogFull)
+        raise CommandError(
+            str(error), exit_code=ExitCode.UNAVAILABLE if known else ExitCode.FAILED
+        ) from error
+    except (ChainBroken, StreamFileError, TransferError, ArchiveError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    except BrokenPipeError:
+        raise  # the reader went away, which main() knows how to end
+    except OSError as error:
+        raise CommandError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
+
+
+def namespace_of(invocation: Invocation, namespace: str | None) -> str:
+    """The namespace asked for, or the settings'."""
+    return namespace or invocation.load().settings.coordinator.namespace
+
+
+def archive_dir(invocation: Invocation, namespace: str) -> Path:
+    """Where the archive of a namespace is unless a command is told otherwise."""
+    configured = invocation.load().settings.nats.archive_dir
+    base = Path(configured).expanduser() if configured else state_dir(invocation.project_dir) / "archive"
+    return (invocation.project_dir / base) / namespace
+
+
+def find_broker(invocation: Invocation) -> NatsSettings | None:
+    """The broker that the settings name, or the one of the project's stack; None if there is neither."""
+    settings = invocation.load().settings.nats
+    if settings.url:
+        return settings
+    stack = read_stack(invocation.project_dir)
+    if stack is None or not stack.nats:
+        return None
+    return replace(settings, url=stack.nats, credentials_file=stack.nats_credentials_file)
+
+
+def broker_of(invocation: Invocation) -> NatsSettings:
+    """The same; raises CommandError if there is neither."""
+    found = find_broker(invocation)
+    if found is None:
+        raise CommandError(
+            "no broker: nothing runs in this project and [nats] url is not set",
+            "`dtf up` starts the stack; or set [nats] url and credentials_file; --from FILE reads an export",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+    return found
