@@ -16,6 +16,7 @@ from dtf.worker.command_attempt import Commands
 from dtf.worker.launcher_client import LauncherClient, LauncherLost
 from dtf.worker.leases import LeaseBook
 from dtf.worker.outbound import Outbound
+from dtf.worker.pulse import Pulse
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.session import Metadata, Session
@@ -63,6 +64,7 @@ class Engagement:
         self._session = Session(stub, metadata, opened, self._outbound, self, clock)
         self._uploads = Uploads(self._session.upload, clock)
         self._sampler = TelemetrySampler()
+        self._pulse = Pulse(clock.monotonic(), opened.heartbeat_seconds, settings.telemetry_seconds)
         self._least_credits = settings.slots + settings.credits
         self._most_credits = opened.max_credits or self._least_credits
         self._is_told_to_drain = False
@@ -108,19 +110,17 @@ class Engagement:
     # The loop.
 
     async def _supervise(self) -> None:
-        next_beat = next_sample = self._clock.monotonic()
         was_warm = False
         while True:
             now = self._clock.monotonic()
             self._board.tick(now)
-            if now >= next_sample:
-                next_sample = now + self._settings.telemetry_seconds
+            beat = self._pulse.due(now)
+            if beat.with_telemetry:
                 sample = self._sampler.sample(self._board.running_count, self._book.total_waiting)
                 self._outbound.beat(sample)
-            if now >= next_beat or was_warm != self._board.is_warm:
-                was_warm = self._board.is_warm
-                next_beat = now + self._opened.heartbeat_seconds
+            elif beat.is_due or was_warm != self._board.is_warm:
                 self._outbound.beat()
+            was_warm = self._board.is_warm
             if self._drain_until is not None and now > self._drain_until:
                 raise DrainTimedOut(
                     f"{len(self._book)} attempts still held after {self._settings.drain_timeout_seconds:g} s"
@@ -146,6 +146,7 @@ class Engagement:
 
     def handle(self, message: worker_service_pb2.AttachResponse) -> None:
         """The coordinator said something."""
+        self._pulse.told(self._clock.monotonic(), message.heartbeat_seconds)
         for context in message.contexts:
             self._board.add_context(context)
         if message.is_draining != self._is_told_to_drain:

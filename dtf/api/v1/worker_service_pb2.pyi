@@ -457,10 +457,15 @@ class AttachResponse(_message.Message):
     IS_DRAINING_FIELD_NUMBER: _builtins.int
     EXHAUSTED_RUNS_FIELD_NUMBER: _builtins.int
     ENDED_RUNS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     acknowledged_sequence: _builtins.int
     """Highest sequence of the worker whose content is durable."""
     is_draining: _builtins.bool
     """Take nothing new, finish, close the session."""
+    heartbeat_seconds: _builtins.float
+    """How often the worker must be heard from now on, when that changed; 0: as before. The
+    coordinator stretches it as the fleet grows, and the silence it bears with it.
+    """
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunContext]:
         """Contexts of runs this stream has not seen yet; they precede their assignments."""
@@ -496,10 +501,11 @@ class AttachResponse(_message.Message):
         is_draining: _builtins.bool = ...,
         exhausted_runs: _abc.Iterable[_builtins.str] | None = ...,
         ended_runs: _abc.Iterable[_builtins.str] | None = ...,
+        heartbeat_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "assignments", b"assignments", "cancelled_fences", b"cancelled_fences", "contexts", b"contexts", "ended_runs", b"ended_runs", "exhausted_runs", b"exhausted_runs", "is_draining", b"is_draining", "revoked_fences", b"revoked_fences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "assignments", b"assignments", "cancelled_fences", b"cancelled_fences", "contexts", b"contexts", "ended_runs", b"ended_runs", "exhausted_runs", b"exhausted_runs", "heartbeat_seconds", b"heartbeat_seconds", "is_draining", b"is_draining", "revoked_fences", b"revoked_fences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
