@@ -12,7 +12,6 @@ import secrets
 import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_service_pb2_grpc
 from dtf.coordinator.bell import Bell
@@ -35,11 +34,12 @@ from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.rpc.server import ListenAddress, RpcServer, Service
+from dtf.settings.code_version import code_version
 from dtf.settings.model import CoordinatorSettings
 
 log = logging.getLogger(__name__)
 
-CODE_VERSION = version("dtf")
+CODE_VERSION = code_version()
 
 
 class Stopped(WriterStopped):
