@@ -7,7 +7,8 @@ A namespace has four streams, each with subjects of its own:
     DTF_TELEMETRY_<ns>  dtf.<ns>.telemetry.<worker>         what workers say of themselves, bounded age
     DTF_ANALYSIS_<ns>   dtf.<ns>.analysis.<kind>            findings of the trend analyzer
 
-and a feed that is stored nowhere: dtf.<ns>.live.<run|fleet>.<EventType>, one line of JSON an event.
+a key-value bucket DTF_LEADER_<ns> with the keys `leader` and `standby.<id>` (liveness only), and a
+feed that is stored nowhere: dtf.<ns>.live.<run|fleet>.<EventType>, one line of JSON an event.
 """
 
 import re
@@ -56,6 +57,11 @@ def event_subject(namespace: str) -> str:
     return f"dtf.{validated_namespace(namespace)}.log"
 
 
+def snapshot_bucket(namespace: str) -> str:
+    """Name of the object store that holds snapshots of the event log."""
+    return f"DTF_SNAPSHOTS_{validated_namespace(namespace)}"
+
+
 def record_stream(kind: RecordKind, namespace: str) -> str:
     """Name of a stream beside the log."""
     return f"DTF_{kind.name}_{validated_namespace(namespace)}"
@@ -64,6 +70,11 @@ def record_stream(kind: RecordKind, namespace: str) -> str:
 def record_subjects(kind: RecordKind, namespace: str) -> str:
     """Wildcard over the subjects of a stream beside the log."""
     return f"dtf.{validated_namespace(namespace)}.{kind.value}.>"
+
+
+def leader_bucket(namespace: str) -> str:
+    """Name of the key-value bucket in which a namespace's leader and its standbys say that they live."""
+    return f"DTF_LEADER_{validated_namespace(namespace)}"
 
 
 def scaling_subject(namespace: str, pool: str) -> str:
