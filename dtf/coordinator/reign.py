@@ -13,7 +13,7 @@ from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve
 from dtf.core.run.state import State
 from dtf.ports.clock import Clock
-from dtf.ports.event_log import AppendConflict, EventLog
+from dtf.ports.event_log import AppendConflict, EventLog, StoredCommit
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,17 @@ async def replay(event_log: EventLog, state: State, chain: ChainReader) -> None:
     """Fold every commit after the chain's position into `state`. Raises ChainBroken, LogError."""
     async for batch in event_log.read(chain.sequence):
         for stored in batch:
-            commit = chain.accept(stored.sequence, stored.payload, stored.message_id)
-            if commit is None:
-                log.warning("passed over a message that is no commit", extra={"sequence": stored.sequence})
-                continue
-            for event in commit.events:
-                evolve(state, event, commit.now_unix_nanos, stored.sequence)
+            fold(state, chain, stored)
+
+
+def fold(state: State, chain: ChainReader, stored: StoredCommit) -> None:
+    """Fold one message into `state`; a stranger's is passed over. Raises ChainBroken."""
+    commit = chain.accept(stored.sequence, stored.payload, stored.message_id)
+    if commit is None:
+        log.warning("passed over a message that is no commit", extra={"sequence": stored.sequence})
+        return
+    for event in commit.events:
+        evolve(state, event, commit.now_unix_nanos, stored.sequence)
 
 
 async def begin_reign(
@@ -50,9 +55,13 @@ async def begin_reign(
     lease_seconds: float,
     nonce: bytes,
     code_version: str,
+    reign: Reign | None = None,
 ) -> Reign:
-    """Replay and be elected. Raises Deposed if others keep writing meanwhile, ChainBroken, LogError."""
-    reign = Reign()
+    """Replay, on top of what a standby has folded into `reign`, and be elected.
+
+    Raises Deposed if others keep writing meanwhile, ChainBroken, LogError.
+    """
+    reign = reign or Reign()
     command = ElectLeader(leader, lease_seconds)
     for _ in range(MAX_ELECTIONS):
         await replay(event_log, reign.state, reign.chain)

@@ -131,6 +131,8 @@ class Writer:
         self._is_scheduled = False
         self._wants_follow_up = False
         self._stopped: WriterStopped | None = None
+        self.confirm: Callable[[], Awaitable[None]] | None = None
+        """Returns while nobody else can lead (LeaseKeeper.confirm); None: the log alone says so."""
         self._pipeline = CommitPipeline(
             event_log,
             clock,
@@ -201,7 +203,10 @@ class Writer:
         self._schedule()
 
     async def settled(self) -> None:
-        """Return when everything in state now is durable. Raises Rejection while the log fails."""
+        """Return when everything in state now is durable, and this leader's own.
+
+        Raises Rejection while the log fails, or when another may lead by now.
+        """
         refusal = self._refusal(is_patient=False)
         if refusal is not None:
             raise refusal
@@ -209,6 +214,8 @@ class Writer:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._pipeline.in_flight[-1].waiters.append(waiter)
             await waiter
+        if self.confirm is not None:
+            await self.confirm()
 
     async def run(self) -> None:
         """Recover from failed appends for ever. Raises WriterStopped when the reign is over."""

@@ -40,6 +40,15 @@ class CoordinatorSettings:
     heartbeat_seconds: float = 1.0
     lease_seconds: float = 10.0
     """Silence after which a worker is lost: ten heartbeats, so that a paused machine keeps its work."""
+    heartbeats_per_second: float = 250.0
+    """Most heartbeats of the whole fleet: at some 250 µs each, telemetry included, a sixteenth of a core.
+    Larger fleets are told longer intervals (docs/scale.md)."""
+    lease_heartbeats: float = 4.0
+    """Stretched heartbeats that may be missed before an attached worker is lost."""
+    leader_lease_seconds: float = 1.5
+    """Silence of a leader after which a standby takes its place: five renewals, so that a takeover is over in 3 s."""
+    standbys: int = 0
+    """Standby coordinators that the embedded stack runs beside the one that leads."""
     max_credits: int = 1024
     """Most leases one worker may hold; windows of 64 and more keep batches large (design/measured.md)."""
     max_commit_bytes: int = 64 * 1024
