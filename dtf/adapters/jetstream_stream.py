@@ -10,6 +10,7 @@ last one it handed on; every message's sequence is checked against the one befor
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
@@ -20,18 +21,20 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from dtf.adapters.nats_connection import BrokerRefusal, NatsConnection, describe
+from dtf.adapters.nats_frames import RawHeaders, take_raw, take_raw_no_more
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError, LogFull, LogHead, LogMismatch, LogUnavailable, StoredCommit
 from dtf.ports.subjects import MESSAGE_ID_HEADER
 
 _API = "$JS.API"
+_MESSAGE_ID = re.compile(rb"\r\n" + MESSAGE_ID_HEADER.encode() + rb": *([^\r]*)\r\n")
 _NO_SUCH_STREAM = 10059
 _NO_SUCH_MESSAGE = 10037
 _NAME_IN_USE = 10058
 _NO_STORAGE_LEFT = 10047
 _JETSTREAM_NOT_ENABLED = frozenset({10039, 10076})
 
-_PULL_MESSAGES = 512
+_PULL_MESSAGES = 2048
 _PULL_BYTES = 8 * 2**20
 _WINDOW_MESSAGES = 2 * _PULL_MESSAGES
 _PULL_SECONDS = 30
@@ -49,10 +52,14 @@ _HEARTBEAT = "100"
 class JetStreamStream:
     """A stream of the broker, by its name."""
 
-    def __init__(self, connection: NatsConnection, name: str, clock: Clock) -> None:
+    def __init__(
+        self, connection: NatsConnection, name: str, clock: Clock, *, filter_subject: str = ""
+    ) -> None:
+        """`filter_subject`: only messages of it are read, with gaps; "": all are."""
         self._connection = connection
         self._name = name
         self._clock = clock
+        self._filter_subject = filter_subject
 
     async def ensure(self, wanted: Mapping[str, Any]) -> None:
         """Make the stream if it is missing. Raises LogMismatch if it is there and differs."""
@@ -130,7 +137,7 @@ class JetStreamStream:
             await pull.stop()
 
     async def _create_consumer(self, after: int) -> str:
-        config = {
+        config: dict[str, Any] = {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": after + 1,
             "ack_policy": "none",
@@ -139,6 +146,8 @@ class JetStreamStream:
             "num_replicas": 1,
             "inactive_threshold": _CONSUMER_SECONDS * 10**9,
         }
+        if self._filter_subject:
+            config["filter_subject"] = self._filter_subject
         request = {"stream_name": self._name, "config": config}
         try:
             made = await self._connection.request(f"{_API}.CONSUMER.CREATE.{self._name}", request)
@@ -182,15 +191,18 @@ class _Pull:
         self._subscription: Subscription | None = None
         self._next_subject = ""
         self._inbox = ""
+        self._raw_inbox = b""
         self._consumer = ""
 
     async def start(self, client: Client, consumer: str) -> None:
         self._client, self._consumer = client, consumer
         self._next_subject = f"{_API}.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
         self._inbox = client.new_inbox()
+        self._raw_inbox = self._inbox.encode()
         self._subscription = await client.subscribe(
             self._inbox, cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
         )
+        take_raw(client, self._subscription, self._take_frame)
 
     async def next_batch(self) -> Sequence[StoredCommit]:
         """What has come since the last call; waits for at least one message."""
@@ -214,6 +226,7 @@ class _Pull:
             return
         with suppress(nats.errors.Error, OSError):
             if self._subscription is not None:
+                take_raw_no_more(self._client, self._subscription)
                 await self._subscription.unsubscribe()
             await self._client.publish(f"{_API}.CONSUMER.DELETE.{self._stream}.{self._consumer}")
 
@@ -239,15 +252,26 @@ class _Pull:
                 raise LogUnavailable(f"the connection to the broker was lost ({describe(error)})") from error
             self._outstanding += _PULL_MESSAGES
 
-    async def _receive(self, message: Msg) -> None:
-        if message.subject == self._inbox:
-            self._note_status(message)
+    def _take_frame(self, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """A message as it came: nearly all of a replay's do, and are kept as they are."""
+        if subject == self._raw_inbox:
+            self._note_status(RawHeaders(header))
         else:
-            self._take(message)
+            self._take(_sequence_of(reply), payload, header)
         self._something.set()
 
-    def _take(self, message: Msg) -> None:
-        sequence = _sequence_of(message.reply)
+    async def _receive(self, message: Msg) -> None:
+        """The same from nats-py's own hands, should its insides have changed."""
+        headers = message.headers or {}
+        if message.subject == self._inbox:
+            self._note_status(headers)
+        else:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            raw = f"NATS/1.0\r\n{lines}\r\n".encode()
+            self._take(_sequence_of(message.reply.encode()), message.data, raw)
+        self._something.set()
+
+    def _take(self, sequence: int, payload: bytes, header: bytes) -> None:
         self._outstanding -= 1
         if sequence <= self._position or self._fault is not None:
             return
@@ -260,13 +284,11 @@ class _Pull:
             )
             return
         self._position = sequence
-        headers = message.headers or {}
-        self._arrived.append(
-            StoredCommit(sequence, message.data, headers.get(MESSAGE_ID_HEADER, ""), headers)
-        )
+        found = _MESSAGE_ID.search(header)
+        message_id = found[1].decode(errors="replace") if found else ""
+        self._arrived.append(StoredCommit(sequence, payload, message_id, RawHeaders(header)))
 
-    def _note_status(self, message: Msg) -> None:
-        headers = message.headers or {}
+    def _note_status(self, headers: Mapping[str, str]) -> None:
         status = headers.get("Status", "")
         if status == _HEARTBEAT:
             return
@@ -293,13 +315,13 @@ def _up_to(batch: Sequence[StoredCommit], end: int) -> Sequence[StoredCommit]:
     return [commit for commit in batch if commit.sequence <= end]
 
 
-def _sequence_of(reply: str) -> int:
+def _sequence_of(reply: bytes) -> int:
     """The stream's sequence in "$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>. …".
 
     Servers that know domains put two tokens, the domain and the account, before the stream.
     """
-    tokens = reply.split(".", 8)
-    return int(tokens[5] if "." not in tokens[-1] else tokens[7])
+    tokens = reply.split(b".", 8)
+    return int(tokens[5] if b"." not in tokens[-1] else tokens[7])
 
 
 def _headers_of_raw(encoded: str) -> dict[str, str]:

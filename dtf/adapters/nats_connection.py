@@ -17,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from dtf.adapters.nats_frames import RawClient
 from dtf.adapters.nats_replies import Answer, Replies, new_future
 from dtf.adapters.nats_server import NatsServerError, read_credentials
 from dtf.ports.event_log import LogError, LogMismatch, LogUnavailable
@@ -39,7 +40,7 @@ class BrokerRefusal(LogError):
         self.description = description
 
 
-class _Client(Client):
+class _Client(RawClient):
     """nats-py's client, whose reading of headers took half of the time of a replay.
 
     Its own asks of each character of each name whether it is white space. Should a later version
