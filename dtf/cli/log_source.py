@@ -11,7 +11,7 @@ source itself checks that one continues the other.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,10 +29,14 @@ from dtf.cli.invocation import Invocation
 from dtf.client.stack import read_stack
 from dtf.core.chain import ChainBroken, ChainReader
 from dtf.core.events import parse_commit
+from dtf.core.snapshot import read_snapshot
 from dtf.ports.event_log import LogError, LogFull, LogHead, LogUnavailable, StoredCommit
+from dtf.ports.snapshot_store import SnapshotName, SnapshotStore, SnapshotStoreError
 from dtf.settings.model import NatsSettings
 from dtf.settings.project import state_dir
 
+SNAPSHOT_ATTACHMENT = "snapshot"
+"""What a slice brings along so that it can be folded: the state before its first message."""
 _BATCH = 512
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,6 +61,14 @@ class LogSource(Protocol):
 
     def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
         """Batches of what has `after` < sequence <= `until` (None: the head now)."""
+        ...
+
+    async def snapshots(self) -> Sequence[int]:
+        """The sequences that snapshots of this log were taken at, in any order."""
+        ...
+
+    async def load_snapshot(self, sequence: int) -> bytes:
+        """The snapshot of one of them, as dtf.core.snapshot has it; it may be damaged."""
         ...
 
 
@@ -104,6 +116,15 @@ class FileSource:
             if batch:
                 yield batch
 
+    async def snapshots(self) -> Sequence[int]:
+        """The sequence of the snapshot it brings along, if it does."""
+        data = self.attachments.get(SNAPSHOT_ATTACHMENT)
+        return [] if data is None else [read_snapshot(data).last_sequence]
+
+    async def load_snapshot(self, sequence: int) -> bytes:
+        """That snapshot."""
+        return self.attachments[SNAPSHOT_ATTACHMENT]
+
 
 @dataclass(slots=True)
 class StreamSource:
@@ -112,6 +133,7 @@ class StreamSource:
     namespace: str
     live: JetStreamLog | None
     archive: LogArchive
+    stores: Sequence[SnapshotStore] = ()
 
     @property
     def name(self) -> str:
@@ -148,6 +170,24 @@ class StreamSource:
         if until is None or position < until:
             async for batch in self.live.read(position, until):
                 yield batch
+
+    async def snapshots(self) -> Sequence[int]:
+        """The sequences of the snapshots in every store that answers."""
+        return sorted({name.sequence for _, name in await self._kept_snapshots()})
+
+    async def load_snapshot(self, sequence: int) -> bytes:
+        """The snapshot from the first store that has it. Raises SnapshotStoreError."""
+        for store, name in await self._kept_snapshots():
+            if name.sequence == sequence:
+                return await store.load(name)
+        raise SnapshotStoreError(f"the snapshot of sequence {sequence} is gone; try again")
+
+    async def _kept_snapshots(self) -> list[tuple[SnapshotStore, SnapshotName]]:
+        kept: list[tuple[SnapshotStore, SnapshotName]] = []
+        for store in self.stores:
+            with suppress(SnapshotStoreError):  # a store that is not there spares nothing but time
+                kept.extend((store, name) for name in await store.names())
+        return kept
 
     async def _check_joint(self, live: LogHead) -> None:
         """The stream goes on where the archive ends, or repeats its end. Raises ArchiveError."""
@@ -283,7 +323,14 @@ def run_log_work(work: Coroutine[Any, Any, Result]) -> Result:
         raise CommandError(
             str(error), exit_code=ExitCode.UNAVAILABLE if known else ExitCode.FAILED
         ) from error
-    except (ChainBroken, StreamFileError, TransferError, ArchiveError, ValueError) as error:
+    except (
+        ChainBroken,
+        StreamFileError,
+        TransferError,
+        ArchiveError,
+        SnapshotStoreError,
+        ValueError,
+    ) as error:
         raise CommandError(str(error)) from error
     except BrokenPipeError:
         raise  # the reader went away, which main() knows how to end

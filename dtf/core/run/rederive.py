@@ -50,8 +50,9 @@ class _Open:
 class Rederivation:
     """A state that follows a log, and every decision of it made once more."""
 
-    def __init__(self) -> None:
-        self.state = State()
+    def __init__(self, state: State | None = None) -> None:
+        """Begins with `state`, as of a commit that no decision spans; None: with the empty one."""
+        self.state = State() if state is None else state
         self.input_count = 0
         """Inputs decided again, those that differed included."""
         self._open: _Open | None = None
@@ -74,6 +75,19 @@ class Rederivation:
                 differences.extend(self._settle(opened, sequence))
         differences.extend(self._pass_over(list(events), commit.now_unix_nanos, sequence))
         return differences
+
+    def fold(self, commit: events_pb2.Commit, sequence: int) -> list[Difference]:
+        """Take the next commit without deciding anything again: other code decided it."""
+        differences = list(self._settle(self._open, sequence)) if self._open is not None else []
+        self._epoch = commit.epoch
+        for event in commit.events:
+            evolve(self.state, event, commit.now_unix_nanos, sequence)
+        return differences
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no decision goes on in the next commit, so that the state is the log's."""
+        return self._open is None
 
     def _settle(self, opened: _Open, sequence: int) -> Iterator[Difference]:
         self._open = None
