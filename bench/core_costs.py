@@ -1,4 +1,4 @@
-"""What the pure core costs a task: decide and evolve, without log, wire or workers.
+"""What the pure core costs a task: decide and evolve, without log, wire or workers; and a state as bytes.
 
 python -m bench.core_costs [TASKS]
 """
@@ -6,7 +6,8 @@ python -m bench.core_costs [TASKS]
 import sys
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2, worker_service_pb2
 from dtf.core.run.commands import (
@@ -21,7 +22,10 @@ from dtf.core.run.commands import (
 from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve
 from dtf.core.run.state import State
+from dtf.core.run.state_codec import decode_state, encode_state
 from dtf.core.run.state_hash import state_hash
+
+T = TypeVar("T")
 
 BATCH = 256
 
@@ -99,16 +103,43 @@ def main() -> None:
         total += decided + evolved
         print(f"{kind:14} decide {decided:5.2f}  evolve {evolved:5.2f}  µs a task")
     print(f"{'together':14} {total:5.2f} µs a task")
-    begun = time.perf_counter()
-    state_hash(meter.state)
-    print(f"{'state_hash':14} {1e3 * (time.perf_counter() - begun):5.1f} ms for {count:,} tasks")
+    _measure_hash(meter.state, count)
     tracemalloc.start()
     queued = Meter()
     _open(queued)
     before, _ = tracemalloc.get_traced_memory()
     _submit(queued, count)
     after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     print(f"{'memory':14} {(after - before) / count * 1000 / 1024:5.1f} KiB per 1,000 queued tasks")
+    _measure_codec(queued.state, count)
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    begun = time.perf_counter()
+    result = work()
+    return result, 1e3 * (time.perf_counter() - begun)
+
+
+def _measure_hash(state: State, count: int) -> None:
+    """The first hash sees every task; after that, one commit's worth."""
+    _, whole = _timed(lambda: state_hash(state))
+    state.hash_cache.changed_runs.add("r")
+    state.hash_cache.changed_workers.add("w1")
+    state.hash_cache.touch("r", range(BATCH))
+    _, one = _timed(lambda: state_hash(state))
+    print(f"{'state_hash':14} {whole:5.1f} ms for {count:,} tasks, then {one:.2f} ms a commit")
+
+
+def _measure_codec(state: State, count: int) -> None:
+    data, encoding = _timed(lambda: encode_state(state))
+    again, decoding = _timed(lambda: decode_state(data))
+    _, hashing = _timed(lambda: state_hash(again))
+    size = len(data) / 2**20
+    print(
+        f"{'state_codec':14} encode {encoding:.0f} ms, decode {decoding:.0f} ms, hash {hashing:.0f} ms; "
+        f"{size:.1f} MiB for {count:,} queued tasks"
+    )
 
 
 if __name__ == "__main__":

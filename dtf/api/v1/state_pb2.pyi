@@ -3,8 +3,8 @@
 isort:skip_file
 The coordinator's state, as a snapshot keeps it.
 
-Equal states are equal bytes: fields in the order of their numbers, no maps.
-A column is the entries of a list one after the other, little-endian, of the
+Equal states are equal bytes: fields in the order of their numbers, maps by
+their keys. A column is the entries of a list one after the other, little-endian, of the
 width its comment names; an optional column that is absent stands for None,
 which the comments in dtf/core/run/state.py explain. The order of runs, of
 workers and of a worker's leases is part of the state.
@@ -325,7 +325,7 @@ class SavedRun(_message.Message):
 
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedQueue]:
-        """Its queues, by falling priority and rising template."""
+        """Its queues, those of one priority together."""
 
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -535,7 +535,6 @@ class SavedWorker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REGISTERED_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REGISTERED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
@@ -566,10 +565,6 @@ class SavedWorker(_message.Message):
         """Its registration."""
 
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its labels, sorted: key, value, key, value …"""
-
-    @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedLeases]:
         """Leases by run, in the order of the first grant."""
 
@@ -577,7 +572,6 @@ class SavedWorker(_message.Message):
         self,
         *,
         registered: _events_pb2.WorkerRegistered | None = ...,
-        labels: _abc.Iterable[_builtins.str] | None = ...,
         state: _builtins.int = ...,
         reason: _builtins.str = ...,
         registered_unix_nanos: _builtins.int = ...,
@@ -590,7 +584,7 @@ class SavedWorker(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["registered", b"registered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_count", b"completed_count", "fence_generation", b"fence_generation", "gone_unix_nanos", b"gone_unix_nanos", "labels", b"labels", "leases", b"leases", "older_fences", b"older_fences", "reason", b"reason", "recent_fences", b"recent_fences", "registered", b"registered", "registered_unix_nanos", b"registered_unix_nanos", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_count", b"completed_count", "fence_generation", b"fence_generation", "gone_unix_nanos", b"gone_unix_nanos", "leases", b"leases", "older_fences", b"older_fences", "reason", b"reason", "recent_fences", b"recent_fences", "registered", b"registered", "registered_unix_nanos", b"registered_unix_nanos", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,10 +26,12 @@ def registered(state: State, event: events_pb2.Event, now_ns: int, _sequence: in
     worker.request_id = said.request_id
     worker.reason = ""
     worker.registered_at_ns = now_ns
+    worker.gone_at_ns = 0
     worker.completed = CompletedFences()
     worker.completed_count = 0
     if said.request_id:
         state.session_requests[said.request_id] = (said.worker_id, said.incarnation)
+        state.hash_cache.changed_sessions.add(said.request_id)
 
 
 def drain_requested(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
@@ -49,20 +51,41 @@ def released(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int
     _become(state, event.worker_released.worker_id, common_pb2.WORKER_STATE_ACTIVE, "")
 
 
-def lost(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def lost(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
     """Its session is over, without its consent."""
     said = event.worker_lost
-    _become(state, said.worker_id, common_pb2.WORKER_STATE_LOST, said.reason)
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_LOST, said.reason, gone_at_ns=now_ns)
 
 
-def left(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def left(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
     """Its session is over."""
     said = event.worker_left
-    _become(state, said.worker_id, common_pb2.WORKER_STATE_LEFT, said.reason)
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_LEFT, said.reason, gone_at_ns=now_ns)
 
 
-def _become(state: State, worker_id: str, new: "common_pb2.WorkerState.ValueType", reason: str) -> None:
+def _become(
+    state: State,
+    worker_id: str,
+    new: "common_pb2.WorkerState.ValueType",
+    reason: str,
+    *,
+    gone_at_ns: int = 0,
+) -> None:
     worker = state.workers.get(worker_id)
     if worker is not None:
         worker.state = new
         worker.reason = reason
+        worker.gone_at_ns = gone_at_ns
+
+
+def forgotten(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Workers long gone leave the state; their incarnations do not come again."""
+    said = event.workers_forgotten
+    cache = state.hash_cache
+    for worker_id in said.worker_ids:
+        if state.workers.pop(worker_id, None) is not None:
+            cache.changed_workers.add(worker_id)
+    for request_id in said.request_ids:
+        if state.session_requests.pop(request_id, None) is not None:
+            cache.changed_sessions.add(request_id)
+    state.incarnation_floor = max(state.incarnation_floor, said.incarnation_floor)

@@ -1,5 +1,6 @@
 """A worker as the log knows it."""
 
+from array import array
 from dataclasses import dataclass, field
 
 from dtf.api.v1 import common_pb2
@@ -26,17 +27,30 @@ class CompletedFences:
     acknowledged long ago is answered with a refusal.
     """
 
-    recent: set[int] = field(default_factory=set)
-    older: set[int] = field(default_factory=set)
+    recent: "array[int]" = field(default_factory=lambda: array("Q"))
+    """In the order of completion, so that a hash need only be fed what is new."""
+    older: "array[int]" = field(default_factory=lambda: array("Q"))
+    generation: int = 0
+    """How often an older generation was forgotten."""
+    _recent: set[int] = field(default_factory=set, repr=False)
+    _older: set[int] = field(default_factory=set, repr=False)
+
+    @classmethod
+    def of(cls, recent: "array[int]", older: "array[int]", generation: int) -> "CompletedFences":
+        """What was saved."""
+        return cls(recent, older, generation, set(recent), set(older))
 
     def __contains__(self, fence: int) -> bool:
-        return fence in self.recent or fence in self.older
+        return fence in self._recent or fence in self._older
 
     def update(self, fences: list[int]) -> None:
         """Remember `fences`, and forget the oldest generation when this one is full."""
-        self.recent.update(fences)
-        if len(self.recent) >= _GENERATION:
-            self.older, self.recent = self.recent, set()
+        self.recent.extend(fences)
+        self._recent.update(fences)
+        if len(self._recent) >= _GENERATION:
+            self.older, self.recent = self.recent, array("Q")
+            self._older, self._recent = self._recent, set()
+            self.generation += 1
 
 
 @dataclass(slots=True)
@@ -60,6 +74,8 @@ class Worker:
     reason: str = ""
     """Why it is drained, quarantined, lost or gone, in words."""
     registered_at_ns: int = 0
+    gone_at_ns: int = 0
+    """When its session ended; 0: it is open."""
     leases: dict[str, dict[int, int]] = field(default_factory=dict)
     """Run → fence → task of every lease it holds; fences rise in the order of granting."""
     lease_count: int = 0

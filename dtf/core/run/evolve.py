@@ -10,6 +10,7 @@ from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet import evolve as fleet
 from dtf.core.run import evolve_attempts as attempts
 from dtf.core.run import evolve_tasks as tasks
+from dtf.core.run.outline import outline_of
 from dtf.core.run.state import Run, State, Template
 
 _Fold = Callable[[State, events_pb2.Event, int, int], None]
@@ -49,7 +50,7 @@ def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: i
     run = Run(
         run_id=created.run_id,
         created=created,
-        templates=[_template(index, template) for index, template in enumerate(created.templates)]
+        templates=[Template.of(index, template) for index, template in enumerate(created.templates)]
         or [Template(0)],
         created_at_ns=now_ns,
         first_sequence=sequence,
@@ -58,21 +59,6 @@ def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: i
     state.active_runs[run.run_id] = run
     if created.request_id:
         state.run_requests[created.request_id] = run.run_id
-
-
-def _template(index: int, template: common_pb2.TaskTemplate) -> Template:
-    needs = template.requirements
-    return Template(
-        index=index,
-        cpus=needs.resources.cpus,
-        memory_bytes=needs.resources.memory_bytes,
-        gpus=needs.resources.gpus,
-        labels=dict(needs.labels),
-        pool=needs.pool,
-        test_retries=template.retry.test_retries,
-        infrastructure_retries=template.retry.infrastructure_retries,
-        timeout_seconds=template.timeout_seconds,
-    )
 
 
 def _submission_sealed(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
@@ -106,6 +92,7 @@ def _run_cancel_requested(state: State, event: events_pb2.Event, _now_ns: int, _
     state.queued_count -= run.queued_count
     run.queued_count = 0
     run.queues.clear()
+    state.hash_cache.touch_all(run.run_id)
 
 
 _QUEUED_TO_CANCELLED = bytes(
@@ -123,6 +110,26 @@ def _run_finished(state: State, event: events_pb2.Event, now_ns: int, sequence: 
     run.finished_at_ns = now_ns
     run.last_sequence = sequence
     state.active_runs.pop(finished.run_id, None)
+
+
+def _runs_retired(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+    """Outlines take the place of runs, and the oldest outlines go."""
+    said = event.runs_retired
+    cache = state.hash_cache
+    for run_id in said.run_ids:
+        run = state.runs.get(run_id)
+        if run is None or not run.is_terminal:
+            continue
+        del state.runs[run_id]
+        state.retired_runs[run_id] = outline_of(run)
+        cache.changed_runs.add(run_id)
+        cache.changed_retired.add(run_id)
+    for run_id in said.forgotten_run_ids:
+        retired = state.retired_runs.pop(run_id, None)
+        if retired is None:
+            continue
+        state.run_requests.pop(retired.request_id, None)
+        cache.changed_retired.add(run_id)
 
 
 _FOLDS: dict[str, _Fold] = {
@@ -144,6 +151,8 @@ _FOLDS: dict[str, _Fold] = {
     "worker_released": fleet.released,
     "worker_lost": fleet.lost,
     "worker_left": fleet.left,
+    "runs_retired": _runs_retired,
+    "workers_forgotten": fleet.forgotten,
 }
 """ResultsRefused is absent: it changes nothing."""
 

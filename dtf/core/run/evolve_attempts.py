@@ -29,6 +29,7 @@ def granted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int)
         return
     tasks = known_tasks(run, list(said.tasks))
     count = dequeue(state, run, tasks)
+    state.hash_cache.touch(run.run_id, tasks)
     fences = range(said.first_fence, said.first_fence + len(tasks))
     worker.leases.setdefault(run.run_id, {}).update(zip(fences, tasks, strict=True))
     worker.lease_count += len(tasks)
@@ -73,6 +74,7 @@ def accepted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int
     tasks, fences = list(said.tasks), list(said.fences)
     if known_tasks(run, tasks) is not tasks:
         return
+    state.hash_cache.touch(run.run_id, tasks)
     _observe(run, tasks, said.durations_seconds)
     if run.case_offsets is None and not said.retried:
         _judge_single(run, tasks, said)
@@ -174,6 +176,7 @@ def ended(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None:
         return
+    state.hash_cache.touch(run.run_id, known_tasks(run, said.tasks))
     back: list[int] = []
     for index, task in enumerate(said.tasks):
         if task >= run.task_count or run.task_states[task] != _LEASED:

@@ -119,6 +119,7 @@ def queue_of(run: Run, priority: int, template: int) -> TaskQueue:
 
 def requeue(state: State, run: Run, tasks: Sequence[int]) -> None:
     """Tasks that were leased go to the front of their queues."""
+    state.hash_cache.touch(run.run_id, tasks)
     grouped: dict[tuple[int, int], list[int]] = {}
     for task in tasks:
         run.task_states[task] = _QUEUED
@@ -184,6 +185,7 @@ def abandoned(state: State, event: events_pb2.Event, _now_ns: int, _sequence: in
         return
     tasks = [task for task in known_tasks(run, said.tasks) if run.task_states[task] == _QUEUED]
     dequeue(state, run, tasks)
+    state.hash_cache.touch(run.run_id, tasks)
     for task in tasks:
         run.task_states[task] = _FINISHED
         judge_rest(run, task, _ERROR)

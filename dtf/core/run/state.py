@@ -14,8 +14,9 @@ about twenty bytes, and nothing that the garbage collector must visit.
              └──RunCancelRequested──▶ CANCELLING ──no lease left──▶ CANCELLED
 """
 
+import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,22 @@ class Template:
     observed_seconds: float = 0.0
     """Sum of accepted durations of `observed_count` cases; both are halved at 4,096, so old ones fade."""
     observed_count: int = 0
+
+    @classmethod
+    def of(cls, index: int, template: common_pb2.TaskTemplate) -> "Template":
+        """A template as its run declares it, with nothing learned yet."""
+        needs = template.requirements
+        return cls(
+            index=index,
+            cpus=needs.resources.cpus,
+            memory_bytes=needs.resources.memory_bytes,
+            gpus=needs.resources.gpus,
+            labels=dict(needs.labels),
+            pool=needs.pool,
+            test_retries=template.retry.test_retries,
+            infrastructure_retries=template.retry.infrastructure_retries,
+            timeout_seconds=template.timeout_seconds,
+        )
 
     @property
     def needs_resources(self) -> bool:
@@ -177,14 +194,77 @@ class Run:
 
 
 @dataclass(slots=True)
+class RetiredRun:
+    """The outline of a run that left the working state."""
+
+    run_id: str
+    suite: str
+    first_sequence: int
+    last_sequence: int
+    request_id: str
+    content_digest: bytes
+    """Of how it was created, by which a repeated CreateRun is told from another (content_digest)."""
+    outline: bytes
+    """What GetRun answers: an encoded dtf.api.v1.Run."""
+
+
+def content_digest(created: events_pb2.RunCreated) -> bytes:
+    """16 bytes that say how a run was created."""
+    return hashlib.blake2b(created.SerializeToString(deterministic=True), digest_size=16).digest()
+
+
+TASKS_A_CHUNK_BITS = 12
+"""4,096 tasks a chunk: 16 KiB of columns to hash again for each chunk that changed."""
+
+
+@dataclass(slots=True)
+class RunHash:
+    """What state_hash remembers of a run: digests by chunk, and hashes of columns that only grow."""
+
+    created: bytes = b""
+    chunks: list[bytes] = field(default_factory=list)
+    task_count: int = 0
+    """Tasks in `chunks`."""
+    changed_chunks: set[int] = field(default_factory=set)
+    streams: dict[str, tuple[Any, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FencesHash:
+    """What state_hash remembers of the fences a worker completed."""
+
+    version: tuple[int, int]
+    """Incarnation and generation."""
+    recent: Any
+    older: bytes
+    count: int = 0
+
+
+@dataclass(slots=True)
 class HashCache:
     """What state_hash remembers from call to call, and what changed since (state_hash.py)."""
 
     total: int = 0
     digests: dict[str, int] = field(default_factory=dict)
-    streams: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    runs: dict[str, RunHash] = field(default_factory=dict)
+    """Runs that were hashed; of others nothing need be noted."""
+    fences: dict[str, FencesHash] = field(default_factory=dict)
     changed_runs: set[str] = field(default_factory=set)
+    changed_retired: set[str] = field(default_factory=set)
     changed_workers: set[str] = field(default_factory=set)
+    changed_sessions: set[str] = field(default_factory=set)
+
+    def touch(self, run_id: str, tasks: Iterable[int]) -> None:
+        """State, attempts or verdicts of `tasks` changed."""
+        known = self.runs.get(run_id)
+        if known is not None:
+            known.changed_chunks.update([task >> TASKS_A_CHUNK_BITS for task in tasks])
+
+    def touch_all(self, run_id: str) -> None:
+        """Any task of the run may have changed."""
+        known = self.runs.get(run_id)
+        if known is not None:
+            known.task_count = 0
 
 
 @dataclass(slots=True)
@@ -199,13 +279,17 @@ class State:
     last_sequence: int = 0
     next_fence: int = 1
     runs: dict[str, Run] = field(default_factory=dict)
-    """Every run, in the order of creation."""
+    """Every run that was not retired, in the order of creation."""
     active_runs: dict[str, Run] = field(default_factory=dict)
     """Those that have not ended."""
     run_requests: dict[str, str] = field(default_factory=dict)
-    """Request id of CreateRun → run."""
+    """Request id of CreateRun → run, retired ones included."""
+    retired_runs: dict[str, RetiredRun] = field(default_factory=dict)
+    """The newest that were retired, in that order."""
     workers: dict[str, Worker] = field(default_factory=dict)
-    """Every worker there ever was; incarnations go on rising from here."""
+    """Every worker that was not forgotten; incarnations go on rising from here."""
+    incarnation_floor: int = 0
+    """The highest incarnation of those forgotten; one that comes anew begins above it."""
     session_requests: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Request id of CreateSession → worker and incarnation."""
     queued_count: int = 0
