@@ -6,13 +6,16 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import click
 
 from dtf.adapters.file_blobs import FileBlobStore
 from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.adapters.leader_bucket import LeaderBucket
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
@@ -25,7 +28,7 @@ from dtf.coordinator.pipeline import Deposed, WriterStopped
 from dtf.coordinator.process import Coordinator
 from dtf.core.chain import ChainBroken
 from dtf.ports.subjects import RecordKind
-from dtf.rpc.server import AddressInUse, ListenError
+from dtf.rpc.server import AddressInUse, ListenAddress, ListenError
 from dtf.settings.model import Settings
 from dtf.settings.project import make_private_dir
 
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 @click.option("--namespace", help="Namespace of the log that this coordinator leads.")
 @click.option("--nats-url", metavar="URL", help="Broker of the event log: nats://host:port.")
 @click.option("--blob-dir", type=click.Path(path_type=Path), help="Directory of the blob store.")
+@click.option("--standby", is_flag=True, help="Wait for the leader to go, then take its place.")
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -49,17 +53,21 @@ def command(
     namespace: str | None,
     nats_url: str | None,
     blob_dir: Path | None,
+    standby: bool,
 ) -> int:
     """Lead one namespace: decide, commit, and serve clients and workers.
 
-    Says {"ready": true, "address": "…"} on standard output when it leads and listens. Ends in good
-    order on SIGTERM or SIGINT. Exit codes: 0 told to stop, 4 settings (an address that may not be
+    Says {"ready": true, "address": "…", "role": "leader"} on standard output when it leads and
+    listens; with --standby the same with "role": "standby" first, when it follows the log and
+    holds its port. Without --standby it takes the place of whoever leads. Ends in good order on
+    SIGTERM or SIGINT. Exit codes: 0 told to stop, 4 settings (an address that may not be
     listened on, a port in use), 6 no broker, or its log lost what it had acknowledged, 7 deposed by
     another coordinator.
 
     \b
     Example:
         dtf coordinator --listen 127.0.0.1:7070 --token-file token --nats-url nats://127.0.0.1:4222
+        dtf coordinator --listen 127.0.0.1:7071 --token-file token --nats-url nats://127.0.0.1:4222 --standby
     """
     settings = invocation.load(
         coordinator__listen=listen,
@@ -72,7 +80,8 @@ def command(
     log_to_stderr()
     watch_lifeline()
     try:
-        asyncio.run(_serve(settings, _blob_dir(invocation, settings)))
+        _check_listen(settings)
+        asyncio.run(_serve(settings, _blob_dir(invocation, settings), standby))
     except (ListenError, WriterStopped, ChainBroken) as error:
         raise _as_command_error(error) from error
     return ExitCode.OK
@@ -91,12 +100,20 @@ def _check(settings: Settings) -> None:
         )
 
 
+def _check_listen(settings: Settings) -> None:
+    """Before the broker is asked: what may not be listened on needs no broker to say so. Raises ListenError."""
+    own = settings.coordinator
+    address = ListenAddress(own.listen, _token(settings), own.tls_certificate_file, own.tls_key_file)
+    address.check()
+    address.credentials()
+
+
 def _blob_dir(invocation: Invocation, settings: Settings) -> Path:
     coordinator = settings.coordinator
     return Path(coordinator.blob_dir or invocation.project_dir / coordinator.state_dir / "blobs")
 
 
-async def _serve(settings: Settings, blob_dir: Path) -> None:
+async def _serve(settings: Settings, blob_dir: Path, standby: bool) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     token = _token(settings)
@@ -108,6 +125,8 @@ async def _serve(settings: Settings, blob_dir: Path) -> None:
         stack.push_async_callback(telemetry.close)
         scaling = await JetStreamRecords.open(settings.nats, RecordKind.SCALING, namespace, clock)
         stack.push_async_callback(scaling.close)
+        lease = LeaderBucket(settings.nats, namespace)
+        stack.push_async_callback(lease.close)
         coordinator = Coordinator(
             settings.coordinator,
             log=event_log,
@@ -116,12 +135,13 @@ async def _serve(settings: Settings, blob_dir: Path) -> None:
             blobs=FileBlobStore(make_private_dir(blob_dir)),
             clock=clock,
             token=token,
+            lease=lease,
         )
-        await coordinator.start()
+        if not await _started(coordinator, stop, standby):
+            return
         stack.push_async_callback(coordinator.stop)
         _tune_collector()
-        sys.stdout.write(json.dumps({"ready": True, "address": coordinator.address}) + "\n")
-        sys.stdout.flush()
+        _say_ready(coordinator.address, "leader")
         fault: Exception | None = None
         async with asyncio.TaskGroup() as group:
             told = group.create_task(_stop_when_told(stop, coordinator))
@@ -132,6 +152,41 @@ async def _serve(settings: Settings, blob_dir: Path) -> None:
             told.cancel()
         if fault is not None:
             raise fault
+
+
+async def _started(coordinator: Coordinator, stop: asyncio.Event, standby: bool) -> bool:
+    """Start it; False if it was told to stop before it led."""
+    on_standby = partial(_say_ready, role="standby") if standby else None
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(_fault_of(coordinator.start(on_standby)))
+        told = group.create_task(_wait(stop))
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
+        told.cancel()
+    if starting.cancelled():
+        return False
+    fault = starting.result()
+    if fault is not None:
+        raise fault
+    return True
+
+
+async def _fault_of(part: Awaitable[None]) -> Exception | None:
+    """What a part ended with: a group would wrap it."""
+    try:
+        await part
+    except Exception as error:
+        return error
+    return None
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _say_ready(address: str, role: str) -> None:
+    sys.stdout.write(json.dumps({"ready": True, "address": address, "role": role}) + "\n")
+    sys.stdout.flush()
 
 
 async def _stop_when_told(stop: asyncio.Event, coordinator: Coordinator) -> None:

@@ -1,6 +1,7 @@
 """The coordinator: one reign over one namespace, from the replay of the log to its end.
 
-    start: replay, election ─▶ writer, hub, relays ─▶ listener      stop: the reverse
+    start: (a standby: wait for its turn) ─▶ replay, election ─▶ writer, hub, relays ─▶ listener
+    stop:  the reverse
 
 The listener opens only when the election is durable, and closes before anything else stops.
 """
@@ -10,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_service_pb2_grpc
@@ -19,6 +20,8 @@ from dtf.coordinator.commit_feed import CommitFeed, feed_commit
 from dtf.coordinator.commits import PendingCommit, Step
 from dtf.coordinator.desk import Desk
 from dtf.coordinator.fleet_service import FleetService
+from dtf.coordinator.heartbeat_rule import HeartbeatRule
+from dtf.coordinator.lease_keeper import LeaseKeeper
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
 from dtf.coordinator.reign import Reign, begin_reign
@@ -26,6 +29,7 @@ from dtf.coordinator.run_service import RunService
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
 from dtf.coordinator.sessions import SessionRules, Sessions
+from dtf.coordinator.standby import Identity, Standby
 from dtf.coordinator.telemetry_relay import TelemetryRelay
 from dtf.coordinator.worker_service import WorkerService
 from dtf.coordinator.writer import Writer, WriterLimits
@@ -33,6 +37,7 @@ from dtf.core.run.commands import Command
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
+from dtf.ports.leader_lease import LeaderLease, LeaderPhase
 from dtf.rpc.server import ListenAddress, RpcServer, Service
 from dtf.settings.code_version import code_version
 from dtf.settings.model import CoordinatorSettings
@@ -88,6 +93,7 @@ class Coordinator:
         blobs: BlobStore,
         clock: Clock,
         token: str,
+        lease: LeaderLease | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -96,6 +102,10 @@ class Coordinator:
         self._blobs = blobs
         self._clock = clock
         self._token = token
+        self._lease = lease
+        self._keeper: LeaseKeeper | None = None
+        self._nonce = secrets.token_bytes(8)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
         self._over: asyncio.Future[BaseException] | None = None
@@ -110,28 +120,64 @@ class Coordinator:
             raise RuntimeError("the coordinator has not started")
         return self._desk
 
-    async def start(self) -> None:
-        """Take the port, replay the log, be elected, serve. Raises ListenError, LogError, ChainBroken, Deposed.
+    async def start(self, on_standby: Callable[[str], None] | None = None) -> None:
+        """Take the port, replay the log, be elected, serve.
+
+        With `on_standby` it holds the port, says so, and waits for its turn first. Raises
+        ListenError, LogError, ChainBroken, WriterStopped.
 
         The port comes first: a coordinator that could not listen must not depose one that does.
         """
         server = self._server = RpcServer(self._listen_address())
-        server.bind()
         try:
-            await self._lead(server)
+            reign = Reign()
+            if on_standby is not None:
+                await self._await_turn(server, on_standby, reign)
+            self.address = server.bind()
+            await self._lead(server, reign)
         except BaseException:
             await self.stop()
             raise
 
-    async def _lead(self, server: RpcServer) -> None:
-        nonce = secrets.token_bytes(8)
+    async def _await_turn(self, server: RpcServer, on_standby: Callable[[str], None], reign: Reign) -> None:
+        if self._lease is None:
+            raise RuntimeError("a standby needs the lease of the leader")
+        self.address = server.reserve()
+        on_standby(self.address)
+        log.info("standing by", extra={"address": self.address})
+        standby = Standby(self._log, self._lease, self._clock, self._identity(), reign)
+        await self._keep(await standby.turn())
+
+    async def _keep(self, keeper: LeaseKeeper) -> None:
+        self._keeper = keeper
+        await self._open_tasks()
+        self._run(keeper.run())
+
+    async def _open_tasks(self) -> None:
+        if self._tasks is None:
+            self._over = asyncio.get_running_loop().create_future()
+            self._tasks = await asyncio.TaskGroup().__aenter__()
+
+    def _run(self, part: Awaitable[None]) -> None:
+        if self._tasks is None:
+            raise RuntimeError("the coordinator has not started")
+        self._running.append(self._tasks.create_task(self._guard(part)))
+
+    def _identity(self) -> Identity:
+        return Identity(
+            f"{self._name}:{self._nonce.hex()}", self.address, self._settings.leader_lease_seconds
+        )
+
+    async def _lead(self, server: RpcServer, reign: Reign) -> None:
+        nonce = self._nonce
         reign = await begin_reign(
             self._log,
             self._clock,
-            leader=f"{socket.gethostname()}:{os.getpid()}",
+            leader=self._name,
             lease_seconds=self._settings.lease_seconds,
             nonce=nonce,
             code_version=CODE_VERSION,
+            reign=reign,
         )
         strangers = len(reign.chain.stranger_sequences)
         log.info(
@@ -142,14 +188,14 @@ class Coordinator:
         telemetry = TelemetryRelay(self._telemetry, reign.state, self._clock, self._settings.namespace)
         scaling = ScalingRelay(self._scaling, self._clock, bell)
         desk = self._desk = self._make_desk(reign, nonce, telemetry, scaling, bell)
-        self._over = asyncio.get_running_loop().create_future()
-        self._tasks = await asyncio.TaskGroup().__aenter__()
+        await self._open_tasks()
         review = PlacementReview(desk)
         writer = desk.writer
         parts = (writer.run(), writer.watch(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run())
         for part in parts:
-            self._running.append(self._tasks.create_task(self._guard(part)))
-        self.address = await server.start(
+            self._run(part)
+        await self._take_lease(desk, reign.chain.epoch)
+        await server.start(
             [
                 _service("RunService", run_service_pb2_grpc, RunService(desk)),
                 _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
@@ -157,13 +203,28 @@ class Coordinator:
             ]
         )
 
+    async def _take_lease(self, desk: Desk, epoch: int) -> None:
+        """Say that this process leads. Whoever says so of an earlier epoch is gone, or about to learn it."""
+        if self._lease is None:
+            return
+        if self._keeper is None:
+            record = self._identity().record(epoch, LeaderPhase.LEADING)
+            await self._keep(LeaseKeeper(self._lease, self._clock, record))
+        if self._keeper is not None:
+            self._keeper.lead(epoch)
+            desk.writer.confirm = self._keeper.confirm
+
     def _make_desk(
         self, reign: Reign, nonce: bytes, telemetry: TelemetryRelay, scaling: ScalingRelay, bell: Bell
     ) -> Desk:
         settings, state = self._settings, reign.state
-        rules = SessionRules(
-            settings.heartbeat_seconds, settings.lease_seconds, settings.max_credits, self._token
+        heartbeats = HeartbeatRule(
+            settings.heartbeat_seconds,
+            settings.lease_seconds,
+            settings.heartbeats_per_second,
+            settings.lease_heartbeats,
         )
+        rules = SessionRules(heartbeats, settings.max_credits, self._token)
         sessions = Sessions(state, self._clock, rules)
         hub = SessionHub(sessions, telemetry.take)
         feed = CommitFeed(reign.chain.sequence, bell)
@@ -214,6 +275,9 @@ class Coordinator:
             self._desk.dismiss(
                 reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
             )
+        if self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            await keeper.release()
         if self._server is not None:
             await self._server.stop()
             self._server = None

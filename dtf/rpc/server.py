@@ -7,7 +7,7 @@ where files are given; beyond loopback never without TLS and a token.
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,8 @@ class RpcServer:
     """One listener with its services. `start` gives the address, `stop` ends it.
 
     `bind` takes the port ahead of `start`, for a process that must know it can listen before it
-    does anything that others see.
+    does anything that others see. `reserve` holds it without listening, for one that is not to
+    serve yet: who calls is refused at once and tries another address.
     """
 
     def __init__(self, address: ListenAddress, services: Sequence[Service] = ()) -> None:
@@ -109,7 +110,21 @@ class RpcServer:
         self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
         self._bound = ""
+        self._reserved: socket.socket | None = None
         self._health = health_aio.HealthServicer()
+
+    def reserve(self) -> str:
+        """Hold the port without listening; return host:port. Raises ListenError."""
+        self._address.check()
+        self._address.credentials()
+        try:
+            _probe(self._address)
+            self._reserved = _bound_socket(self._address)
+        except OSError as error:
+            raise _in_use(self._address.text, str(error)) from error
+        port = self._reserved.getsockname()[1]
+        self._address = replace(self._address, text=f"{self._address.host}:{port}")
+        return self._address.text
 
     def bind(self) -> str:
         """Take the port; return host:port. Raises ListenError."""
@@ -138,6 +153,9 @@ class RpcServer:
 
     async def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Close the listener, tell probes, let calls end within the grace."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
         if self._server is None:
             return
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -175,14 +193,24 @@ class RpcServer:
 
 def _probe(address: ListenAddress) -> None:
     """Raises OSError if the port is taken: gRPC would say so too, in lines of its own on standard error."""
+    with _bound_socket(address) as probe:
+        probe.listen(1)
+
+
+def _bound_socket(address: ListenAddress) -> socket.socket:
+    """A socket that holds the port. It does not listen, so a server that sets SO_REUSEADDR, as gRPC's do, still may."""
     host, _, port = address.text.rpartition(":")
     family, kind, protocol, _name, target = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM
     )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(target)
-        probe.listen(1)
+    held = socket.socket(family, kind, protocol)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(target)
+    except OSError:
+        held.close()
+        raise
+    return held
 
 
 def _in_use(text: str, cause: str) -> AddressInUse:

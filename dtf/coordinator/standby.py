@@ -1,0 +1,177 @@
+"""A coordinator that waits for its turn: it folds the log as it grows and watches the leader's lease.
+
+    following ──the lease stands still, is released, or its leader's listener is gone──▶ claiming
+        ▲                                                                                  │
+        └───────────── another one was first, or the leader renewed after all ◀────────────┤
+                                                                                           ▼
+                                           the log reaches what was folded: the caller is elected
+
+Of several standbys one claims: the lease is replaced at the revision that was read. The claim is
+renewed like a leader's lease until the election is in the log, so that the others wait for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+from dtf.coordinator.lease_keeper import LeaseKeeper
+from dtf.coordinator.pipeline import LogTailLost
+from dtf.coordinator.reign import Reign, fold
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import EventLog, StoredCommit
+from dtf.ports.leader_lease import (
+    LeaderLease,
+    LeaderPhase,
+    LeaderRecord,
+    LeaseError,
+    LeaseTaken,
+    LeaseView,
+)
+from dtf.rpc.presence import Presence
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""Between two looks at the lease: what a good stop costs at most before the next one leads."""
+ENLIST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the lease says of this process."""
+
+    leader: str
+    address: str
+    lease_seconds: float
+
+    def record(self, epoch: int, phase: LeaderPhase) -> LeaderRecord:
+        """The record of this process."""
+        return LeaderRecord(self.leader, epoch, self.address, self.lease_seconds, phase)
+
+
+class Standby:
+    """Waits once. The reign handed in is folded on while it waits."""
+
+    def __init__(
+        self, event_log: EventLog, lease: LeaderLease, clock: Clock, identity: Identity, reign: Reign
+    ) -> None:
+        self._log = event_log
+        self._lease = lease
+        self._clock = clock
+        self._identity = identity
+        self._reign = reign
+        self._presence = Presence(clock)
+        self._last_id: str | None = None
+        """Of the last message folded here."""
+        self._seen = LeaseView()
+        self._moved_at = clock.monotonic()
+        self._enlisted_at = float("-inf")
+
+    async def turn(self) -> LeaseKeeper:
+        """Wait until the place is free and claim it; what keeps the claim.
+
+        Raises LogTailLost if the log ends before what was folded, ChainBroken, LogError.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                parts = [tasks.create_task(self._follow()), tasks.create_task(self._presence.run())]
+                keeper = await self._claim()
+                for part in parts:
+                    part.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        await self._withdraw()
+        await self._check_log()
+        return keeper
+
+    async def _follow(self) -> None:
+        following = self._log.follow(self._reign.chain.sequence)
+        batches = cast(AsyncGenerator[Sequence[StoredCommit], None], following)
+        async with aclosing(batches) as follow:
+            async for batch in follow:
+                for stored in batch:
+                    fold(self._reign.state, self._reign.chain, stored)
+                    self._last_id = stored.message_id
+
+    # -- the lease
+
+    async def _claim(self) -> LeaseKeeper:
+        while True:
+            try:
+                view = await self._look()
+                if view is not None:
+                    return await self._take(view)
+            except LeaseTaken:
+                log.info("another standby was first")
+            except LeaseError as error:
+                # Nothing is known of the leader while nobody keeps its lease: its silence begins anew.
+                self._moved_at = self._clock.monotonic()
+                log.debug("the lease cannot be read: %s", error)
+            await self._clock.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> LeaseView | None:
+        """The lease if its place is free."""
+        now = self._clock.monotonic()
+        if now - self._enlisted_at >= ENLIST_SECONDS:
+            await self._lease.enlist(self._identity.leader)
+            self._enlisted_at = now
+        view = await self._lease.read()
+        now = self._clock.monotonic()
+        if view.revision != self._seen.revision or view.record != self._seen.record:
+            self._seen, self._moved_at = view, now
+            if view.record is not None:
+                self._presence.follow(view.record.address)
+        return view if self._is_free(view.record, now) else None
+
+    def _is_free(self, record: LeaderRecord | None, now: float) -> bool:
+        silent_seconds = now - self._moved_at
+        if record is None:
+            return silent_seconds > self._identity.lease_seconds
+        if record.phase is LeaderPhase.RELEASED:
+            return True
+        if silent_seconds > record.lease_seconds:
+            log.warning("the leader is silent", extra={"leader": record.leader, "seconds": silent_seconds})
+            return True
+        if self._presence.is_gone:
+            log.warning("the leader does not listen any more", extra={"leader": record.leader})
+            return True
+        return False
+
+    async def _take(self, view: LeaseView) -> LeaseKeeper:
+        seen_epoch = view.record.epoch if view.record is not None else 0
+        epoch = max(seen_epoch, self._reign.chain.epoch) + 1
+        record = self._identity.record(epoch, LeaderPhase.CLAIMING)
+        revision = await self._lease.write(record, view.revision)
+        log.info("claimed the lease", extra={"epoch": epoch, "sequence": self._reign.chain.sequence})
+        return LeaseKeeper(self._lease, self._clock, record, revision)
+
+    async def _withdraw(self) -> None:
+        try:
+            await self._lease.withdraw(self._identity.leader)
+        except LeaseError as error:
+            log.debug("still enlisted for some seconds: %s", error)
+
+    # -- the log
+
+    async def _check_log(self) -> None:
+        """Raises LogTailLost unless the log still has what was folded here."""
+        sequence = self._reign.chain.sequence
+        head = await self._log.head()
+        if head.last_sequence < sequence:
+            raise LogTailLost(
+                f"the log ends at {head.last_sequence} but this standby has folded {sequence}: "
+                f"{sequence - head.last_sequence} commits are missing; "
+                "`dtf log repair` puts back what the leader's spool has"
+            )
+        if self._last_id is None:
+            return
+        async for batch in self._log.read(sequence - 1, sequence):
+            if batch[0].message_id != self._last_id:
+                raise LogTailLost(
+                    f"message {sequence} of the log is {batch[0].message_id[:12]!r} but this standby has folded "
+                    f"{self._last_id[:12]!r} there: the log was cut and written anew; "
+                    "`dtf log repair` puts back what the leader's spool has"
+                )
