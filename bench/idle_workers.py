@@ -1,8 +1,8 @@
 """Idle workers, many in one process, over real connections: each has its session, its stream and its pulse.
 
-    python -m bench.idle_workers ADDRESS TOKEN_FILE COUNT
+    python -m bench.idle_workers ADDRESS TOKEN_FILE COUNT FIRST
 
-Says {"ready": true} when all are attached, and stops on SIGTERM. A worker here has nothing to
+FIRST numbers them. Says {"ready": true} when all are attached, and stops on SIGTERM. A worker here has nothing to
 run; what it says to the coordinator is what a real one says that waits for work.
 """
 
@@ -98,16 +98,16 @@ class IdleWorker:
                 await call.write(message)
 
 
-async def main(address: str, token_file: str, count: int) -> None:
+async def main(address: str, token: str, count: int, first: int) -> None:
     """Attach `count` workers, say so, and stay until told to stop."""
-    peer = Peer(parse_addresses(address), Path(token_file).read_text().strip())
+    peer = Peer(parse_addresses(address), token)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     opening = asyncio.Semaphore(OPENING_AT_ONCE)
     events = [asyncio.Event() for _ in range(count)]
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(IdleWorker(peer, number).run(opening, attached))
+            group.create_task(IdleWorker(peer, first + number).run(opening, attached))
             for number, attached in enumerate(events)
         ]
         for attached in events:
@@ -119,4 +119,4 @@ async def main(address: str, token_file: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_text().strip(), int(sys.argv[3]), int(sys.argv[4])))

@@ -110,7 +110,10 @@ class Announcer:
     def _run_ended(self, event: events_pb2.Event, _command: Command) -> None:
         for session in self._sessions:
             outbox = self._outbox(session.worker_id)
-            if outbox is not None:
+            if outbox is None:
+                continue
+            outbox.heralded.discard(event.run_finished.run_id)
+            if event.run_finished.run_id in outbox.known_runs:
                 outbox.ended.add(event.run_finished.run_id)
                 outbox.wake.set()
 

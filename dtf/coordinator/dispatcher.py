@@ -1,11 +1,16 @@
 """Who is offered work: grants for the credits at hand, and leases asked back for idle workers."""
 
+from collections.abc import Mapping
+
 from dtf.coordinator.announcer import outbox_of
 from dtf.coordinator.commits import Step
 from dtf.coordinator.sessions import Sessions
 from dtf.coordinator.stealing import Seat, revocations
 from dtf.core.run.commands import Command, GrantLeases
 from dtf.core.run.placement import fits
+
+MAX_OFFERS = 256
+"""Workers whose credits one command weighs: a command is recorded in its commit with all it weighed."""
 
 
 class Dispatcher:
@@ -14,23 +19,44 @@ class Dispatcher:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._state = sessions.state
+        self._in_vain = 0
+        """Workers that were offered what is queued, one after the other, and could take none of it."""
 
     def grant(self) -> Command | None:
         """The command that hands out what is queued; None when there is nothing to hand out or nobody to take it."""
         if not self._state.queued_count:
             return None
-        credits = {seat.worker_id: seat.credits for seat in self._seats() if seat.credits}
+        credits = self._offers()
         return GrantLeases(credits) if credits else None
 
-    def granted(self, step: Step) -> None:
-        """Take granted leases off the credits at once: the next commit may be cut before this one lands."""
+    def granted(self, step: Step) -> bool:
+        """Take granted leases off the credits at once: the next commit may be cut before this one lands.
+
+        Whether there are workers beyond those of this command to be asked now.
+        """
         for event in step.events:
             session = self._sessions.get(event.leases_granted.worker_id)
             if session is not None:
                 session.credits = max(0, session.credits - len(event.leases_granted.tasks))
+                self._sessions.weigh(session)
+        assert isinstance(step.command, GrantLeases)
+        return self._asks_on(step.command.credits, bool(step.events))
+
+    def _asks_on(self, offered: Mapping[str, int], is_taken: bool) -> bool:
+        if len(self._sessions.hungry) <= MAX_OFFERS or not self._state.queued_count:
+            self._in_vain = 0
+            return False
+        self._sessions.move_back(offered)
+        self._in_vain = 0 if is_taken else self._in_vain + len(offered)
+        if self._in_vain < len(self._sessions.hungry):
+            return True
+        self._in_vain = 0
+        return False
 
     def steal(self) -> None:
         """Ask leases back for idle workers; called when everything decided is durable."""
+        if not self._state.leased_count or not self._has_idle():
+            return
         seats = self._seats()
         if len(seats) < 2 or not any(seat.idle_slots for seat in seats):
             return
@@ -40,6 +66,25 @@ class Dispatcher:
                 session.revoked.update(fences)
                 outbox_of(session).revoked.extend(fences)
                 outbox_of(session).wake.set()
+
+    def _offers(self) -> dict[str, int]:
+        """Credits of the workers that wait longest for leases."""
+        offers: dict[str, int] = {}
+        for worker_id, session in self._sessions.hungry.items():
+            if len(offers) == MAX_OFFERS:
+                break
+            credits = self._sessions.credits_of(session)
+            if credits and self._sessions.worker(session).takes_work:
+                offers[worker_id] = credits
+        return offers
+
+    def _has_idle(self) -> bool:
+        """Whether a worker that can take leases has a slot with nothing to run."""
+        for session in self._sessions.hungry.values():
+            worker = self._sessions.worker(session)
+            if worker.lease_count < max(1, worker.slots) and worker.takes_work:
+                return True
+        return False
 
     def _seats(self) -> list[Seat]:
         """Attached workers that take work."""

@@ -38,6 +38,8 @@ class Outbox:
     exhausted: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     acknowledged_sequence: int = 0
+    heartbeat_seconds: float = 0.0
+    """How often the worker is to be heard from."""
     is_draining: bool = False
     heralded: set[str] = field(default_factory=set)
     """Runs to be told of before there is any lease of theirs, so that their warm process gets ready."""
@@ -46,6 +48,7 @@ class Outbox:
     told_exhausted: set[str] = field(default_factory=set)
     _told_sequence: int = -1  # so that the first message confirms that the stream is attached
     _told_draining: bool = False
+    _told_heartbeat_seconds: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, state: State) -> worker_service_pb2.AttachResponse | None:
@@ -56,8 +59,11 @@ class Outbox:
         is_news |= self._take_hints(response)
         is_news |= self._told_sequence != self.acknowledged_sequence
         is_news |= self._told_draining != self.is_draining
+        is_news |= self._told_heartbeat_seconds != self.heartbeat_seconds
         if not is_news:
             return None
+        if self._told_heartbeat_seconds != self.heartbeat_seconds:
+            self._told_heartbeat_seconds = response.heartbeat_seconds = self.heartbeat_seconds
         self._told_sequence = response.acknowledged_sequence = self.acknowledged_sequence
         self._told_draining = response.is_draining = self.is_draining
         return response
@@ -142,6 +148,10 @@ class Session:
     heard_at: float
     """Monotonic seconds of the last message."""
     stream: Stream | None = None
+    told_heartbeat_seconds: float = 0.0
+    """The interval its stream was told; 0: none yet."""
+    tolerated_heartbeat_seconds: float = 0.0
+    """The interval it is held to: a shorter one only once it was heard from again."""
     credits: int = 0
     """Leases the worker said it can take, less those granted since."""
     window: int = 0

@@ -67,6 +67,9 @@ class SessionHub:
         stream = session.stream = Stream(session.worker_id)
         session.heard_at = self._sessions.clock.monotonic()
         session.credits, session.window = 0, len(handle.held_fences)
+        session.told_heartbeat_seconds = 0.0
+        self._sessions.weigh(session)
+        self._pace(session, stream)
         session.revoked.clear()
         stream.outbox.acknowledged_sequence = session.acknowledged_sequence
         stream.outbox.is_draining = self._sessions.worker(session).state == common_pb2.WORKER_STATE_DRAINING
@@ -82,6 +85,8 @@ class SessionHub:
         stream.end()
         if session.stream is stream:
             session.stream = None
+            session.heard_at = self._sessions.clock.monotonic()  # its time to come back begins now
+            self._sessions.weigh(session)
 
     def _reconciled(self, session: Session, stream: Stream, held: Sequence[int], outcome: Outcome) -> None:
         """Send again what the worker lacks, cancel what it should not have, and begin to serve it."""
@@ -104,6 +109,7 @@ class SessionHub:
             if self._sessions.state.runs[run_id].is_cancelling:
                 stream.outbox.cancelled.extend(leases)
         stream.is_reconciled = True
+        self._sessions.weigh(session)
         stream.outbox.wake.set()
         self._announcer.tell_exhausted([session.worker_id])
         self.writer.wake()
@@ -113,9 +119,12 @@ class SessionHub:
     def receive(self, session: Session, stream: Stream, message: worker_service_pb2.AttachRequest) -> None:
         """Take in one message. Raises InvalidRequest; what the core refuses ends the stream later."""
         session.heard_at = self._sessions.clock.monotonic()
+        self._pace(session, stream)
+        before = self._sessions.credits_of(session)
         session.credits = min(message.credits, self._sessions.rules.max_credits)
         held = len(message.session.held_fences) if message.HasField("session") else 0
         session.window = max(session.window, session.credits + held)
+        self._sessions.weigh(session)
         if message.HasField("telemetry"):
             self._telemetry(session, message.telemetry)
         if message.state == common_pb2.WORKER_STATE_DRAINING:
@@ -124,7 +133,18 @@ class SessionHub:
             self._report(session, stream, message)
         elif message.sequence and self._is_next(session, message.sequence):
             self._acknowledge(session, message.sequence)
-        self.writer.wake()
+        if self._sessions.credits_of(session) > before:
+            self.writer.wake()
+
+    def _pace(self, session: Session, stream: Stream) -> None:
+        """Tell a worker that was heard how often to be, if that is not what it was told."""
+        interval = self._sessions.heartbeat_seconds
+        told = session.told_heartbeat_seconds
+        session.tolerated_heartbeat_seconds = max(told, interval)
+        if told != interval:
+            session.told_heartbeat_seconds = stream.outbox.heartbeat_seconds = interval
+            if stream.is_reconciled:
+                stream.outbox.wake.set()
 
     def _report(self, session: Session, stream: Stream, message: worker_service_pb2.AttachRequest) -> None:
         sequence = message.sequence
@@ -203,7 +223,8 @@ class SessionHub:
 
     def decided(self, step: Step) -> None:
         """Grants were decided."""
-        self._dispatcher.granted(step)
+        if self._dispatcher.granted(step):
+            self.writer.wake()
 
     def idle(self) -> None:
         """Nothing more can be granted: what waits elsewhere may go to whoever is idle, newcomers too."""
@@ -224,9 +245,9 @@ class SessionHub:
         meanwhile may not have been read yet: that time is nobody's silence.
         """
         clock = self._sessions.clock
-        period = self._sessions.rules.heartbeat_seconds
         last = clock.monotonic()
         while True:
+            period = self._sessions.rules.heartbeats.review_period(self._sessions.heartbeat_seconds)
             await clock.sleep(period)
             now = clock.monotonic()
             overslept = now - last - period
@@ -237,12 +258,13 @@ class SessionHub:
             if not self.writer.is_stalled:
                 self._expire(now)
                 self._announcer.tell_exhausted([session.worker_id for session in self._sessions])
+                self.writer.wake()
 
     def _expire(self, now: float) -> None:
         silent = tuple(
             (session.worker_id, session.incarnation, now - session.heard_at)
             for session in self._sessions
-            if now - session.heard_at >= self._sessions.rules.lease_seconds
+            if now - session.heard_at >= self._sessions.tolerance_of(session)
         )
         if silent:
             self.writer.post(ExpireWorkers(silent))

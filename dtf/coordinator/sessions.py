@@ -1,9 +1,10 @@
 """The open sessions, by worker. Part of the state they stand for is in the log; who is heard from is not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
+from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.session import Session
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.commands import Rejection
@@ -15,10 +16,9 @@ from dtf.rpc.errors import StaleSession, Unauthenticated, UnknownSession
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """How long silence may last, how much a worker may hold, and what proves a session."""
+    """How often workers are heard from, how much one may hold, and what proves a session."""
 
-    heartbeat_seconds: float
-    lease_seconds: float
+    heartbeats: HeartbeatRule
     max_credits: int
     token: str
 
@@ -31,12 +31,30 @@ class Sessions:
         self.clock = clock
         self.rules = rules
         self._by_worker: dict[str, Session] = {}
+        self._hungry: dict[str, Session] = {}
+        self.heartbeat_seconds = rules.heartbeats.heartbeat_seconds
+        """The interval for a fleet of the present size."""
         for worker in state.workers.values():
             if worker.is_present:
                 self.open(worker.worker_id, worker.incarnation)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._by_worker.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_worker)
+
+    @property
+    def hungry(self) -> Mapping[str, Session]:
+        """Sessions that are served and said they can take leases, by worker; the one that waits longest first."""
+        return self._hungry
+
+    def weigh(self, session: Session) -> None:
+        """Note whether a session is hungry; call it when its credits or its stream changed."""
+        if session.is_serving and session.credits > 0:
+            self._hungry.setdefault(session.worker_id, session)
+        else:
+            self._hungry.pop(session.worker_id, None)
 
     def get(self, worker_id: str) -> Session | None:
         """The open session of a worker, if any."""
@@ -48,11 +66,15 @@ class Sessions:
 
     def open(self, worker_id: str, incarnation: int) -> None:
         """A worker registered."""
+        self._hungry.pop(worker_id, None)
         self._by_worker[worker_id] = Session(worker_id, incarnation, self.clock.monotonic())
+        self.heartbeat_seconds = self.rules.heartbeats.interval(len(self._by_worker))
 
     def close(self, worker_id: str, refusal: Rejection | None) -> None:
         """A session is over; its stream ends with the refusal, if it has one."""
         session = self._by_worker.pop(worker_id, None)
+        self._hungry.pop(worker_id, None)
+        self.heartbeat_seconds = self.rules.heartbeats.interval(len(self._by_worker))
         if session is not None and session.stream is not None:
             session.stream.end(refusal)
 
@@ -95,6 +117,20 @@ class Sessions:
         """Leases a session takes now: what it said, within the window it has."""
         window = min(session.window, self.rules.max_credits)
         return max(0, min(session.credits, window - self.worker(session).lease_count))
+
+    def move_back(self, worker_ids: Iterable[str]) -> None:
+        """Let other hungry sessions go before these."""
+        for worker_id in worker_ids:
+            session = self._hungry.pop(worker_id, None)
+            if session is not None:
+                self._hungry[worker_id] = session
+
+    def tolerance_of(self, session: Session) -> float:
+        """Silence after which a session expires."""
+        rule = self.rules.heartbeats
+        if session.stream is None:
+            return rule.detached_lease(self.heartbeat_seconds)
+        return rule.attached_lease(session.tolerated_heartbeat_seconds)
 
     def silent_seconds(self, worker_id: str) -> float:
         """Time since a worker was last heard from; 0 if it is not attached."""

@@ -46,8 +46,8 @@ class WorkerService:
             worker_id=worker_id,
             incarnation=incarnation,
             session_token=desk.sessions.token_of(worker_id, incarnation),
-            heartbeat_seconds=desk.settings.heartbeat_seconds,
-            lease_seconds=desk.settings.lease_seconds,
+            heartbeat_seconds=desk.sessions.heartbeat_seconds,
+            lease_seconds=desk.sessions.rules.heartbeats.attached_lease(desk.sessions.heartbeat_seconds),
             max_credits=desk.settings.max_credits,
         )
 
