@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Entry] = {
     "logs": Entry("dtf.cli.logs_command", "Output of a run, task or case."),
     "events": Entry("dtf.cli.events_command", "Follow, export or import the event log."),
     "replay": Entry("dtf.cli.replay_command", "Prove a log: its chain, its state, every decision."),
+    "check": Entry("dtf.cli.check_command", "Hold a log against what every history must have."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),
