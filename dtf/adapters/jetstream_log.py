@@ -113,6 +113,10 @@ class JetStreamLog:
         """Batches without end; see the port."""
         return self._stream.follow(after, gaps=False)
 
+    async def purge_below(self, sequence: int) -> None:
+        """Remove the messages before `sequence`, which the archive has; `dtf log archive` alone does it."""
+        await self._stream.purge_below(sequence)
+
     async def close(self) -> None:
         """Let go of the connection; appends in flight fail with LogUnavailable."""
         await self._connection.close()

@@ -85,6 +85,13 @@ class JetStreamStream:
         except BrokerRefusal as error:
             raise _as_log_error(error, self._name) from error
 
+    async def purge_below(self, sequence: int) -> None:
+        """Remove every message before `sequence`. Raises LogError."""
+        try:
+            await self._connection.request(f"{_API}.STREAM.PURGE.{self._name}", {"seq": sequence})
+        except BrokerRefusal as error:
+            raise _as_log_error(error, self._name) from error
+
     async def read(
         self, after: int, until: int | None, *, gaps: bool
     ) -> AsyncGenerator[Sequence[StoredCommit], None]:

@@ -18,8 +18,10 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.log_archive import ArchiveError, LogArchive, is_archive, open_archive
+from dtf.adapters.object_store_snapshots import ObjectStoreSnapshots
 from dtf.adapters.stream_file import StreamFile, StreamFileError, StreamFileHeader
 from dtf.adapters.stream_transfer import TransferError
 from dtf.adapters.system_clock import SystemClock
@@ -248,10 +250,14 @@ async def open_log_source(
     if broker is None and source is not None:
         yield StreamSource(name, None, archive)
         return
-    live = await JetStreamLog.attach(broker or broker_of(invocation), name, SystemClock())
+    nats = broker or broker_of(invocation)
+    live = await JetStreamLog.attach(nats, name, SystemClock())
+    stores = snapshot_stores(invocation, nats, name)
     try:
-        yield StreamSource(name, live, archive)
+        yield StreamSource(name, live, archive, stores)
     finally:
+        for store in stores:
+            await store.close()
         await live.close()
 
 
@@ -348,6 +354,12 @@ def archive_dir(invocation: Invocation, namespace: str) -> Path:
     configured = invocation.load().settings.nats.archive_dir
     base = Path(configured).expanduser() if configured else state_dir(invocation.project_dir) / "archive"
     return (invocation.project_dir / base) / namespace
+
+
+def snapshot_stores(invocation: Invocation, nats: NatsSettings, namespace: str) -> Sequence[SnapshotStore]:
+    """Where snapshots of a namespace's log are kept: this project's directory, the broker's bucket."""
+    directory = state_dir(invocation.project_dir) / "snapshots" / namespace
+    return (FileSnapshots(directory), ObjectStoreSnapshots(nats, namespace, SystemClock()))
 
 
 def find_broker(invocation: Invocation) -> NatsSettings | None:
