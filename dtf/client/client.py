@@ -25,6 +25,7 @@ from dtf.api.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from dtf.client.journal import open_journal
 from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
@@ -120,6 +121,9 @@ class Client:
         if not request.owner:
             request.owner = default_owner()
         response = await self.runs.CreateRun(request, **self._call())
+        journal = open_journal("client")
+        if journal is not None:
+            journal.created(response.run, request.request_id)
         return RunHandle(self, response.run)
 
     async def start_run(

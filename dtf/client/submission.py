@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from dtf.api.v1 import common_pb2, run_service_pb2, run_service_pb2_grpc
+from dtf.client.journal import open_journal
 
 BATCH_TASKS = 256
 BATCH_BYTES = 768 * 1024
@@ -68,6 +69,7 @@ class Submission:
         self._room.set()
         self._seal: asyncio.Future[int] | None = None
         self._failure: BaseException | None = None
+        self._journal = open_journal("client")
 
     async def submit(self, task: common_pb2.TaskSpec) -> int:
         """Submit one task; its index in the run, once it is durable."""
@@ -189,6 +191,8 @@ class Submission:
         if entry is None:
             return
         request, taken = entry
+        if self._journal is not None:
+            self._journal.submitted(request, response)
         index = response.first_task
         for pending in taken:
             if not pending.answer.done():

@@ -20,6 +20,7 @@ from dtf.api.v1 import (
     worker_service_pb2_grpc,
 )
 from dtf.client.client import CONNECT_TIMEOUT_SECONDS
+from dtf.client.journal import open_journal
 from dtf.client.stack import StackError
 from dtf.rpc.channel import Peer, open_sync_channel
 
@@ -82,9 +83,13 @@ class Link:
 
     def create_run(self, request: run_service_pb2.CreateRunRequest) -> run_service_pb2.Run:
         """Create the run."""
-        return self._runs.CreateRun(
+        run = self._runs.CreateRun(
             request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata, wait_for_ready=True
         ).run
+        journal = open_journal("client")
+        if journal is not None:
+            journal.created(run, request.request_id)
+        return run
 
     def submit(self, run_id: str, tasks: Sequence[common_pb2.TaskSpec]) -> None:
         """Submit all tasks and seal the run; returns when that is durable.
@@ -101,8 +106,10 @@ class Link:
                     metadata=self._peer.metadata,
                     wait_for_ready=True,
                 )
-                for _ in answers:
-                    pass
+                journal = open_journal("client")
+                for answer in answers:
+                    if journal is not None:
+                        journal.submitted(requests[answer.batch - 1], answer)
                 return
             except grpc.RpcError as error:
                 if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
+from dtf.client.journal import open_journal
 from dtf.ports.clock import Clock
 from dtf.settings.model import WorkerSettings
 from dtf.worker.command_attempt import Commands
@@ -60,7 +61,8 @@ class Engagement:
         self._launcher = launcher
         self._clock = clock
         self._book = LeaseBook()
-        self._outbound = Outbound()
+        self._journal = open_journal("worker")
+        self._outbound = Outbound() if self._journal is None else Outbound(self._note_durable)
         self._session = Session(stub, metadata, opened, self._outbound, self, clock)
         self._uploads = Uploads(self._session.upload, clock)
         self._sampler = TelemetrySampler()
@@ -156,6 +158,9 @@ class Engagement:
             else:
                 self._board.undo_drain()
         if message.assignments:
+            if self._journal is not None:
+                name, number = self._opened.worker_id, self._opened.incarnation
+                self._journal.leased(name, number, message.assignments, self._clock.now_ns())
             self._board.assign(message.assignments, self._outbound.is_unacknowledged)
         if message.cancelled_fences:
             self._board.cancel(message.cancelled_fences)
@@ -165,6 +170,10 @@ class Engagement:
             self._board.run_exhausted(message.exhausted_runs)
         if message.ended_runs:
             self._board.runs_ended(message.ended_runs)
+
+    def _note_durable(self, message: worker_service_pb2.AttachRequest) -> None:
+        if self._journal is not None:
+            self._journal.acknowledged(self._opened.worker_id, self._opened.incarnation, message)
 
     def held_fences(self) -> list[int]:
         """Of every lease that is not durably over."""

@@ -7,7 +7,7 @@ message not acknowledged is said again, in order, under its old number.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
@@ -26,7 +26,10 @@ _PASSED = common_pb2.VERDICT_PASSED
 class Outbound:
     """The worker's side of one session's upward stream."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, on_durable: Callable[[worker_service_pb2.AttachRequest], None] = lambda message: None
+    ) -> None:
+        self._on_durable = on_durable
         self._results: deque[tuple[str, ResultItem, bytes, bool]] = deque()
         self._ends: deque[worker_service_pb2.AttemptEnd] = deque()
         self._released: deque[int] = deque()
@@ -160,7 +163,8 @@ class Outbound:
     def acknowledge(self, sequence: int) -> None:
         """Everything up to `sequence` is durable."""
         while self._unacknowledged and self._unacknowledged[0][0].sequence <= sequence:
-            _, fences = self._unacknowledged.popleft()
+            message, fences = self._unacknowledged.popleft()
+            self._on_durable(message)
             self._unacknowledged_fences.difference_update(fences)
             self._unsent_index = max(0, self._unsent_index - 1)
 

@@ -3,8 +3,8 @@
     {"what": "run", "run_id": "7f3k", "request_id": "…"}                            a client was told: created
     {"what": "batch", "run_id": "7f3k", "batch": 1, "first_task": 0, "tasks": 256}  … these tasks are durable
     {"what": "sealed", "run_id": "7f3k", "task_count": 256}                         … the run is sealed
-    {"what": "began", "run_id": "7f3k", "worker_id": "w1", "incarnation": 1,
-     "tasks": [4, 5], "fences": [12, 13], "at": 1763848800.25}                      a worker began attempts
+    {"what": "leased", "run_id": "7f3k", "worker_id": "w1", "incarnation": 1,
+     "tasks": [4, 5], "fences": [12, 13], "at": 1763848800.25}                      a worker got leases
     {"what": "acknowledged", "worker_id": "w1", "incarnation": 1, "run_id": "7f3k",
      "fences": [12, 13], "cases": [0, 0]}                                           … was told: results durable
     {"what": "acknowledged_ends", "worker_id": "w1", "incarnation": 1, "fences": [14]}  … ends durable
@@ -25,8 +25,8 @@ class JournalError(ValueError):
     """A line of a journal cannot be read; the message says which and why."""
 
 
-class Began(NamedTuple):
-    """A worker began an attempt."""
+class Leased(NamedTuple):
+    """A worker got a lease."""
 
     run_id: str
     task: int
@@ -47,8 +47,8 @@ class Journal:
     """Run and batch → first task and number of tasks."""
     seals: dict[str, int] = field(default_factory=dict)
     """Run → tasks it was sealed with."""
-    began: dict[int, list[Began]] = field(default_factory=dict)
-    """Fence → who began it."""
+    leased: dict[int, list[Leased]] = field(default_factory=dict)
+    """Fence → who got it."""
     results: set[tuple[int, int]] = field(default_factory=set)
     """Fence and case of acknowledged results."""
     ends: set[int] = field(default_factory=set)
@@ -81,10 +81,10 @@ class Journal:
             case "sealed":
                 self._from(Source.CLIENT_JOURNAL)
                 self.seals[str(said["run_id"])] = int(said["task_count"])
-            case "began":
+            case "leased":
                 self._from(Source.WORKER_JOURNAL)
-                for fence, began in _began(said):
-                    self.began.setdefault(fence, []).append(began)
+                for fence, lease in _leased(said):
+                    self.leased.setdefault(fence, []).append(lease)
             case "acknowledged":
                 self._from(Source.WORKER_JOURNAL)
                 fences = [int(fence) for fence in said["fences"]]
@@ -102,8 +102,8 @@ class Journal:
         self.sources.add(source)
 
 
-def _began(said: dict[str, Any]) -> Iterator[tuple[int, Began]]:
+def _leased(said: dict[str, Any]) -> Iterator[tuple[int, Leased]]:
     run_id, worker_id, incarnation = str(said["run_id"]), str(said["worker_id"]), int(said["incarnation"])
     at_ns = round(float(said["at"]) * 1e9)
     for task, fence in zip(said["tasks"], said["fences"], strict=True):
-        yield int(fence), Began(run_id, int(task), worker_id, incarnation, at_ns)
+        yield int(fence), Leased(run_id, int(task), worker_id, incarnation, at_ns)

@@ -49,7 +49,7 @@ class Property(Enum):
     )
     GRANTED = (
         "commit-before-grant",
-        "each attempt that began was granted to that worker by a commit decided before",
+        "each lease that a worker got was granted to it by a commit decided before",
         Source.WORKER_JOURNAL,
     )
     RESULTS = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dtf.api.v1 import events_pb2, scaling_pb2
 from dtf.core.check.books import WorkerBook
-from dtf.core.check.journal import Began, Journal
+from dtf.core.check.journal import Journal, Leased
 from dtf.core.check.properties import Property, Source
 from dtf.core.check.report import Findings
 
@@ -36,7 +36,7 @@ class JournalCheck:
                     what = f"a client was told that run {said.run_id} is sealed with {told} tasks; the log has {said.task_count}"
                     findings.expect(Property.ACKNOWLEDGED, told == said.task_count, what)
             case "leases_granted":
-                if self.journal.began:
+                if self.journal.leased:
                     self._granted(findings, event.leases_granted, now_ns)
             case "results_accepted":
                 if self.journal.results:
@@ -65,17 +65,17 @@ class JournalCheck:
 
     def _granted(self, findings: Findings, said: events_pb2.LeasesGranted, now_ns: int) -> None:
         for fence, task in enumerate(said.tasks, said.first_fence):
-            for began in self.journal.began.pop(fence, ()):
-                granted = Began(said.run_id, task, said.worker_id, said.incarnation, began.at_ns)
-                what = f"fence {fence} was begun by {_told(began)}; granted to {_told(granted)}"
+            for lease in self.journal.leased.pop(fence, ()):
+                granted = Leased(said.run_id, task, said.worker_id, said.incarnation, lease.at_ns)
+                what = f"fence {fence} was got by {_told(lease)}; granted to {_told(granted)}"
                 if (
-                    findings.expect(Property.GRANTED, granted == began, what)
-                    and began.at_ns < now_ns - self.skew_ns
+                    findings.expect(Property.GRANTED, granted == lease, what)
+                    and lease.at_ns < now_ns - self.skew_ns
                 ):
-                    early = (now_ns - began.at_ns) / 1e9
+                    early = (now_ns - lease.at_ns) / 1e9
                     findings.note(
                         Property.GRANTED,
-                        f"{_told(began)} began under fence {fence} {early:.3f} s before its grant was decided",
+                        f"{_told(lease)} got fence {fence} {early:.3f} s before its grant was decided",
                     )
 
     def _accepted(self, findings: Findings, said: events_pb2.ResultsAccepted) -> None:
@@ -121,9 +121,9 @@ class JournalCheck:
                 Property.ACKNOWLEDGED,
                 f"a client was told that run {run_id} is sealed; the log does not say so",
             )
-        for fence, witnesses in journal.began.items():
-            for began in witnesses:
-                miss(Property.GRANTED, f"{_told(began)} began under fence {fence}, which was never granted")
+        for fence, witnesses in journal.leased.items():
+            for lease in witnesses:
+                miss(Property.GRANTED, f"{_told(lease)} got fence {fence}, which was never granted")
         for fence, case in journal.results:
             miss(
                 Property.RESULTS,
@@ -136,9 +136,9 @@ class JournalCheck:
             )
 
 
-def _told(began: Began) -> str:
+def _told(lease: Leased) -> str:
     return (
-        f"worker {began.worker_id}, incarnation {began.incarnation}, task {began.task} of run {began.run_id}"
+        f"worker {lease.worker_id}, incarnation {lease.incarnation}, task {lease.task} of run {lease.run_id}"
     )
 
 
