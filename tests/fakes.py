@@ -61,6 +61,10 @@ class FakeClock:
         self._elapsed_ns = end_ns
         await _let_others_run()
 
+    def jump(self, seconds: float) -> None:
+        """Time passes while this process stands still: nobody wakes before the next `advance`."""
+        self._elapsed_ns += round(seconds * 1e9)
+
     async def wait_for_sleeper(self) -> None:
         """Return when somebody sleeps, at once if somebody does."""
         while not self.sleeper_count:

@@ -115,6 +115,11 @@ class MemoryLog:
         """Store a message as a stranger would, past every fence."""
         return self._messages.add(payload, message_id, headers or {})
 
+    def cut(self, after: int) -> None:
+        """Lose the messages after `after`, as a broker does whose disk lost what was written last."""
+        del self._messages.items[after:]
+        self._messages.ids = {stored.message_id for stored in self._messages.items}
+
     def hold_acknowledgements(self) -> None:
         """From now on appends land and stay unacknowledged."""
         self._held = self._held if self._held is not None else []

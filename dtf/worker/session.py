@@ -4,8 +4,10 @@
                           │                                               │
                           └── superseded, lost or unknown: SessionLost ◀──┘
 
-The upward stream is written by one task, which sends what gathered while its last write was under
-way; the downward one is read by another, which hands each message to the handler at once.
+The channel finds the coordinator that leads: a call that opens a stream waits until one of the
+addresses answers, however long that takes. The upward stream is written by one task, which sends
+what gathered while its last write was under way; the downward one is read by another, which hands
+each message to the handler at once.
 """
 
 import asyncio
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 
-FIRST_BACKOFF_SECONDS = 1.0
+FIRST_BACKOFF_SECONDS = 0.2
+"""Short: while nobody listens it is the channel that waits, with a back-off of its own."""
 LONGEST_BACKOFF_SECONDS = 64.0
 CALL_TIMEOUT_SECONDS = 15.0
 WRITE_TIMEOUT_SECONDS = 30.0
@@ -179,7 +182,7 @@ class Session:
         """One stream, until it breaks."""
         self._outbound.rewind()
         began = self._clock.monotonic()
-        call: AttachCall = self._stub.Attach(metadata=self._metadata)
+        call: AttachCall = self._stub.Attach(metadata=self._metadata, wait_for_ready=True)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(call))
@@ -242,7 +245,9 @@ class Session:
         """Leave; False if the coordinator refuses because it still counts on this worker."""
         request = worker_service_pb2.CloseSessionRequest(session=self.session_handle(), reason=reason)
         try:
-            await self._stub.CloseSession(request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS)
+            await self._stub.CloseSession(
+                request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS, wait_for_ready=True
+            )
         except grpc.aio.AioRpcError as error:
             _log.info("the session was not closed: %s", describe(error))
             return error.code() is not grpc.StatusCode.FAILED_PRECONDITION or is_lost(error)
