@@ -1,11 +1,15 @@
-"""The newest durable commits in memory, for watchers that keep up; those that do not read the log."""
+"""The newest durable commits in memory, for watchers that keep up; those that do not read the log.
 
-from collections import deque
+What one watcher is sent of a commit is kept for the next that asks for the same: a hundred watchers
+of a run cost one encoding.
+"""
+
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from dtf.api.v1 import events_pb2
+from dtf.api.v1 import events_pb2, run_service_pb2
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commits import kind_of
 from dtf.core.events import run_of
@@ -13,7 +17,9 @@ from dtf.core.events import run_of
 MAX_FEED_COMMITS = 4096
 MAX_FEED_BYTES = 32 * 2**20
 """About a second of commits at the aimed throughput."""
-
+MAX_ENCODED_BYTES = 8 * 2**20
+"""Of commits as watchers were sent them: those who keep up ask within milliseconds of each other."""
+_ENCODED_OVERHEAD_BYTES = 256
 
 _DETAILED = ("results_accepted", "attempts_ended")
 
@@ -43,6 +49,39 @@ class FeedCommit:
         return bare
 
 
+@dataclass(frozen=True, slots=True)
+class WatchFilter:
+    """Which events a watcher hears of, and how much of them."""
+
+    run_id: str = ""
+    """Only this run's; empty: all."""
+    kinds: frozenset[str] | None = None
+    """Only these kinds; None: all."""
+    omits_details: bool = False
+
+    def encode(self, commit: FeedCommit) -> bytes:
+        """A WatchRunResponse with what passes of one commit; empty: nothing does.
+
+        Encoded messages put together are a message with the entries of all of them.
+        """
+        events = [
+            commit.without_details(index) if self.omits_details else event
+            for index, (run_id, kind, event) in enumerate(commit.events)
+            if self._passes(run_id, kind)
+        ]
+        if not events:
+            return b""
+        watched = run_service_pb2.WatchedCommit(
+            log_sequence=commit.sequence, now_unix_nanos=commit.now_ns, events=events
+        )
+        return run_service_pb2.WatchRunResponse(commits=[watched]).SerializeToString()
+
+    def _passes(self, run_id: str, kind: str) -> bool:
+        if self.run_id and run_id != self.run_id:
+            return False
+        return self.kinds is None or kind in self.kinds
+
+
 def feed_commit(
     sequence: int, now_ns: int, size_bytes: int, events: Sequence[events_pb2.Event]
 ) -> FeedCommit:
@@ -68,6 +107,8 @@ class CommitFeed:
         self._max_bytes = max_bytes
         self._last_sequence = last_sequence
         self._bell = bell
+        self._encoded: OrderedDict[tuple[int, WatchFilter], bytes] = OrderedDict()
+        self._encoded_bytes = 0
 
     @property
     def last_sequence(self) -> int:
@@ -98,3 +139,15 @@ class CommitFeed:
             taken.append(commit)
             size += commit.size_bytes
         return taken
+
+    def encoded(self, commit: FeedCommit, wanted: WatchFilter) -> bytes:
+        """What passes of a commit, encoded once for all who want the same of it."""
+        key = commit.sequence, wanted
+        data = self._encoded.get(key)
+        if data is None:
+            data = self._encoded[key] = wanted.encode(commit)
+            self._encoded_bytes += len(data) + _ENCODED_OVERHEAD_BYTES
+            while self._encoded_bytes > MAX_ENCODED_BYTES:
+                _key, dropped = self._encoded.popitem(last=False)
+                self._encoded_bytes -= len(dropped) + _ENCODED_OVERHEAD_BYTES
+        return data

@@ -1,7 +1,8 @@
 """What services need of the coordinator: its state, its writer, and a way to answer from durable state only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dtf.coordinator.audience import Audience
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed
 from dtf.coordinator.pipeline import WriterStopped
@@ -40,6 +41,7 @@ class Desk:
     """Sequences of messages in the log that are no commits of its chain."""
     code_version: str
     leading_since_at: float
+    audience: Audience = field(default_factory=Audience)
 
     def dismiss(self, reason: WriterStopped) -> None:
         """The reign is over: whoever waits for anything is told to ask the next leader."""

@@ -13,6 +13,7 @@ from dtf.coordinator.watch import Watch
 from dtf.core.run.commands import CancelRun, CreateRun, FieldViolation, InvalidRequest, SubmitTasks
 from dtf.core.run.queries import run_message, task_messages
 from dtf.core.run.state import Run
+from dtf.rpc.encoded import Encoded
 from dtf.rpc.handlers import Context, answering, streaming
 
 RUN_ID_LENGTH = 4
@@ -142,8 +143,8 @@ class RunService:
     @streaming
     async def WatchRun(
         self, request: run_service_pb2.WatchRunRequest, context: Context
-    ) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
-        """Events of a run from a sequence on."""
+    ) -> AsyncIterator[Encoded]:
+        """Events of a run from a sequence on: WatchRunResponses, encoded."""
         await self._desk.writer.settled()
         async for response in Watch(self._desk, request).responses():
             yield response

@@ -1,23 +1,28 @@
 """What WatchRun sends: durable commits, filtered, from memory or from the log, and scaling decisions.
 
-A watcher that falls behind the commits kept in memory reads the log until it has caught up; the
-writer never waits for one.
+A watcher that falls behind the commits kept in memory, because it reads slowly or not at all, waits
+by itself: the coordinator holds one message for it and goes on. It reads the log, a slice at a
+time, until it has caught up; the writer never waits for one.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import events_pb2, run_service_pb2
-from dtf.coordinator.commit_feed import FeedCommit, feed_commit
+from dtf.coordinator.commit_feed import FeedCommit, WatchFilter, feed_commit
 from dtf.coordinator.desk import Desk
 from dtf.core.run.commands import FieldViolation, InvalidRequest
 from dtf.core.run.state import Run
 from dtf.ports.event_log import LogError
+from dtf.rpc.encoded import Encoded
 from dtf.rpc.errors import LogUnavailableRefusal
 
 SEND_BYTES = 512 * 1024
 """A message closes at about this much of commits."""
+FIRST_SLICE = 64
+LONGEST_SLICE = 512
+"""Commits that are read from the log at once."""
 _KINDS = frozenset(field.name for field in events_pb2.Event.DESCRIPTOR.fields)
 
 
@@ -31,36 +36,35 @@ class Watch:
     ) -> None:
         self._desk = desk
         self._run: Run | None = desk.run(request.run_id) if request.run_id else None
-        self._run_id = request.run_id
-        self._kinds = _kinds(request.event_types)
-        self._omits_details = request.omit_details
+        self._filter = WatchFilter(request.run_id, _kinds(request.event_types), request.omit_details)
         self._position = self._start(request.after_sequence)
+        self._slice = FIRST_SLICE
+        self._looked_at = 0.0
         self._includes_scaling = request.include_scaling
         self._scaling_since_ns = self._run.created_at_ns if self._run is not None else 0
         self._scaling_position = (
             0 if self._run is not None and not request.after_sequence else desk.scaling.position
         )
 
-    async def responses(self) -> AsyncIterator[run_service_pb2.WatchRunResponse]:
-        """Messages until the run has ended. Raises Rejection when the log cannot be read."""
-        while True:
-            rung = self._desk.bell.next()
-            async for commits in self._next_commits():
-                response = run_service_pb2.WatchRunResponse(commits=self._filtered(commits))
-                self._position = commits[-1].sequence
-                self._add_scaling(response)
-                if response.commits or response.scaling:
-                    yield response
-            if self._is_complete():
-                return
-            if self._position < self._desk.feed.last_sequence:
-                continue
-            scaling = run_service_pb2.WatchRunResponse()
-            self._add_scaling(scaling)
-            if scaling.scaling:
-                yield scaling
-            else:
-                await self._desk.bell.wait(rung)
+    async def responses(self) -> AsyncIterator[Encoded]:
+        """Encoded WatchRunResponses until the run has ended. Raises Rejection when the log cannot be read."""
+        with self._desk.audience.seat():
+            while True:
+                rung = self._desk.bell.next()
+                self._looked_at = self._desk.clock.monotonic()
+                async for data in self._next_commits():
+                    data += self._scaling()
+                    if data:
+                        yield Encoded(data)
+                if self._is_complete():
+                    return
+                if self._position < self._desk.feed.last_sequence:
+                    continue
+                if data := self._scaling():
+                    yield Encoded(data)
+                else:
+                    await self._desk.bell.wait(rung)
+                    await self._pause()
 
     def _start(self, after_sequence: int) -> int:
         last = self._desk.feed.last_sequence
@@ -76,64 +80,78 @@ class Watch:
         run = self._run
         return run is not None and run.is_terminal and self._position >= run.last_sequence
 
-    async def _next_commits(self) -> AsyncIterator[list[FeedCommit]]:
-        commits = self._desk.feed.after(self._position, SEND_BYTES)
+    async def _pause(self) -> None:
+        """Wait for this watcher's turn, so that all of them together cost no more than they may."""
+        gap = self._desk.audience.gap_seconds
+        left = self._looked_at + gap - self._desk.clock.monotonic()
+        if gap and left > 0:
+            await self._desk.clock.sleep(left)
+
+    # -- commits, encoded
+
+    async def _next_commits(self) -> AsyncIterator[bytes]:
+        feed = self._desk.feed
+        commits = feed.after(self._position, SEND_BYTES)
         if commits is None:
-            async for batch in self._read_log():
-                yield batch
+            for data in self._messages(await self._read_slice(), self._filter.encode):
+                yield data
         elif commits:
-            yield commits
+            for data in self._messages(commits, lambda commit: feed.encoded(commit, self._filter)):
+                yield data
 
-    async def _read_log(self) -> AsyncIterator[list[FeedCommit]]:
-        try:
-            async for batch in self._desk.event_log.read(self._position, self._desk.feed.last_sequence):
-                taken: list[FeedCommit] = []
-                size = 0
-                for stored in batch:
-                    if stored.sequence in self._desk.strangers:
-                        continue
-                    commit = events_pb2.Commit.FromString(stored.payload)
-                    size += len(stored.payload)
-                    taken.append(
-                        feed_commit(
-                            stored.sequence, commit.now_unix_nanos, len(stored.payload), commit.events
-                        )
-                    )
-                    if size >= SEND_BYTES:
-                        yield taken
-                        taken, size = [], 0
-                if taken:
-                    yield taken
-        except (LogError, DecodeError) as error:
-            raise LogUnavailableRefusal(f"the event log cannot be read: {error}") from error
-
-    def _filtered(self, commits: Iterable[FeedCommit]) -> list[run_service_pb2.WatchedCommit]:
-        watched = []
+    def _messages(
+        self, commits: Iterable[FeedCommit], encode: Callable[[FeedCommit], bytes]
+    ) -> Iterable[bytes]:
+        """Commits put together to messages; the position follows what was handed on."""
+        parts: list[bytes] = []
+        size = 0
         for commit in commits:
-            events = [
-                commit.without_details(index) if self._omits_details else event
-                for index, (run_id, kind, event) in enumerate(commit.events)
-                if self._concerns(run_id, kind)
-            ]
-            if events:
-                watched.append(
-                    run_service_pb2.WatchedCommit(
-                        log_sequence=commit.sequence, now_unix_nanos=commit.now_ns, events=events
-                    )
-                )
-        return watched
+            part = encode(commit)
+            if parts and size + len(part) > SEND_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+            if part:
+                parts.append(part)
+                size += len(part)
+            self._position = commit.sequence
+        yield b"".join(parts)
 
-    def _concerns(self, run_id: str, kind: str) -> bool:
-        if self._run_id and run_id != self._run_id:
-            return False
-        return self._kinds is None or kind in self._kinds
+    async def _read_slice(self) -> list[FeedCommit]:
+        """The next commits of the log, about one message of them. A stranger's messages are passed over."""
+        feed, size = self._desk.feed, 0
+        found: list[FeedCommit] = []
+        while not found and self._position < feed.last_sequence:
+            until = min(self._position + self._slice, feed.last_sequence)
+            async with self._desk.audience.log_reader:
+                try:
+                    async for batch in self._desk.event_log.read(self._position, until):
+                        for stored in batch:
+                            size += len(stored.payload)
+                            if stored.sequence not in self._desk.strangers:
+                                found.append(_parsed(stored.sequence, stored.payload))
+                except (LogError, DecodeError) as error:
+                    raise LogUnavailableRefusal(f"the event log cannot be read: {error}") from error
+            if not found:
+                self._position = until
+        if size:
+            self._slice = max(16, min(LONGEST_SLICE, SEND_BYTES * len(found) // size))
+        return found
 
-    def _add_scaling(self, response: run_service_pb2.WatchRunResponse) -> None:
-        if not self._includes_scaling:
-            return
-        for kept in self._desk.scaling.after(self._scaling_position, self._scaling_since_ns):
-            response.scaling.append(kept.decision)
+    # -- scaling decisions
+
+    def _scaling(self) -> bytes:
+        """A response with the decisions that are new; empty: there are none."""
+        if not self._includes_scaling or self._scaling_position == self._desk.scaling.position:
+            return b""
+        kept = self._desk.scaling.after(self._scaling_position, self._scaling_since_ns)
         self._scaling_position = self._desk.scaling.position
+        response = run_service_pb2.WatchRunResponse(scaling=[one.decision for one in kept])
+        return response.SerializeToString()
+
+
+def _parsed(sequence: int, payload: bytes) -> FeedCommit:
+    commit = events_pb2.Commit.FromString(payload)
+    return feed_commit(sequence, commit.now_unix_nanos, len(payload), commit.events)
 
 
 def _kinds(names: Iterable[str]) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from dtf.core.run.commands import InvalidRequest
+from dtf.rpc.encoded import passing_encoded
 from dtf.rpc.errors import refuse
 
 OWN_SERVICES = "/dtf."
@@ -69,5 +70,6 @@ def _checked(handler: Any) -> Handler:
             yield response
 
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream, deserialize, handler.response_serializer)
+        serialize = passing_encoded(handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(stream, deserialize, serialize)
     return grpc.unary_unary_rpc_method_handler(answer, deserialize, handler.response_serializer)
