@@ -36,7 +36,10 @@ COMMANDS: Mapping[str, Entry] = {
     "logs": Entry("dtf.cli.logs_command", "Output of a run, task or case."),
     "events": Entry("dtf.cli.events_command", "Follow, export or import the event log."),
     "replay": Entry("dtf.cli.replay_command", "Prove a log: its chain, its state, every decision."),
+    "state": Entry("dtf.cli.state_command", "What was true at a sequence or a time."),
+    "bisect": Entry("dtf.cli.bisect_command", "Find the first commit that breaks an invariant."),
     "check": Entry("dtf.cli.check_command", "Hold a log against what every history must have."),
+    "log": Entry("dtf.cli.log_command", "Status, snapshots, repair and archive of the event log."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),
@@ -103,7 +106,8 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: Sequenc
     cls=CommandTable,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 cancelled, 3 fault of dtf, 4 usage or settings, "
-    "5 nothing to run, 6 nothing reachable, 8 doctor found something.",
+    "5 nothing to run, 6 nothing reachable, 8 doctor found something, "
+    "9 the log lost what it had acknowledged.",
 )
 @click.option(
     "--project", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Project directory."
