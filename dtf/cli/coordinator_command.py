@@ -14,19 +14,27 @@ from pathlib import Path
 import click
 
 from dtf.adapters.file_blobs import FileBlobStore
+from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.leader_bucket import LeaderBucket
+from dtf.adapters.object_store_snapshots import ObjectStoreSnapshots
 from dtf.adapters.records import JetStreamRecords
+from dtf.adapters.spool import FileSpool
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import watch_lifeline
+from dtf.cli.log_errors import log_error
 from dtf.cli.log_lines import log_to_stderr
+from dtf.cli.log_paths import snapshots_dir, spool_dir
+from dtf.cli.snapshot_process import SnapshotProcess
 from dtf.client.connect import read_token
 from dtf.coordinator.pipeline import Deposed, WriterStopped
 from dtf.coordinator.process import Coordinator
+from dtf.coordinator.recovery import HistoryLost
 from dtf.core.chain import ChainBroken
+from dtf.ports.spool import SpoolError
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import AddressInUse, ListenAddress, ListenError
 from dtf.settings.model import Settings
@@ -34,6 +42,9 @@ from dtf.settings.project import make_private_dir
 
 GC_THRESHOLD = 50_000
 """Of the collector's youngest generation: 1.12 times the throughput (design/measured.md)."""
+
+LAST_SNAPSHOT_SECONDS = 8.0
+"""The supervisor gives a part 15 s to end."""
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +72,8 @@ def command(
     listens; with --standby the same with "role": "standby" first, when it follows the log and
     holds its port. Without --standby it takes the place of whoever leads. Ends in good order on
     SIGTERM or SIGINT. Exit codes: 0 told to stop, 4 settings (an address that may not be
-    listened on, a port in use), 6 no broker, or its log lost what it had acknowledged, 7 deposed by
-    another coordinator.
+    listened on, a port in use), 6 no broker, or no room for the spool, 7 deposed by another
+    coordinator, 9 the log lacks what it had acknowledged (`dtf log repair`).
 
     \b
     Example:
@@ -81,8 +92,8 @@ def command(
     watch_lifeline()
     try:
         _check_listen(settings)
-        asyncio.run(_serve(settings, _blob_dir(invocation, settings), standby))
-    except (ListenError, WriterStopped, ChainBroken) as error:
+        asyncio.run(_serve(invocation, settings, _blob_dir(invocation, settings), standby))
+    except (ListenError, WriterStopped, ChainBroken, SpoolError) as error:
         raise _as_command_error(error) from error
     return ExitCode.OK
 
@@ -113,7 +124,7 @@ def _blob_dir(invocation: Invocation, settings: Settings) -> Path:
     return Path(coordinator.blob_dir or invocation.project_dir / coordinator.state_dir / "blobs")
 
 
-async def _serve(settings: Settings, blob_dir: Path, standby: bool) -> None:
+async def _serve(invocation: Invocation, settings: Settings, blob_dir: Path, standby: bool) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     token = _token(settings)
@@ -127,6 +138,12 @@ async def _serve(settings: Settings, blob_dir: Path, standby: bool) -> None:
         stack.push_async_callback(scaling.close)
         lease = LeaderBucket(settings.nats, namespace)
         stack.push_async_callback(lease.close)
+        snapshots = snapshots_dir(invocation, namespace)
+        stores = (FileSnapshots(snapshots), ObjectStoreSnapshots(settings.nats, namespace, clock))
+        for store in stores:
+            stack.push_async_callback(store.close)
+        spool = FileSpool(spool_dir(invocation, namespace))
+        stack.push_async_callback(spool.close)
         coordinator = Coordinator(
             settings.coordinator,
             log=event_log,
@@ -136,6 +153,9 @@ async def _serve(settings: Settings, blob_dir: Path, standby: bool) -> None:
             clock=clock,
             token=token,
             lease=lease,
+            snapshots=stores,
+            spool=spool,
+            snapshot_launcher=SnapshotProcess(settings, invocation.project_dir, snapshots),
         )
         if not await _started(coordinator, stop, standby):
             return
@@ -152,6 +172,7 @@ async def _serve(settings: Settings, blob_dir: Path, standby: bool) -> None:
             told.cancel()
         if fault is not None:
             raise fault
+        await coordinator.take_last_snapshot(LAST_SNAPSHOT_SECONDS)
 
 
 async def _started(coordinator: Coordinator, stop: asyncio.Event, standby: bool) -> bool:
@@ -226,6 +247,8 @@ def _as_command_error(error: Exception) -> CommandError:
             return CommandError(
                 str(error), "`dtf status` says what runs in this project", exit_code=ExitCode.USAGE
             )
+        case HistoryLost():
+            return log_error(error)
         case ListenError():
             return CommandError(str(error), exit_code=ExitCode.USAGE)
         case Deposed():

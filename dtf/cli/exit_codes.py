@@ -24,3 +24,5 @@ class ExitCode(IntEnum):
     """A coordinator found that another one leads; restarting it is of no use."""
     UNHEALTHY = 8
     """`dtf doctor` found something to mend."""
+    LOG_LOST = 9
+    """The event log lacks what it had acknowledged: nothing starts on it until it is repaired (`dtf log repair`)."""

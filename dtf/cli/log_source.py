@@ -28,6 +28,7 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
+from dtf.cli.log_paths import snapshots_dir
 from dtf.client.stack import read_stack
 from dtf.core.chain import ChainBroken, ChainReader
 from dtf.core.events import parse_commit
@@ -358,8 +359,10 @@ def archive_dir(invocation: Invocation, namespace: str) -> Path:
 
 def snapshot_stores(invocation: Invocation, nats: NatsSettings, namespace: str) -> Sequence[SnapshotStore]:
     """Where snapshots of a namespace's log are kept: this project's directory, the broker's bucket."""
-    directory = state_dir(invocation.project_dir) / "snapshots" / namespace
-    return (FileSnapshots(directory), ObjectStoreSnapshots(nats, namespace, SystemClock()))
+    return (
+        FileSnapshots(snapshots_dir(invocation, namespace)),
+        ObjectStoreSnapshots(nats, namespace, SystemClock()),
+    )
 
 
 def find_broker(invocation: Invocation) -> NatsSettings | None:

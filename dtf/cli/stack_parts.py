@@ -26,11 +26,12 @@ _LINE_LIMIT_BYTES = 1 << 20
 class PartFailed(Exception):
     """A part did not become ready. `is_final`: it said so itself, and trying again is of no use."""
 
-    def __init__(self, what: str, *advice: str, is_final: bool) -> None:
+    def __init__(self, what: str, *advice: str, is_final: bool, exit_code: int | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.advice = advice
         self.is_final = is_final
+        self.exit_code = exit_code
 
 
 class Part(Protocol):
@@ -188,7 +189,13 @@ class CommandPart:
 
     def _failure(self, code: int) -> PartFailed:
         what, *advice = self._last_error() or [f"it ended before it was ready ({describe_exit(code)})"]
-        return PartFailed(f"{self._name}: {what}", *advice, f"its log is {self._log_file}", is_final=code > 0)
+        return PartFailed(
+            f"{self._name}: {what}",
+            *advice,
+            f"its log is {self._log_file}",
+            is_final=code > 0,
+            exit_code=code,
+        )
 
     def _last_error(self) -> list[str]:
         """The last `error:` of its log since this start, with the indented lines that follow it."""

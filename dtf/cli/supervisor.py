@@ -145,6 +145,8 @@ class Supervisor:
             try:
                 await part.start()
             except PartFailed as failure:
+                if failure.exit_code == ExitCode.LOG_LOST:
+                    raise  # it said what an operator must decide; starting again changes nothing
                 how = failure.what
                 continue
             self._restarts[part.name] = self._restarts.get(part.name, 0) + 1

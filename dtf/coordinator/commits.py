@@ -9,6 +9,7 @@ from dtf.api.v1 import events_pb2
 from dtf.coordinator.inputs import arguments
 from dtf.core.events import run_of, type_of
 from dtf.core.run.commands import Command
+from dtf.core.upcast import EVENT_SCHEMA
 from dtf.ports.subjects import RUNS_HEADER, TYPES_HEADER
 
 MAX_NAMED_RUNS = 32
@@ -54,6 +55,10 @@ class PendingCommit:
     events: list[events_pb2.Event]
     steps: list[Step]
     acknowledgement: "Future[int] | None" = None
+    is_stored: bool = False
+    """The log has it, as reading back has shown."""
+    spooling: "Future[None] | None" = None
+    """Done when it is on this machine's disk; None: nothing is spooled."""
     waiters: list["Future[None]"] = field(default_factory=list)
 
 
@@ -99,6 +104,7 @@ def serialize(
             if step.events
         ],
         events=events,
+        schema_version=EVENT_SCHEMA,
     )
     payload = commit.SerializeToString()
     return payload, hashlib.sha256(payload).hexdigest()

@@ -9,18 +9,24 @@ been read:
     log shorter             LogTailLost: what was acknowledged is gone
     a newer leader's there  Deposed: drop the state, stop
     anything else there     LogDisturbed: drop the state, stop; the next start passes it over
+
+Beside it each commit goes to the spool, and is let out when both have it. One that the spool did not
+take is spooled again, with back-off, and submissions are refused with the cause meanwhile.
 """
 
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, Protocol
 
 from dtf.coordinator.commits import PendingCommit
 from dtf.core.events import parse_commit
 from dtf.core.run.commands import Rejection
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, LogError, LogFull, StoredCommit
+from dtf.ports.spool import CommitSpool, SpooledCommit, SpoolError
 from dtf.rpc.errors import LogFullRefusal, LogUnavailableRefusal
 
 log = logging.getLogger(__name__)
@@ -83,8 +89,10 @@ class CommitPipeline:
         epoch: int,
         sequence: int,
         message_id: str,
+        spool: CommitSpool | None = None,
     ) -> None:
         self._log = event_log
+        self._spool = spool
         self._clock = clock
         self._listener = listener
         self._epoch = epoch
@@ -99,6 +107,7 @@ class CommitPipeline:
     def send(self, commit: PendingCommit) -> None:
         """Append the next commit."""
         self.in_flight.append(commit)
+        self._keep(commit)
         self._append(commit)
 
     async def run(self) -> None:
@@ -141,7 +150,14 @@ class CommitPipeline:
         )
         commit.acknowledgement.add_done_callback(self._answered)
 
-    def _answered(self, future: "asyncio.Future[int]") -> None:
+    def _keep(self, commit: PendingCommit) -> None:
+        """Spool a commit."""
+        if self._spool is not None:
+            record = SpooledCommit(commit.sequence, commit.payload, commit.message_id, commit.headers)
+            commit.spooling = self._spool.write(record)
+            commit.spooling.add_done_callback(self._answered)
+
+    def _answered(self, future: "asyncio.Future[Any]") -> None:
         if future.cancelled() or future.exception() is not None:
             self._stall()
         elif not self.is_stalled:
@@ -149,17 +165,23 @@ class CommitPipeline:
 
     def _release(self) -> None:
         """Let out what is durable, in order, as far as the acknowledgements go."""
-        while self.in_flight and (sequence := _landed_at(self.in_flight[0])) is not None:
-            if sequence != self.in_flight[0].sequence:
+        durable = list(takewhile(_is_durable, self.in_flight))
+        for index, commit in enumerate(durable):
+            if not commit.is_stored and _landed_at(commit) != commit.sequence:
+                self._let_out(durable[:index])
                 self._stall()
                 return
-            self._land()
+        self._let_out(durable)
         self._listener.moved()
 
-    def _land(self) -> None:
-        commit = self.in_flight.popleft()
-        self.durable_sequence, self.durable_id = commit.sequence, commit.message_id
-        self._listener.landed(commit)
+    def _let_out(self, durable: Sequence[PendingCommit]) -> None:
+        """Note that the log has these, then let their effects out."""
+        if self._spool is not None and durable:
+            self._spool.acknowledge(durable[-1].sequence, durable[-1].message_id)
+        for commit in durable:
+            self.in_flight.popleft()
+            self.durable_sequence, self.durable_id = commit.sequence, commit.message_id
+            self._listener.landed(commit)
 
     def _stall(self) -> None:
         self.is_stalled = True
@@ -177,6 +199,7 @@ class CommitPipeline:
                 await self._read_back()
             except LogError as unreadable:
                 fault, is_readable = unreadable, False
+            self._let_out(list(takewhile(_is_kept, self.in_flight)))
             if not self.in_flight:
                 break
             failures += 1
@@ -186,6 +209,7 @@ class CommitPipeline:
                 delay = min(delay * 2, LONGEST_RETRY_SECONDS)
             if is_readable:
                 self._resend()
+            self._keep_again()
         log.info("the log takes commits again", extra={"failures": failures})
         self.refusing = None
         self._failed.clear()
@@ -193,28 +217,29 @@ class CommitPipeline:
         self._listener.moved()
 
     async def _await_answers(self) -> Exception | None:
-        """Wait until every append was answered (the adapter bounds the wait); the first fault, if any."""
+        """Wait until log and spool answered for every commit (the adapters bound the wait); the first fault, if any."""
         first: Exception | None = None
         for commit in list(self.in_flight):
-            future = commit.acknowledgement
-            if future is None:
-                continue
-            await asyncio.wait([future])
-            first = first or _fault_of(future)
+            for future in (commit.acknowledgement, commit.spooling):
+                if future is not None:
+                    await asyncio.wait([future])
+                    first = first or _fault_of(future)
         return first
 
     async def _read_back(self) -> None:
-        """Acknowledge what landed. Raises WriterStopped if anything else did, LogError if the log is mute."""
-        first = self.in_flight[0].sequence
+        """Mark what the log has. Raises WriterStopped if it has anything else, LogError if it is mute."""
+        missing = deque(commit for commit in self.in_flight if not commit.is_stored)
+        if not missing:
+            return
+        first = missing[0].sequence
         head = await self._log.head()
         if head.last_sequence < first - 1:
             raise _tail_lost(head.last_sequence, first - 1)
         async for batch in self._log.read(first - 1, head.last_sequence):
             for stored in batch:
-                expected = self.in_flight[0] if self.in_flight else None
-                if expected is None or stored.message_id != expected.message_id:
+                if not missing or stored.message_id != missing[0].message_id:
                     raise self._displaced_by(stored)
-                self._land()
+                missing.popleft().is_stored = True
 
     def _displaced_by(self, stored: StoredCommit) -> WriterStopped:
         commit = parse_commit(stored.payload, stored.message_id)
@@ -228,12 +253,18 @@ class CommitPipeline:
         )
 
     def _resend(self) -> None:
-        for index, commit in enumerate(self.in_flight):
+        missing = [commit for commit in self.in_flight if not commit.is_stored]
+        for index, commit in enumerate(missing):
             commit.expected_last_sequence = commit.sequence - 1 if index == 0 else None
             self._append(commit)
 
+    def _keep_again(self) -> None:
+        for commit in self.in_flight:
+            if commit.spooling is not None and commit.spooling.done() and not _is_spooled(commit):
+                self._keep(commit)
+
     def _consider_refusing(self, fault: Exception | None, failures: int) -> None:
-        if isinstance(fault, LogFull):
+        if isinstance(fault, LogFull | SpoolError):
             refusal: Rejection = LogFullRefusal(f"submissions are refused: {fault}")
         elif failures >= FAILURES_BEFORE_REFUSING:
             refusal = LogUnavailableRefusal(f"the event log does not answer: {fault}")
@@ -248,8 +279,21 @@ class CommitPipeline:
 def _tail_lost(last_sequence: int, acknowledged: int) -> LogTailLost:
     return LogTailLost(
         f"the log ends at {last_sequence} but {acknowledged} was acknowledged; "
-        "restore its tail from an export, then start again"
+        "start again: the start says what is lost and what can be done"
     )
+
+
+def _is_durable(commit: PendingCommit) -> bool:
+    return (commit.is_stored or _landed_at(commit) is not None) and _is_spooled(commit)
+
+
+def _is_kept(commit: PendingCommit) -> bool:
+    return commit.is_stored and _is_spooled(commit)
+
+
+def _is_spooled(commit: PendingCommit) -> bool:
+    future = commit.spooling
+    return future is None or (future.done() and _fault_of(future) is None)
 
 
 def _landed_at(commit: PendingCommit) -> int | None:
@@ -260,7 +304,7 @@ def _landed_at(commit: PendingCommit) -> int | None:
     return future.result()
 
 
-def _fault_of(future: "asyncio.Future[int]") -> Exception | None:
+def _fault_of(future: "asyncio.Future[Any]") -> Exception | None:
     if future.cancelled():
         return LogError("the append was cancelled")
     error = future.exception()

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_service_pb2_grpc
@@ -24,11 +24,14 @@ from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.lease_keeper import LeaseKeeper
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
+from dtf.coordinator.recovery import restore
 from dtf.coordinator.reign import Reign, begin_reign
+from dtf.coordinator.retirement import Retirement
 from dtf.coordinator.run_service import RunService
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
 from dtf.coordinator.sessions import SessionRules, Sessions
+from dtf.coordinator.snapshot_keeper import SnapshotKeeper, SnapshotLauncher, SnapshotRules
 from dtf.coordinator.standby import Identity, Standby
 from dtf.coordinator.telemetry_relay import TelemetryRelay
 from dtf.coordinator.worker_service import WorkerService
@@ -38,6 +41,8 @@ from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.ports.leader_lease import LeaderLease, LeaderPhase
+from dtf.ports.snapshot_store import SnapshotStore
+from dtf.ports.spool import CommitSpool
 from dtf.rpc.server import ListenAddress, RpcServer, Service
 from dtf.settings.code_version import code_version
 from dtf.settings.model import CoordinatorSettings
@@ -59,6 +64,7 @@ class Conductor:
     feed: CommitFeed
     output_bell: Bell
     """Rung when a run ended: its output is complete."""
+    snapshot_keeper: SnapshotKeeper | None = None
 
     def follow_up(self) -> Command | None:
         """Grants for the credits at hand."""
@@ -76,6 +82,8 @@ class Conductor:
         """A commit was acknowledged."""
         self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
         self.hub.durable(commit)
+        if self.snapshot_keeper is not None:
+            self.snapshot_keeper.durable(commit)
         if any(event.HasField("run_finished") for event in commit.events):
             self.output_bell.ring()
 
@@ -94,6 +102,9 @@ class Coordinator:
         clock: Clock,
         token: str,
         lease: LeaderLease | None = None,
+        snapshots: Sequence[SnapshotStore] = (),
+        spool: CommitSpool | None = None,
+        snapshot_launcher: SnapshotLauncher | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -103,6 +114,10 @@ class Coordinator:
         self._clock = clock
         self._token = token
         self._lease = lease
+        self._snapshots = snapshots
+        self._spool = spool
+        self._launch_snapshot = snapshot_launcher
+        self._snapshot_keeper: SnapshotKeeper | None = None
         self._keeper: LeaseKeeper | None = None
         self._nonce = secrets.token_bytes(8)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -143,8 +158,9 @@ class Coordinator:
         if self._lease is None:
             raise RuntimeError("a standby needs the lease of the leader")
         self.address = server.reserve()
+        await restore(self._log, self._snapshots, None, reign)
         on_standby(self.address)
-        log.info("standing by", extra={"address": self.address})
+        log.info("standing by", extra={"address": self.address, "sequence": reign.chain.sequence})
         standby = Standby(self._log, self._lease, self._clock, self._identity(), reign)
         await self._keep(await standby.turn())
 
@@ -178,7 +194,10 @@ class Coordinator:
             nonce=nonce,
             code_version=CODE_VERSION,
             reign=reign,
+            snapshots=self._snapshots,
+            spool=self._spool,
         )
+        self._snapshot_keeper = self._make_snapshot_keeper(reign)
         strangers = len(reign.chain.stranger_sequences)
         log.info(
             "leading",
@@ -192,8 +211,10 @@ class Coordinator:
         review = PlacementReview(desk)
         writer = desk.writer
         parts = (writer.run(), writer.watch(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run())
-        for part in parts:
+        for part in (*parts, Retirement(desk).run()):
             self._run(part)
+        if self._snapshot_keeper is not None:
+            self._run(self._snapshot_keeper.run())
         await self._take_lease(desk, reign.chain.epoch)
         await server.start(
             [
@@ -237,7 +258,8 @@ class Coordinator:
             nonce=nonce,
             code_version=CODE_VERSION,
             limits=WriterLimits(settings.max_commit_bytes, settings.max_commits_in_flight),
-            listener=Conductor(hub, feed, output_bell),
+            listener=Conductor(hub, feed, output_bell, self._snapshot_keeper),
+            spool=self._spool,
         )
         hub.bind(writer)
         return Desk(
@@ -276,8 +298,8 @@ class Coordinator:
                 reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
             )
         if self._keeper is not None:
-            keeper, self._keeper = self._keeper, None
-            await keeper.release()
+            await self._keeper.release()
+            self._keeper = None
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -287,6 +309,18 @@ class Coordinator:
         if self._tasks is not None:
             await self._tasks.__aexit__(None, None, None)
             self._tasks = None
+
+    async def take_last_snapshot(self, timeout_seconds: float) -> None:
+        """After `stop` in good order: a snapshot, if the next start gains by it."""
+        if self._snapshot_keeper is not None:
+            await self._snapshot_keeper.finish(timeout_seconds)
+
+    def _make_snapshot_keeper(self, reign: Reign) -> SnapshotKeeper | None:
+        if self._launch_snapshot is None:
+            return None
+        rules = SnapshotRules(self._settings.snapshot_events, self._settings.snapshot_bytes)
+        pending = reign.chain.sequence - reign.snapshot_sequence
+        return SnapshotKeeper(self._launch_snapshot, self._spool, self._clock, rules, pending_commits=pending)
 
     async def _guard(self, part: Awaitable[None]) -> None:
         """Run a part; its end is the end of the reign."""

@@ -1,19 +1,23 @@
-"""The start of a reign: replay the whole log, verify its chain, then append LeaderElected."""
+"""The start of a reign: restore the state (recovery.py), then append LeaderElected."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dtf.api.v1 import events_pb2
 from dtf.coordinator.commits import Step, headers_of, serialize
 from dtf.coordinator.pipeline import Deposed
+from dtf.coordinator.recovery import Fold, check_history, fold, replay, restore, send_spooled
 from dtf.coordinator.writer import MonotonicTime
-from dtf.core.chain import ChainReader
 from dtf.core.run.commands import ElectLeader
 from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve
-from dtf.core.run.state import State
 from dtf.ports.clock import Clock
-from dtf.ports.event_log import AppendConflict, EventLog, StoredCommit
+from dtf.ports.event_log import AppendConflict, EventLog
+from dtf.ports.snapshot_store import SnapshotStore
+from dtf.ports.spool import CommitSpool, SpooledCommit
+
+__all__ = ["Reign", "begin_reign", "fold", "replay"]
 
 log = logging.getLogger(__name__)
 
@@ -22,29 +26,12 @@ MAX_ELECTIONS = 10
 
 
 @dataclass(slots=True)
-class Reign:
+class Reign(Fold):
     """State and chain as of the election, this one included."""
 
-    state: State = field(default_factory=State)
-    chain: ChainReader = field(default_factory=ChainReader)
     elected: events_pb2.Commit = field(default_factory=events_pb2.Commit)
-
-
-async def replay(event_log: EventLog, state: State, chain: ChainReader) -> None:
-    """Fold every commit after the chain's position into `state`. Raises ChainBroken, LogError."""
-    async for batch in event_log.read(chain.sequence):
-        for stored in batch:
-            fold(state, chain, stored)
-
-
-def fold(state: State, chain: ChainReader, stored: StoredCommit) -> None:
-    """Fold one message into `state`; a stranger's is passed over. Raises ChainBroken."""
-    commit = chain.accept(stored.sequence, stored.payload, stored.message_id)
-    if commit is None:
-        log.warning("passed over a message that is no commit", extra={"sequence": stored.sequence})
-        return
-    for event in commit.events:
-        evolve(state, event, commit.now_unix_nanos, stored.sequence)
+    snapshot_sequence: int = 0
+    """Of the snapshot it began from; 0: from the log's beginning."""
 
 
 async def begin_reign(
@@ -56,47 +43,70 @@ async def begin_reign(
     nonce: bytes,
     code_version: str,
     reign: Reign | None = None,
+    snapshots: Sequence[SnapshotStore] = (),
+    spool: CommitSpool | None = None,
+    accepted_loss: events_pb2.AcceptedLoss | None = None,
 ) -> Reign:
-    """Replay, on top of what a standby has folded into `reign`, and be elected.
+    """Restore the state, on top of what a standby has folded into `reign`, and be elected.
 
-    Raises Deposed if others keep writing meanwhile, ChainBroken, LogError.
+    With `accepted_loss` the log goes on without what it lost, and LeaderElected says so. Raises
+    HistoryLost, Deposed if others keep writing meanwhile, ChainBroken, LogError, SpoolError.
     """
     reign = reign or Reign()
-    command = ElectLeader(leader, lease_seconds)
-    for _ in range(MAX_ELECTIONS):
-        await replay(event_log, reign.state, reign.chain)
-        if await _elect(event_log, clock, reign, command, nonce, code_version):
+    restored = await restore(event_log, snapshots, spool, reign)
+    reign.snapshot_sequence = restored.snapshot_sequence
+    log.info("restored", extra={"begun_from": restored.snapshot, "sequence": reign.chain.sequence})
+    if accepted_loss is None:
+        await send_spooled(event_log, reign, await check_history(event_log, reign, restored))
+    if spool is not None:
+        spool.begin(nonce.hex())
+    command = ElectLeader(leader, lease_seconds, accepted_loss)
+    for attempt in range(MAX_ELECTIONS):
+        commit_id = nonce + attempt.to_bytes(4, "big") + bytes(4)
+        if await _elect(event_log, clock, reign, command, commit_id, code_version, spool):
             return reign
+        await replay(event_log, reign.state, reign.chain)
     raise Deposed(
         f"{MAX_ELECTIONS} elections failed: another coordinator keeps writing to this namespace's log"
     )
 
 
 async def _elect(
-    event_log: EventLog, clock: Clock, reign: Reign, command: ElectLeader, nonce: bytes, code_version: str
+    event_log: EventLog,
+    clock: Clock,
+    reign: Reign,
+    command: ElectLeader,
+    commit_id: bytes,
+    code_version: str,
+    spool: CommitSpool | None,
 ) -> bool:
     """Append LeaderElected where the replay ended; False if something else is there."""
     now_ns = MonotonicTime(clock, reign.chain.now_ns).next_ns()
     events = decide(reign.state, command, now_ns)
     payload, message_id = serialize(
-        commit_id=nonce + bytes(8),
-        epoch=reign.chain.epoch + 1,
+        commit_id=commit_id,
+        epoch=events[0].leader_elected.epoch,
         previous_hash=reign.chain.last_hash,
         now_ns=now_ns,
         code_version=code_version,
         steps=[Step(command, events, None)],
         events=events,
     )
+    headers = headers_of(events)
+    if spool is not None:
+        await spool.write(SpooledCommit(reign.chain.sequence + 1, payload, message_id, headers))
     try:
         sequence = await event_log.append(
             payload,
             message_id=message_id,
             previous_message_id=None,
             expected_last_sequence=reign.chain.sequence,
-            headers=headers_of(events),
+            headers=headers,
         )
     except AppendConflict:
         return False
+    if spool is not None:
+        spool.acknowledge(sequence, message_id)
     commit = reign.chain.accept(sequence, payload, message_id)
     if commit is None:
         raise Deposed(f"LeaderElected at {sequence} does not continue the chain")

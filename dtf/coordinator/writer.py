@@ -28,6 +28,7 @@ from dtf.core.run.evolve import evolve
 from dtf.core.run.state import State
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
+from dtf.ports.spool import CommitSpool
 from dtf.rpc.errors import NotLeading
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class Writer:
         code_version: str,
         limits: WriterLimits,
         listener: WriterListener,
+        spool: CommitSpool | None = None,
     ) -> None:
         self.state = state
         self.epoch = chain.epoch
@@ -140,6 +142,7 @@ class Writer:
             epoch=chain.epoch,
             sequence=chain.sequence,
             message_id=chain.last_hash.hex(),
+            spool=spool,
         )
 
     @property

@@ -54,11 +54,25 @@ class CoordinatorSettings:
     max_commit_bytes: int = 64 * 1024
     """A commit closes when it has grown to this; larger ones gain nothing (design/measured.md)."""
     max_commits_in_flight: int = 16
+    kept_runs: int = 100
+    """Ended runs whose tasks stay in memory; of others the outline stays, and the log has the rest."""
+    kept_tasks: int = 250_000
+    """Tasks of ended runs in memory: about 35 MB."""
+    run_grace_seconds: float = 60.0
+    """A run stays in memory as long after its end, so that whoever repeats a call about it is answered at once."""
+    kept_gone_workers: int = 1000
+    """Workers that left or were lost and are still listed."""
+    worker_grace_seconds: float = 3600.0
+    """A worker is listed as long after it went."""
     attempt_timeout_seconds: float = 3600.0
     """Longest time an attempt or a pytest case may run when its template says nothing."""
     blob_dir: str = ""
     """Directory of the blob store; empty: blobs/ under the state directory."""
     state_dir: str = ".dtf"
+    snapshot_events: int = 200_000
+    """A snapshot is taken when the log has grown by so many events: about a second of a start."""
+    snapshot_bytes: int = 128 * 2**20
+    """Or by so many bytes: an event may carry hundreds of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
