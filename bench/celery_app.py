@@ -44,12 +44,12 @@ def make_app(url: str) -> Any:
 app = make_app(os.environ.get("DTF_BENCH_REDIS", "memory://"))
 
 
-@celery.shared_task(name="nothing")  # type: ignore[misc, untyped-decorator, unused-ignore]  # celery has no types
+@celery.shared_task(name="nothing")  # type: ignore[untyped-decorator]  # celery has no types
 def _nothing() -> None:
     """Return at once."""
 
 
-@celery.shared_task(name="hold")  # type: ignore[misc, untyped-decorator, unused-ignore]
+@celery.shared_task(name="hold")  # type: ignore[untyped-decorator]  # as above
 def _hold(path: str) -> None:
     """Return when `path` is gone."""
     while Path(path).exists():

@@ -23,6 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.throughput_load import Load
 from bench.throughput_ours import Ours, measure, median, quantile
 
 COUNT = 20_000
@@ -47,14 +48,20 @@ class Measured:
     """What a peer did."""
 
     version: str
+    settings: str
     rate: float
     """Tasks a second."""
+    latencies: list[float]
+    """Seconds, of one task at a time."""
+    cpu_seconds_a_task: float
+    queued_bytes_a_task: float
 
 
 PEERS = (
     Peer("ProcessPoolExecutor", "pool", "", 3),
     Peer("Ray", "ray", "ray>=2.40", 1),
     Peer("Dask distributed", "dask", "dask[distributed]>=2025.1", 1),
+    Peer("Celery + Redis", "celery", "celery[redis]>=5.4", 1),
 )
 
 
@@ -106,7 +113,8 @@ def measure_peers(count: int) -> dict[str, Measured]:
         say(f"{peer.name}: {count:,} tasks, {peer.rounds} round{'s' * (peer.rounds > 1)}")
         result = run_peer(environment, peer, count)
         if result is not None:
-            found[peer.name] = Measured(result["version"], median(result["rates"]))
+            result["rate"] = median(result.pop("rates"))
+            found[peer.name] = Measured(**result)
     return found
 
 
@@ -122,10 +130,18 @@ def make_environment() -> Path:
 
 def has_peer(python: Path, peer: Peer) -> bool:
     """Whether the peer can be imported, installed now if need be."""
-    if not peer.requirement or _can_import(python, peer.script_name):
+    if peer.script_name == "celery" and shutil.which("redis-server") is None:
+        say("Celery + Redis is left out: there is no redis-server (Debian: apt install redis-server)")
+        return False
+    if _can_import(python, "psutil") and _can_import(python, peer.script_name):
         return True
-    say(f"installing {peer.requirement} into {python.parent.parent} (once; some hundred MB)")
-    done = subprocess.run([python, *PIP, peer.requirement], check=False, capture_output=True, text=True)
+    say(f"installing {peer.requirement or 'psutil'} into {python.parent.parent} (once; some hundred MB)")
+    done = subprocess.run(
+        [python, *PIP, "psutil", *filter(None, [peer.requirement])],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode or not _can_import(python, peer.script_name):
         say(f"{peer.name} is left out: it cannot be installed here ({_last_line(done.stderr)})")
         return False
@@ -133,6 +149,8 @@ def has_peer(python: Path, peer: Peer) -> bool:
 
 
 def _can_import(python: Path, module: str) -> bool:
+    if module == "pool":
+        return True
     return not subprocess.run([python, "-c", f"import {module}"], check=False, capture_output=True).returncode
 
 
@@ -171,33 +189,68 @@ def print_table(ours: Ours, peers: dict[str, Measured], count: int) -> None:
         box=box.SIMPLE_HEAD, title=f"{count:,} no-op tasks, 2 worker processes, {platform.machine()}"
     )
     table.add_column("")
-    table.add_column("tasks/s", justify="right")
-    table.add_column("ours is faster by", justify="right")
-    table.add_row("dtf, in batches, every commit fsynced", f"{batches:,.0f}", "")
-    table.add_row("dtf, each submitted by itself", f"{singles:,.0f}", "")
+    for heading in ("tasks/s", "ours is faster by", "one task p50 / p99", "CPU a task", "a queued task"):
+        table.add_column(heading, justify="right")
+    alone = _milliseconds(ours.latencies)
+    ours_row = (alone, _microseconds(ours.cpu_seconds_a_task), _bytes(ours.queued_bytes_a_task_in_all))
+    table.add_row("dtf, in batches, every commit fsynced", f"{batches:,.0f}", "", *ours_row)
+    table.add_row("dtf, each submitted by itself", f"{singles:,.0f}", "", "", "", "")
     for name, peer in peers.items():
-        table.add_row(f"{name} {peer.version}", f"{peer.rate:,.0f}", f"{batches / peer.rate:.1f}x")
-    console = Console(width=100)
+        table.add_row(
+            f"{name} {peer.version}",
+            f"{peer.rate:,.0f}",
+            f"{batches / peer.rate:.1f}x",
+            _milliseconds(peer.latencies),
+            _microseconds(peer.cpu_seconds_a_task),
+            _bytes(peer.queued_bytes_a_task),
+        )
+    console = Console(width=130)
     console.print(table)
-    p50, p99 = (quantile(ours.latencies, share) * 1e3 for share in (0.5, 0.99))
+    lines = {**_lines_of_ours(ours), **{f"{name} is told": peer.settings for name, peer in peers.items()}}
+    for name, value in lines.items():
+        console.print(f"  {name:<32}{value}", soft_wrap=True, highlight=False)
+
+
+def _lines_of_ours(ours: Ours) -> dict[str, str]:
+    """What a table has no room for."""
     lines = {
         "rounds in batches": ", ".join(f"{rate:,.0f}" for rate in ours.batch_rates),
         "rounds one by one": ", ".join(f"{rate:,.0f}" for rate in ours.single_rates),
-        "one task alone": f"p50 {p50:.1f} ms, p99 {p99:.1f} ms from its submission to its verdict",
         "processor time a task": (
             f"coordinator {ours.coordinator_seconds_a_task * 1e6:.1f} µs, "
             f"workers {ours.worker_seconds_a_task * 1e6:.1f} µs, "
             f"client {ours.client_seconds_a_task * 1e6:.1f} µs, "
             f"nats-server {ours.broker_seconds_a_task * 1e6:.1f} µs"
         ),
-        "memory": f"{ours.queued_bytes_a_task * 1000 / 1024:.0f} KiB a 1,000 queued tasks",
-        "read back from the log": (
-            f"{ours.verified_tasks:,} tasks in {ours.verified_commits:,} commits, "
-            "each with a lease, a fence and a verdict of its own; the hash chain is whole"
+        "memory of a queued task": (
+            f"{_bytes(ours.queued_bytes_a_task)} in the coordinator, "
+            f"{_bytes(ours.queued_bytes_a_task_in_all)} in all processes, the client's own included"
         ),
     }
-    for name, value in lines.items():
-        console.print(f"  {name:<24}{value}", soft_wrap=True, highlight=False)
+    for load in ours.loads:
+        kind = "singles" if load.batch == 1 else f"batches of {load.batch}"
+        lines[f"half load, {kind}"] = (
+            f"{load.rate:,.0f} tasks/s due, {load.achieved:,.0f} done; p50 / p99: "
+            f"dispatch {_milliseconds(load.dispatch)}, verdict {_milliseconds(load.verdict)}"
+        )
+    lines["the disk's own fsync"] = f"{_milliseconds(ours.fsync_seconds)} p50 / p99, of 4 KiB, just before"
+    lines["read back from the log"] = (
+        f"{ours.verified_tasks:,} tasks in {ours.verified_commits:,} commits, "
+        "each with a lease, a fence and a verdict of its own; the hash chain is whole"
+    )
+    return lines
+
+
+def _milliseconds(latencies: list[float]) -> str:
+    return " / ".join(f"{quantile(latencies, share) * 1e3:.1f}" for share in (0.5, 0.99)) + " ms"
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} µs"
+
+
+def _bytes(count: float) -> str:
+    return f"{count:,.0f} B"
 
 
 def as_json(ours: Ours, peers: dict[str, Measured]) -> dict[str, Any]:
@@ -213,13 +266,38 @@ def as_json(ours: Ours, peers: dict[str, Measured]) -> dict[str, Any]:
             "coordinator_cpu_seconds_a_task": ours.coordinator_seconds_a_task,
             "workers_cpu_seconds_a_task": ours.worker_seconds_a_task,
             "client_cpu_seconds_a_task": ours.client_seconds_a_task,
+            "broker_cpu_seconds_a_task": ours.broker_seconds_a_task,
+            "cpu_seconds_a_task": ours.cpu_seconds_a_task,
+            "memory_bytes_a_queued_task_in_all": ours.queued_bytes_a_task_in_all,
+            "half_load": [_load_as_json(load) for load in ours.loads],
+            "fsync_p99_seconds": quantile(ours.fsync_seconds, 0.99),
             "memory_bytes_a_queued_task": ours.queued_bytes_a_task,
             "verified_tasks": ours.verified_tasks,
         },
         "peers": {
-            name: {"tasks_per_second": peer.rate, "version": peer.version} for name, peer in peers.items()
+            name: {
+                "tasks_per_second": peer.rate,
+                "version": peer.version,
+                "latency_p50_seconds": quantile(peer.latencies, 0.5),
+                "latency_p99_seconds": quantile(peer.latencies, 0.99),
+                "cpu_seconds_a_task": peer.cpu_seconds_a_task,
+                "memory_bytes_a_queued_task": peer.queued_bytes_a_task,
+            }
+            for name, peer in peers.items()
         },
         "ratio": {name: batches / peer.rate for name, peer in peers.items()},
+    }
+
+
+def _load_as_json(load: Load) -> dict[str, float]:
+    return {
+        "tasks_per_second": load.rate,
+        "tasks_per_second_done": load.achieved,
+        "batch": load.batch,
+        "dispatch_p50_seconds": quantile(load.dispatch, 0.5),
+        "dispatch_p99_seconds": quantile(load.dispatch, 0.99),
+        "verdict_p50_seconds": quantile(load.verdict, 0.5),
+        "verdict_p99_seconds": quantile(load.verdict, 0.99),
     }
 
 

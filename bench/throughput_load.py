@@ -34,6 +34,7 @@ class Load:
     batch: int
     achieved: float = 0.0
     """Verdicts a second between the first and the last arrival."""
+    task_count: int = 0
     dispatch: list[float] = field(default_factory=list)
     verdict: list[float] = field(default_factory=list)
 
@@ -52,7 +53,7 @@ async def under_load(run: RunHandle, rate: float, batch: int, seconds: float = S
     due = arrivals(rate, batch, WARM_SECONDS + seconds)
     begun_at = time.time() + 0.1  # noqa: TID251  # compared with what workers say of their own clock
     due_at = [begun_at + offset for offset in due]
-    load = Load(rate, batch)
+    load = Load(rate, batch, task_count=len(due) * batch)
     async with asyncio.timeout(WARM_SECONDS + seconds + PATIENCE_SECONDS), asyncio.TaskGroup() as group:
         hearing = group.create_task(_hear(run, load, due_at, batch))
         async with asyncio.TaskGroup() as senders:

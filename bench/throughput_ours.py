@@ -1,14 +1,19 @@
 """No-op tasks through the real parts: client, coordinator, fsynced log, two workers."""
 
 import asyncio
+import gc
+import os
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from bench.bench_stack import NAMESPACE, BenchStack, cpu_seconds, tree_cpu_seconds
 from bench.log_count import count_runs
+from bench.throughput_load import BATCH, Load, under_load
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, run_service_pb2
@@ -36,8 +41,25 @@ class Ours:
     client_seconds_a_task: float = 0.0
     broker_seconds_a_task: float = 0.0
     queued_bytes_a_task: float = 0.0
+    """Growth of the coordinator."""
+    queued_bytes_a_task_in_all: float = 0.0
+    """Growth of all processes, the client and the broker's page of the log included."""
+    loads: list[Load] = field(default_factory=list)
+    """At half of the median rate of singles, and of batches."""
+    fsync_seconds: list[float] = field(default_factory=list)
+    """What the disk takes to make 4 KiB durable, between the rounds of load."""
     verified_tasks: int = 0
     verified_commits: int = 0
+
+    @property
+    def cpu_seconds_a_task(self) -> float:
+        """Processor time of all processes."""
+        return (
+            self.coordinator_seconds_a_task
+            + self.worker_seconds_a_task
+            + self.client_seconds_a_task
+            + self.broker_seconds_a_task
+        )
 
 
 def specs(count: int) -> list[common_pb2.TaskSpec]:
@@ -123,6 +145,7 @@ async def measure(directory: Path, count: int, rounds: int) -> Ours:
             for _ in range(2):
                 await stack.add_worker()
             await in_batches(client, WARM_UP)
+            tune_collector()
             for _ in range(rounds):
                 await stack.rest()
                 before = _Times(stack)
@@ -138,7 +161,13 @@ async def measure(directory: Path, count: int, rounds: int) -> Ours:
             await stack.rest()
             run_id, ours.latencies = await alone(client, LATENCY_SAMPLES)
             verify[run_id] = LATENCY_SAMPLES
-            ours.queued_bytes_a_task = await _queued_bytes(stack, client)
+            for rate, batch in ((median(ours.single_rates) / 2, 1), (median(ours.batch_rates) / 2, BATCH)):
+                await stack.rest()
+                ours.fsync_seconds += fsync_times(directory)
+                run = await start(client)
+                ours.loads.append(await under_load(run, rate, batch))
+                verify[run.run_id] = ours.loads[-1].task_count
+            await _queued_bytes(stack, client, ours)
         await _verify(stack, ours, verify)
     return ours
 
@@ -162,16 +191,55 @@ class _Times:
         ours.worker_seconds_a_task += (now._workers - self._workers) / count
 
 
-async def _queued_bytes(stack: BenchStack, client: Client) -> float:
-    """Growth of the coordinator by a queue of tasks that no worker can take."""
+async def _queued_bytes(stack: BenchStack, client: Client, ours: Ours) -> None:
+    """Growth by a queue of tasks that no worker can take."""
     assert stack.coordinator is not None
     run = await start(client, common_pb2.Requirements(labels={"bench": "nobody"}))
-    await run.submit_many(specs(QUEUED // 10))
-    before = int(stack.coordinator.memory_info().rss)
-    await run.submit_many(specs(QUEUED))
-    after = int(stack.coordinator.memory_info().rss)
+    tasks = specs(QUEUED)
+    await run.submit_many(tasks[: QUEUED // 10])
+    before, before_in_all = _own_bytes([stack.coordinator]), _own_bytes(_everything(stack))
+    await run.submit_many(tasks)
+    ours.queued_bytes_a_task = (_own_bytes([stack.coordinator]) - before) / QUEUED
+    ours.queued_bytes_a_task_in_all = (_own_bytes(_everything(stack)) - before_in_all) / QUEUED
     await run.cancel("measured")
-    return (after - before) / QUEUED
+
+
+def _everything(stack: BenchStack) -> list[psutil.Process]:
+    """Every process that takes part, this one too."""
+    assert stack.coordinator is not None
+    below = [child for worker in stack.workers for child in worker.children(recursive=True)]
+    return [psutil.Process(), stack.coordinator, stack.nats_process, *stack.workers, *below]
+
+
+def _own_bytes(processes: list[psutil.Process]) -> int:
+    """Memory that no other process shares."""
+    total = 0
+    for process in processes:
+        try:
+            total += int(process.memory_full_info().uss)
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def tune_collector() -> None:
+    """As the coordinator does: a client that holds 20,000 tasks is otherwise searched again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def fsync_times(directory: Path, count: int = 100) -> list[float]:
+    """How long 4 KiB take to be durable on this disk, now."""
+    times = []
+    with (directory / "fsync").open("wb") as file:
+        for _ in range(count):
+            file.write(bytes(4096))
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begun)
+    return times
 
 
 async def _verify(stack: BenchStack, ours: Ours, expected: dict[str, int]) -> None:

@@ -22,7 +22,7 @@ import psutil
 WORKERS = 2
 WARM_UP = 500
 LATENCY_SAMPLES = 200
-HELD = 5_000
+HELD = 20_000
 HELD_SECONDS = 300.0
 
 
@@ -50,6 +50,8 @@ class Interface:
     """What it was told beyond its defaults."""
     run: Callable[[int], None]
     """Submits so many no-ops and returns when all have ended."""
+    one: Callable[[], object]
+    """Submits one no-op and returns when it has ended."""
     queue: Callable[[int], object]
     """Submits so many no-ops and returns at once; the answer keeps them alive."""
     hold: Callable[[str], object]
@@ -65,7 +67,7 @@ def measured(peer: Interface, count: int, rounds: int) -> dict[str, Any]:
         peer.run(count)
         rates.append(count / (time.perf_counter() - begun))
     cpu = (tree_cpu_seconds() - used) / (count * rounds)
-    latencies = [timed(lambda: peer.run(1)) for _ in range(LATENCY_SAMPLES)]
+    latencies = [timed(peer.one) for _ in range(LATENCY_SAMPLES)]
     return {
         "version": peer.version,
         "settings": peer.settings,
@@ -159,6 +161,7 @@ def pool(count: int, rounds: int) -> None:
             version=sys.version.split()[0],
             settings="none",
             run=run,
+            one=lambda: executor.submit(nothing).result(),
             queue=lambda tasks: [executor.submit(nothing) for _ in range(tasks)],
             hold=lambda path: executor.submit(hold, path),
         )
@@ -182,6 +185,7 @@ def ray(count: int, rounds: int) -> None:
         version=library.__version__,
         settings="no dashboard, no usage statistics",
         run=lambda tasks: library.get([remote.remote() for _ in range(tasks)]),
+        one=lambda: library.get(remote.remote()),
         queue=lambda tasks: [remote.remote() for _ in range(tasks)],
         hold=holding.remote,
     )
@@ -209,6 +213,7 @@ def dask(count: int, rounds: int) -> None:
             version=distributed.__version__,
             settings="one thread a worker, impure tasks, no dashboard",
             run=run,
+            one=lambda: client.submit(nothing, pure=False).result(),
             queue=lambda tasks: client.map(nothing_of, range(tasks), pure=False),
             hold=lambda path: client.submit(hold, path, pure=False),
         )
@@ -234,6 +239,7 @@ def celery(count: int, rounds: int) -> None:
             version=library.__version__,
             settings=celery_app.SETTINGS_SAID,
             run=run,
+            one=lambda: celery_app.NOTHING.delay().get(timeout=60),
             queue=queue,
             hold=lambda path: celery_app.HOLD.delay(path),
         )
