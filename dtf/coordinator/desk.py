@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from dtf.coordinator.audience import Audience
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed
+from dtf.coordinator.history import History
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
 from dtf.coordinator.sessions import Sessions
 from dtf.coordinator.writer import Writer
-from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
-from dtf.core.run.state import Run, State
+from dtf.core.run.commands import FieldViolation, InvalidRequest
+from dtf.core.run.state import RetiredRun, Run, State
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
@@ -41,7 +42,12 @@ class Desk:
     """Sequences of messages in the log that are no commits of its chain."""
     code_version: str
     leading_since_at: float
+    history: History = field(init=False)
+    """Runs that left the state."""
     audience: Audience = field(default_factory=Audience)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.state, self.event_log, self.clock, self.strangers)
 
     def dismiss(self, reason: WriterStopped) -> None:
         """The reign is over: whoever waits for anything is told to ask the next leader."""
@@ -51,13 +57,10 @@ class Desk:
         self.bell.take_down(refusal)
         self.output_bell.take_down(refusal)
 
-    def run(self, run_id: str) -> Run:
-        """A run by its identity. Raises InvalidRequest, NotFound."""
+    def find(self, run_id: str) -> Run | RetiredRun:
+        """A run, or the outline of one that left the state. Raises InvalidRequest, NotFound."""
         require(run_id, "run_id")
-        run = self.state.runs.get(run_id)
-        if run is None:
-            raise NotFound(f"no run {run_id[:64]!r}; `dtf runs` lists those there are", run_id=run_id[:64])
-        return run
+        return self.history.find(run_id)
 
 
 def require(value: str, field: str) -> None:

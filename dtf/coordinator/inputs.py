@@ -6,13 +6,16 @@ arguments records none.
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from dtf.api.v1 import run_service_pb2
 from dtf.core.run.commands import (
     Command,
     ExpireWorkers,
+    ForgetWorkers,
     GrantLeases,
     ReportResults,
+    RetireRuns,
     ReviewPlacement,
     SubmitTasks,
 )
@@ -39,6 +42,8 @@ def _values(command: Command) -> Mapping[str, object]:
             return {"reason": reason, "silent": [list(item) for item in silent]}
         case ReviewPlacement(worker_expected=expected):
             return {"worker_expected": expected}
+        case RetireRuns() | ForgetWorkers():
+            return asdict(command)
         case _:
             return {}
 

@@ -11,13 +11,17 @@ from dtf.coordinator.log_tail import tail_logs
 from dtf.coordinator.uploads import receive_blob
 from dtf.coordinator.watch import Watch
 from dtf.core.run.commands import CancelRun, CreateRun, FieldViolation, InvalidRequest, SubmitTasks
-from dtf.core.run.queries import run_message, task_messages
-from dtf.core.run.state import Run
+from dtf.core.run.outline import message_of, newest_first, suite_of
+from dtf.core.run.queries import task_messages
+from dtf.core.run.state import RetiredRun, Run
 from dtf.rpc.encoded import Encoded
 from dtf.rpc.handlers import Context, answering, streaming
 
 RUN_ID_LENGTH = 4
 """Short enough to type; a longer one is taken where a short one is in use."""
+LONG_RUN_ID_LENGTH = 8
+SHORT_IDS = 1000
+"""With more runs retired than this, ids are long: an id whose run is long forgotten must not come again."""
 MAX_SUBMISSION_BYTES = 832 * 1024
 """A message of tasks lands in one commit, or not at all; senders cut at 768 KiB of tasks."""
 MAX_UNANSWERED = 64
@@ -36,8 +40,8 @@ class RunService:
     ) -> run_service_pb2.CreateRunResponse:
         """Creates a run."""
         await self._desk.writer.submit(CreateRun(self._fresh_id(), request), weight=request.ByteSize())
-        run = self._desk.state.runs[self._desk.state.run_requests[request.request_id]]
-        return run_service_pb2.CreateRunResponse(run=await self._durable(run))
+        run_id = self._desk.state.run_requests[request.request_id]
+        return run_service_pb2.CreateRunResponse(run=await self._durable(self._desk.find(run_id)))
 
     @answering
     async def SubmitTasks(
@@ -84,7 +88,7 @@ class RunService:
         self, request: run_service_pb2.GetRunRequest, context: Context
     ) -> run_service_pb2.GetRunResponse:
         """One run."""
-        return run_service_pb2.GetRunResponse(run=await self._durable(self._desk.run(request.run_id)))
+        return run_service_pb2.GetRunResponse(run=await self._durable(self._desk.find(request.run_id)))
 
     @answering
     async def ListRuns(
@@ -95,16 +99,16 @@ class RunService:
         after = page_tokens.decode("runs", request.suite, request.page_token)
         response = run_service_pb2.ListRunsResponse()
         is_past = after is None
-        for run_id, run in reversed(self._desk.state.runs.items()):
+        for run in newest_first(self._desk.state):
             if not is_past:
-                is_past = run_id == after
+                is_past = run.run_id == after
                 continue
-            if request.suite and run.created.suite != request.suite:
+            if request.suite and suite_of(run) != request.suite:
                 continue
             if len(response.runs) == size:
                 response.next_page_token = page_tokens.encode("runs", request.suite, response.runs[-1].run_id)
                 break
-            response.runs.append(run_message(run))
+            response.runs.append(message_of(run))
         await self._desk.writer.settled()
         return response
 
@@ -113,7 +117,8 @@ class RunService:
         self, request: run_service_pb2.ListTasksRequest, context: Context
     ) -> run_service_pb2.ListTasksResponse:
         """Tasks of a run, in the order of submission."""
-        run = self._desk.run(request.run_id)
+        require(request.run_id, "run_id")
+        run = await self._desk.history.whole(request.run_id)
         size = page_tokens.page_size(request.page_size, 100, 1000)
         scope = f"{request.run_id}\0{request.state}"
         token = page_tokens.decode("tasks", scope, request.page_token)
@@ -136,7 +141,7 @@ class RunService:
         self, request: run_service_pb2.CancelRunRequest, context: Context
     ) -> run_service_pb2.CancelRunResponse:
         """Stops a run."""
-        run = self._desk.run(request.run_id)
+        run = self._desk.find(request.run_id)
         await self._desk.writer.submit(CancelRun(request.run_id, request.requested_by, request.reason))
         return run_service_pb2.CancelRunResponse(run=await self._durable(run))
 
@@ -154,12 +159,12 @@ class RunService:
         self, request: run_service_pb2.TailLogsRequest, context: Context
     ) -> AsyncIterator[run_service_pb2.TailLogsResponse]:
         """Output of attempts, as it appears."""
-        run = self._desk.run(request.run_id)
+        run = message_of(self._desk.find(request.run_id))
         task = request.task if request.HasField("task") else None
         if task is not None and task >= run.task_count:
             text = f"is {task}, but the run has {run.task_count} tasks"
             raise InvalidRequest(f"task {text}", violations=[FieldViolation("task", text)])
-        async for response in tail_logs(self._desk, run, task, request.follow):
+        async for response in tail_logs(self._desk, run.run_id, task, request.follow):
             yield response
 
     @answering
@@ -169,14 +174,15 @@ class RunService:
         """Stores a blob."""
         return run_service_pb2.UploadBlobResponse(blob=await receive_blob(self._desk.blobs, request_iterator))
 
-    async def _durable(self, run: Run) -> run_service_pb2.Run:
-        message = run_message(run)
+    async def _durable(self, run: Run | RetiredRun) -> run_service_pb2.Run:
+        message = message_of(run)
         await self._desk.writer.settled()
         return message
 
     def _fresh_id(self) -> str:
-        length = RUN_ID_LENGTH
-        while (run_id := self._desk.clock.new_id(length)) in self._desk.state.runs:
+        state = self._desk.state
+        length = RUN_ID_LENGTH if len(state.retired_runs) < SHORT_IDS else LONG_RUN_ID_LENGTH
+        while (run_id := self._desk.clock.new_id(length)) in state.runs or run_id in state.retired_runs:
             length += 1
         return run_id
 

@@ -13,7 +13,9 @@ from dtf.api.v1 import events_pb2, run_service_pb2
 from dtf.coordinator.commit_feed import FeedCommit, WatchFilter, feed_commit
 from dtf.coordinator.desk import Desk
 from dtf.core.run.commands import FieldViolation, InvalidRequest
-from dtf.core.run.state import Run
+from dtf.core.run.outline import retired_message
+from dtf.core.run.state import RetiredRun, Run
+from dtf.core.upcast import read_commit
 from dtf.ports.event_log import LogError
 from dtf.rpc.encoded import Encoded
 from dtf.rpc.errors import LogUnavailableRefusal
@@ -35,19 +37,24 @@ class Watch:
         request: run_service_pb2.WatchRunRequest,
     ) -> None:
         self._desk = desk
-        self._run: Run | None = desk.run(request.run_id) if request.run_id else None
+        self._run: Run | RetiredRun | None = desk.find(request.run_id) if request.run_id else None
         self._filter = WatchFilter(request.run_id, _kinds(request.event_types), request.omit_details)
         self._position = self._start(request.after_sequence)
         self._slice = FIRST_SLICE
         self._looked_at = 0.0
         self._includes_scaling = request.include_scaling
-        self._scaling_since_ns = self._run.created_at_ns if self._run is not None else 0
+        self._scaling_since_ns = _created_at_ns(self._run)
         self._scaling_position = (
             0 if self._run is not None and not request.after_sequence else desk.scaling.position
         )
 
     async def responses(self) -> AsyncIterator[Encoded]:
-        """Encoded WatchRunResponses until the run has ended. Raises Rejection when the log cannot be read."""
+        """Encoded WatchRunResponses until the run has ended.
+
+        Raises Rejection when the log cannot be read, or does not hold the run any more.
+        """
+        if isinstance(self._run, RetiredRun):
+            await self._desk.history.check_held(self._run)
         with self._desk.audience.seat():
             while True:
                 rung = self._desk.bell.next()
@@ -78,7 +85,8 @@ class Watch:
 
     def _is_complete(self) -> bool:
         run = self._run
-        return run is not None and run.is_terminal and self._position >= run.last_sequence
+        has_ended = isinstance(run, RetiredRun) or (run is not None and run.is_terminal)
+        return run is not None and has_ended and self._position >= run.last_sequence
 
     async def _pause(self) -> None:
         """Wait for this watcher's turn, so that all of them together cost no more than they may."""
@@ -149,8 +157,18 @@ class Watch:
         return response.SerializeToString()
 
 
+def _created_at_ns(run: Run | RetiredRun | None) -> int:
+    match run:
+        case None:
+            return 0
+        case Run():
+            return run.created_at_ns
+        case RetiredRun():
+            return int(retired_message(run).created_at * 1e9)
+
+
 def _parsed(sequence: int, payload: bytes) -> FeedCommit:
-    commit = events_pb2.Commit.FromString(payload)
+    commit = read_commit(payload)
     return feed_commit(sequence, commit.now_unix_nanos, len(payload), commit.events)
 
 

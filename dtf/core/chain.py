@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import events_pb2
+from dtf.core.upcast import EVENT_SCHEMA, upcast
 
 _REMEMBERED_STRANGERS = 10_000
 
 
 class ChainBroken(ValueError):
     """The log is not one unbroken chain; the message says where and what was seen."""
+
+
+class LogTooNew(ChainBroken):
+    """A later version of dtf wrote this: what it means here is not known."""
 
 
 @dataclass(slots=True)
@@ -36,7 +41,10 @@ class ChainReader:
     _strangers: dict[bytes, int] = field(default_factory=dict)
 
     def accept(self, sequence: int, payload: bytes, message_id: str) -> events_pb2.Commit | None:
-        """The commit in this message, or None for a stranger's. Raises ChainBroken."""
+        """The commit in this message, its events those of the present schema; None for a stranger's.
+
+        Raises ChainBroken.
+        """
         if sequence != self.sequence + 1:
             raise ChainBroken(
                 f"the log has no message {self.sequence + 1} (the next is {sequence}); "
@@ -50,6 +58,8 @@ class ChainReader:
             return None
         self.last_hash, self.epoch, self.now_ns = digest, commit.epoch, commit.now_unix_nanos
         self.commit_count += 1
+        if commit.schema_version != EVENT_SCHEMA:
+            _bring_up(commit, sequence)
         return commit
 
     def _continues(self, commit: events_pb2.Commit) -> bool:
@@ -79,3 +89,12 @@ class ChainReader:
         except DecodeError:
             return None
         return commit if len(commit.commit_id) == 16 and commit.events else None
+
+
+def _bring_up(commit: events_pb2.Commit, sequence: int) -> None:
+    if commit.schema_version > EVENT_SCHEMA:
+        raise LogTooNew(
+            f"commit {sequence} was written by dtf {commit.code_version} with events of schema version "
+            f"{commit.schema_version}; this dtf reads up to {EVENT_SCHEMA}: install one as new as that"
+        )
+    upcast(commit)

@@ -6,6 +6,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import events_pb2
+from dtf.core.upcast import upcast
 
 _COMMIT_ID_BYTES = 16
 
@@ -33,7 +34,7 @@ def parse_commit(payload: bytes, message_id: str) -> events_pb2.Commit | None:
         commit = events_pb2.Commit.FromString(payload)
     except DecodeError:
         return None
-    return commit if len(commit.commit_id) == _COMMIT_ID_BYTES and commit.events else None
+    return upcast(commit) if len(commit.commit_id) == _COMMIT_ID_BYTES and commit.events else None
 
 
 def _message_types() -> dict[str, Descriptor]:

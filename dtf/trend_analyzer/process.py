@@ -17,6 +17,7 @@ from dtf.api.v1 import analysis_service_pb2_grpc, events_pb2, scaling_pb2, worke
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.record_folds import ScalingFold, TelemetryFold
+from dtf.core.upcast import read_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream, StoredCommit
 from dtf.ports.metric_store import Checkpoint, MetricStore
@@ -99,7 +100,7 @@ class TrendAnalyzer:
         return StreamIntake(
             LOG,
             source=self._event_log.follow,
-            parse=events_pb2.Commit.FromString,
+            parse=read_commit,
             fold=self._log_fold,
             store=self._store,
             clock=self._clock,

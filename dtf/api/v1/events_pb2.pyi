@@ -14,6 +14,7 @@ from dtf.api.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -24,6 +25,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LossCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LossCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOSS_CAUSE_UNSPECIFIED: _LossCause.ValueType  # 0
+    """Not said; never stored from schema version 2 on."""
+    LOSS_CAUSE_SILENT: _LossCause.ValueType  # 1
+    """Nothing was heard of it for longer than its lease."""
+    LOSS_CAUSE_REPLACED: _LossCause.ValueType  # 2
+    """A later incarnation of it opened a session."""
+    LOSS_CAUSE_REPORTED: _LossCause.ValueType  # 3
+    """Whoever runs its process saw it end."""
+
+class LossCause(_LossCause, metaclass=_LossCauseEnumTypeWrapper):
+    """How it came that a worker is lost."""
+
+LOSS_CAUSE_UNSPECIFIED: LossCause.ValueType  # 0
+"""Not said; never stored from schema version 2 on."""
+LOSS_CAUSE_SILENT: LossCause.ValueType  # 1
+"""Nothing was heard of it for longer than its lease."""
+LOSS_CAUSE_REPLACED: LossCause.ValueType  # 2
+"""A later incarnation of it opened a session."""
+LOSS_CAUSE_REPORTED: LossCause.ValueType  # 3
+"""Whoever runs its process saw it end."""
+Global___LossCause: _TypeAlias = LossCause  # noqa: Y015
 
 @_typing.final
 class Commit(_message.Message):
@@ -50,7 +79,7 @@ class Commit(_message.Message):
     code_version: _builtins.str
     """Version of dtf that decided."""
     schema_version: _builtins.int
-    """Version of the events' schema (dtf/core/upcast.py); absent in logs of dtf 0.1: 1."""
+    """Version of the events' schema (dtf/core/upcast.py); 0: 1, which did not say it."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
         """Commands that were decided, in order."""
@@ -1277,6 +1306,7 @@ class WorkerLost(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     SILENT_SECONDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     incarnation: _builtins.int
@@ -1285,6 +1315,8 @@ class WorkerLost(_message.Message):
     """Time since it was last heard from."""
     reason: _builtins.str
     """Why, in words."""
+    cause: Global___LossCause.ValueType
+    """Why; in commits of schema version 1 it is told from the words (dtf/core/upcast.py)."""
     def __init__(
         self,
         *,
@@ -1292,10 +1324,11 @@ class WorkerLost(_message.Message):
         incarnation: _builtins.int = ...,
         silent_seconds: _builtins.float = ...,
         reason: _builtins.str = ...,
+        cause: Global___LossCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "reason", b"reason", "silent_seconds", b"silent_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "incarnation", b"incarnation", "reason", b"reason", "silent_seconds", b"silent_seconds", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

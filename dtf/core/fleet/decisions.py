@@ -72,7 +72,7 @@ def register_worker(state: State, command: RegisterWorker) -> list[events_pb2.Ev
     if not worker_id or (not request.worker_id and worker_id in state.workers):
         raise Conflict(f"worker {worker_id!r} exists already; give a fresh identifier")
     events: list[events_pb2.Event] = []
-    incarnation = 1
+    incarnation = state.incarnation_floor + 1
     outlooks = Outlooks()
     before = state.workers.get(worker_id)
     if before is not None:
@@ -90,7 +90,7 @@ def _replace(
     if not before.is_present:
         return
     reason = f"incarnation {incarnation} of the worker took its place"
-    yield _lost(before, 0.0, reason)
+    yield _lost(before, 0.0, reason, events_pb2.LOSS_CAUSE_REPLACED)
     yield from lose_leases(state, before, reason, outlooks, is_charged=True)
 
 
@@ -211,17 +211,21 @@ def expire_workers(state: State, command: ExpireWorkers) -> list[events_pb2.Even
         seen.add(worker_id)
         silence = f"nothing heard of worker {worker_id} for {silent_seconds:.1f} s"
         reason = command.reason[: limits.MAX_REASON_LENGTH] or silence
-        events.append(_lost(worker, silent_seconds, reason))
+        cause = events_pb2.LOSS_CAUSE_REPORTED if command.reason else events_pb2.LOSS_CAUSE_SILENT
+        events.append(_lost(worker, silent_seconds, reason, cause))
         events.extend(lose_leases(state, worker, reason, outlooks, is_charged=True))
     return events + outlooks.finishing()
 
 
-def _lost(worker: Worker, silent_seconds: float, reason: str) -> events_pb2.Event:
+def _lost(
+    worker: Worker, silent_seconds: float, reason: str, cause: "events_pb2.LossCause.ValueType"
+) -> events_pb2.Event:
     lost = events_pb2.WorkerLost(
         worker_id=worker.worker_id,
         incarnation=worker.incarnation,
         silent_seconds=silent_seconds,
         reason=reason,
+        cause=cause,
     )
     return events_pb2.Event(worker_lost=lost)
 

@@ -79,13 +79,13 @@ def _become(
 
 
 def forgotten(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
-    """Workers long gone leave the state; their incarnations do not come again."""
+    """Workers long gone leave the state, the keys of their sessions too; their incarnations do not come again."""
     said = event.workers_forgotten
     cache = state.hash_cache
-    for worker_id in said.worker_ids:
-        if state.workers.pop(worker_id, None) is not None:
-            cache.changed_workers.add(worker_id)
-    for request_id in said.request_ids:
+    gone = {worker_id for worker_id in said.worker_ids if state.workers.pop(worker_id, None) is not None}
+    cache.changed_workers |= gone
+    their_requests = [key for key, session in state.session_requests.items() if session[0] in gone]
+    for request_id in (*their_requests, *said.request_ids):
         if state.session_requests.pop(request_id, None) is not None:
             cache.changed_sessions.add(request_id)
     state.incarnation_floor = max(state.incarnation_floor, said.incarnation_floor)

@@ -135,6 +135,28 @@ class ReviewPlacement:
     worker_expected: bool = field(default=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RetireRuns:
+    """Let ended runs leave the working state; the newest stay, by number and by the tasks they hold."""
+
+    kept_runs: int
+    kept_tasks: int
+    grace_seconds: float
+    """A run stays at least as long after it ended."""
+    kept_outlines: int = 10_000
+    """Retired runs of which an outline stays at hand: ten megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetWorkers:
+    """Let workers leave the working state whose sessions ended; the last to go stay."""
+
+    kept_workers: int
+    grace_seconds: float
+    kept_requests: int = 10_000
+    """Keys of earlier sessions of workers that are known."""
+
+
 Command = (
     ElectLeader
     | CreateRun
@@ -150,6 +172,8 @@ Command = (
     | CloseSession
     | ExpireWorkers
     | ReviewPlacement
+    | RetireRuns
+    | ForgetWorkers
 )
 
 

@@ -19,6 +19,7 @@ from dtf.core.run.grants import grant_leases
 from dtf.core.run.limits import MAX_LABEL_LENGTH
 from dtf.core.run.placement import next_deadline, review_placement
 from dtf.core.run.results import report_results
+from dtf.core.run.retirement import forget_workers, retire_runs
 from dtf.core.run.state import State
 from dtf.core.run.submission import cancel_run, create_run, submit_tasks
 
@@ -40,10 +41,12 @@ def decide(state: State, command: Command, now_ns: int = 0) -> list[events_pb2.E
             return cancel_run(state, command)
         case commands.ReviewPlacement():
             return review_placement(state, command, now_ns)
+        case commands.RetireRuns():
+            return retire_runs(state, command, now_ns)
         case commands.ElectLeader():
             return _elect_leader(state, command)
         case _:
-            return _decide_fleet(state, command)
+            return _decide_fleet(state, command, now_ns)
 
 
 FleetCommand = (
@@ -54,10 +57,11 @@ FleetCommand = (
     | commands.ReleaseWorker
     | commands.CloseSession
     | commands.ExpireWorkers
+    | commands.ForgetWorkers
 )
 
 
-def _decide_fleet(state: State, command: FleetCommand) -> list[events_pb2.Event]:
+def _decide_fleet(state: State, command: FleetCommand, now_ns: int) -> list[events_pb2.Event]:
     match command:
         case commands.RegisterWorker():
             return fleet.register_worker(state, command)
@@ -73,6 +77,8 @@ def _decide_fleet(state: State, command: FleetCommand) -> list[events_pb2.Event]
             return fleet.close_session(state, command)
         case commands.ExpireWorkers():
             return fleet.expire_workers(state, command)
+        case commands.ForgetWorkers():
+            return forget_workers(state, command, now_ns)
         case _:
             assert_never(command)
 

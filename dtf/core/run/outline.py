@@ -1,8 +1,11 @@
 """What stays of a run that leaves the working state: as much as GetRun and ListRuns answer."""
 
+import heapq
+from collections.abc import Iterator
+
 from dtf.api.v1 import run_service_pb2
 from dtf.core.run.queries import run_message
-from dtf.core.run.state import RetiredRun, Run, content_digest
+from dtf.core.run.state import RetiredRun, Run, State, content_digest
 
 
 def outline_of(run: Run) -> RetiredRun:
@@ -21,3 +24,23 @@ def outline_of(run: Run) -> RetiredRun:
 def retired_message(retired: RetiredRun) -> run_service_pb2.Run:
     """A retired run as clients see it."""
     return run_service_pb2.Run.FromString(retired.outline)
+
+
+def message_of(run: Run | RetiredRun) -> run_service_pb2.Run:
+    """A run as clients see it, retired or not."""
+    return run_message(run) if isinstance(run, Run) else retired_message(run)
+
+
+def suite_of(run: Run | RetiredRun) -> str:
+    """The suite of a run, retired or not."""
+    return run.created.suite if isinstance(run, Run) else run.suite
+
+
+def newest_first(state: State) -> Iterator[Run | RetiredRun]:
+    """Every run there is at least an outline of, the last created first."""
+    retired = sorted(state.retired_runs.values(), key=_age, reverse=True)
+    return heapq.merge(reversed(state.runs.values()), retired, key=_age, reverse=True)
+
+
+def _age(run: Run | RetiredRun) -> int:
+    return run.first_sequence

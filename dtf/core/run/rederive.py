@@ -183,6 +183,8 @@ def _command_of(state: State, kind: str, said: dict[str, Any], told: _Told) -> C
             return _report(state, said, told)
         case "ReviewPlacement":
             return commands.ReviewPlacement(bool(said["worker_expected"]))
+        case "RetireRuns":
+            return commands.RetireRuns(**said)
         case _:
             return _fleet_command_of(kind, said, told)
 
@@ -206,6 +208,8 @@ def _fleet_command_of(kind: str, said: dict[str, Any], told: _Told) -> Command:
         case "ExpireWorkers":
             silent = [(str(name), int(number), float(seconds)) for name, number, seconds in said["silent"]]
             return commands.ExpireWorkers(silent, str(said.get("reason", "")))
+        case "ForgetWorkers":
+            return commands.ForgetWorkers(**said)
         case _:
             raise ValueError("no command of this name has events")
 

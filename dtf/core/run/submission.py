@@ -6,15 +6,18 @@ from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2
 from dtf.core.run import limits
 from dtf.core.run.commands import CancelRun, Conflict, CreateRun, NotFound, NotPossible, SubmitTasks
 from dtf.core.run.limits import Faults
+from dtf.core.run.outline import retired_message
 from dtf.core.run.outlook import Outlooks
 from dtf.core.run.placement import newly_waiting
-from dtf.core.run.state import Run, State
+from dtf.core.run.state import Run, State, content_digest
 from dtf.core.run.task_columns import TaskColumns
 
 
 def find_run(state: State, run_id: str) -> Run:
-    """The run, or NotFound."""
+    """The run; NotPossible if it has left the working state, NotFound if there is none."""
     run = state.runs.get(run_id)
+    if run is None and run_id in state.retired_runs:
+        raise NotPossible(f"run {run_id} has ended, and its tasks have left the working state")
     if run is None:
         raise NotFound(f"there is no run {run_id[:128]!r} in this namespace", run_id=run_id[:128])
     return run
@@ -28,15 +31,22 @@ def create_run(state: State, command: CreateRun) -> list[events_pb2.Event]:
     known = state.run_requests.get(request.request_id)
     if known is not None:
         created.run_id = known
-        if created != state.runs[known].created:
+        if not _is_as_created(state, known, created):
             raise Conflict(
                 f"request id {request.request_id!r} created run {known} with another content; use a new id",
                 run_id=known,
             )
         return []
-    if not command.run_id or command.run_id in state.runs:
+    if not command.run_id or command.run_id in state.runs or command.run_id in state.retired_runs:
         raise Conflict(f"run {command.run_id!r} exists already; give a fresh identifier")
     return [events_pb2.Event(run_created=created)]
+
+
+def _is_as_created(state: State, run_id: str, created: events_pb2.RunCreated) -> bool:
+    run = state.runs.get(run_id)
+    if run is not None:
+        return created == run.created
+    return content_digest(created) == state.retired_runs[run_id].content_digest
 
 
 def _created(run_id: str, request: run_service_pb2.CreateRunRequest) -> events_pb2.RunCreated:
@@ -188,6 +198,9 @@ def _check_task(faults: Faults, field: str, spec: common_pb2.TaskSpec, templates
 
 def cancel_run(state: State, command: CancelRun) -> list[events_pb2.Event]:
     """RunCancelRequested, and RunFinished at once if nothing is leased; nothing if it was asked before."""
+    retired = state.retired_runs.get(command.run_id)
+    if retired is not None and retired_message(retired).state == common_pb2.RUN_STATE_CANCELLED:
+        return []
     run = find_run(state, command.run_id)
     if run.is_cancelling or run.state == common_pb2.RUN_STATE_CANCELLED:
         return []
