@@ -4,7 +4,7 @@
         ▲                                                                                  │
         └───────────── another one was first, or the leader renewed after all ◀────────────┤
                                                                                            ▼
-                                           the log reaches what was folded: the caller is elected
+                                the log still has what was folded (recovery.py): the caller is elected
 
 Of several standbys one claims: the lease is replaced at the revision that was read. The claim is
 renewed like a leader's lease until the election is in the log, so that the others wait for it.
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from dtf.coordinator.lease_keeper import LeaseKeeper
-from dtf.coordinator.pipeline import LogTailLost
-from dtf.coordinator.reign import Reign, fold
+from dtf.coordinator.recovery import Fold, fold
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, StoredCommit
 from dtf.ports.leader_lease import (
@@ -56,7 +55,7 @@ class Standby:
     """Waits once. The reign handed in is folded on while it waits."""
 
     def __init__(
-        self, event_log: EventLog, lease: LeaderLease, clock: Clock, identity: Identity, reign: Reign
+        self, event_log: EventLog, lease: LeaderLease, clock: Clock, identity: Identity, reign: Fold
     ) -> None:
         self._log = event_log
         self._lease = lease
@@ -64,17 +63,12 @@ class Standby:
         self._identity = identity
         self._reign = reign
         self._presence = Presence(clock)
-        self._last_id: str | None = None
-        """Of the last message folded here."""
         self._seen = LeaseView()
         self._moved_at = clock.monotonic()
         self._enlisted_at = float("-inf")
 
     async def turn(self) -> LeaseKeeper:
-        """Wait until the place is free and claim it; what keeps the claim.
-
-        Raises LogTailLost if the log ends before what was folded, ChainBroken, LogError.
-        """
+        """Wait until the place is free and claim it; what keeps the claim. Raises ChainBroken, LogError."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 parts = [tasks.create_task(self._follow()), tasks.create_task(self._presence.run())]
@@ -84,7 +78,6 @@ class Standby:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         await self._withdraw()
-        await self._check_log()
         return keeper
 
     async def _follow(self) -> None:
@@ -94,7 +87,6 @@ class Standby:
             async for batch in follow:
                 for stored in batch:
                     fold(self._reign.state, self._reign.chain, stored)
-                    self._last_id = stored.message_id
 
     # -- the lease
 
@@ -153,25 +145,3 @@ class Standby:
             await self._lease.withdraw(self._identity.leader)
         except LeaseError as error:
             log.debug("still enlisted for some seconds: %s", error)
-
-    # -- the log
-
-    async def _check_log(self) -> None:
-        """Raises LogTailLost unless the log still has what was folded here."""
-        sequence = self._reign.chain.sequence
-        head = await self._log.head()
-        if head.last_sequence < sequence:
-            raise LogTailLost(
-                f"the log ends at {head.last_sequence} but this standby has folded {sequence}: "
-                f"{sequence - head.last_sequence} commits are missing; "
-                "`dtf log repair` puts back what the leader's spool has"
-            )
-        if self._last_id is None:
-            return
-        async for batch in self._log.read(sequence - 1, sequence):
-            if batch[0].message_id != self._last_id:
-                raise LogTailLost(
-                    f"message {sequence} of the log is {batch[0].message_id[:12]!r} but this standby has folded "
-                    f"{self._last_id[:12]!r} there: the log was cut and written anew; "
-                    "`dtf log repair` puts back what the leader's spool has"
-                )
