@@ -92,6 +92,10 @@ class JetStreamLog:
         """
         return await self._stream.head()
 
+    async def size_bytes(self) -> int:
+        """What it takes on the broker's disk."""
+        return await self._stream.size_bytes()
+
     def append(
         self,
         payload: bytes,

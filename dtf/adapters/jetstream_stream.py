@@ -92,6 +92,13 @@ class JetStreamStream:
         except BrokerRefusal as error:
             raise _as_log_error(error, self._name) from error
 
+    async def size_bytes(self) -> int:
+        """What it takes on the broker's disk."""
+        try:
+            return int((await self._info())["state"]["bytes"])
+        except BrokerRefusal as error:
+            raise _as_log_error(error, self._name) from error
+
     async def read(
         self, after: int, until: int | None, *, gaps: bool
     ) -> AsyncGenerator[Sequence[StoredCommit], None]:

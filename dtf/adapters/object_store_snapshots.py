@@ -118,7 +118,9 @@ class ObjectStoreSnapshots:
                 storage=api.StorageType.FILE,
                 replicas=self._replicas,
             )
-            return await client.jetstream(timeout=_CALL_SECONDS).create_object_store(config=config)
+            return await client.jetstream(timeout=_CALL_SECONDS).create_object_store(
+                self._bucket, config=config
+            )
 
     async def _names(self, store: ObjectStore) -> list[SnapshotName]:
         """From the descriptions, read as any stream is: nats-py's watcher waits for what may not come."""
