@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     "state": Entry("dtf.cli.state_command", "What was true at a sequence or a time."),
     "bisect": Entry("dtf.cli.bisect_command", "Find the first commit that breaks an invariant."),
     "explain": Entry("dtf.cli.explain_command", "The story of a run, task, case or worker, with causes."),
+    "capsule": Entry("dtf.cli.capsule_command", "A run in one file, to be replayed on another machine."),
     "check": Entry("dtf.cli.check_command", "Hold a log against what every history must have."),
     "log": Entry("dtf.cli.log_command", "Status, snapshots, repair and archive of the event log."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),

@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from dtf.cli.capsule import expected_of, manifest_of
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
@@ -71,13 +72,16 @@ def command(
     """
     if file is not None and source is not None:
         raise CommandError("FILE and --from FILE say the same twice; give one", exit_code=ExitCode.USAGE)
-    expected = _read_hashes(expected_file) if expected_file else {}
+    expected = dict(_read_hashes(expected_file)) if expected_file else {}
     interval = every or (1 if hashes_file else 0)
 
     async def prove(opened: LogSource) -> dict[str, object]:
         with ExitStack() as stack:
             lines = stack.enter_context(hashes_file.open("w")) if hashes_file else None
             fold = await earliest_fold(opened)
+            capsule = manifest_of(opened)
+            if capsule is not None and not expected and until is None:
+                expected.update(expected_of(capsule))
             wanted = {at: found for at, found in expected.items() if until is None or at <= until}
             proof = Proof(code_version(), interval, wanted, derive_all, fold.chain, fold.state)
             return await _prove(opened, until, proof, lines)
