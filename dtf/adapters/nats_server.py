@@ -33,6 +33,20 @@ _MAX_STORE_BYTES = 2**50
 not be opened on the fuller disk of today. The streams have bounds of their own."""
 _FEATURE_FLAGS_VERSION = (2, 15)
 _READY = re.compile(r"Listening for client connections on \S*:(\d+)")
+_WEBSOCKET = re.compile(r"Listening for websocket clients on \S*:(\d+)")
+TAP_PERMISSIONS = {
+    "subscribe": ["dtf.*.live.>", "_INBOX.>"],
+    "publish": [
+        "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.INFO.>",
+        "$JS.API.STREAM.MSG.GET.>",
+        "$JS.API.CONSUMER.>",
+        "$JS.ACK.>",
+    ],
+}
+"""What the second user may do, as in deploy/nats.conf: see everything, and write nothing to any stream."""
 _STORAGE_FAULT = re.compile(r"Critical write error: (.*)")
 _ROOM_BYTES = 64 * 2**20
 """Free space at which a server that ran out of it is worth a restart."""
@@ -125,7 +139,9 @@ class NatsServer:
     """One nats-server, started, watched and stopped; it can be started again on the same port.
 
     `store_dir` holds its streams. `credentials_file` holds "user:password" and is made, readable
-    by its owner alone, if it is not there. Its configuration lies beside it, as private.
+    by its owner alone, if it is not there. Beside it and as private lie its configuration and
+    `<credentials file>-tap`, with a user that may read and not write. With `has_websocket` it takes
+    NATS over WebSocket too, on loopback, for taps in JavaScript.
     """
 
     def __init__(
@@ -137,7 +153,10 @@ class NatsServer:
         port: int = 0,
         max_payload_bytes: int = 2**20,
         start_timeout_seconds: float = 30.0,
+        has_websocket: bool = False,
     ) -> None:
+        self._has_websocket = has_websocket
+        self._websocket_port = 0
         self._store_dir = store_dir.absolute()
         self._credentials_file = credentials_file.absolute()
         self._log_file = (log_file or store_dir.parent / "nats-server.log").absolute()
@@ -156,9 +175,19 @@ class NatsServer:
         return f"nats://127.0.0.1:{self._port}"
 
     @property
+    def websocket_url(self) -> str:
+        """ws://127.0.0.1:port, the same after every restart; "" without it and before the first start."""
+        return f"ws://127.0.0.1:{self._websocket_port}" if self._websocket_port else ""
+
+    @property
     def credentials_file(self) -> Path:
         """File with "user:password"."""
         return self._credentials_file
+
+    @property
+    def tap_credentials_file(self) -> Path:
+        """The same of the user that may only read."""
+        return self._credentials_file.with_name(self._credentials_file.name + "-tap")
 
     @property
     def guard_pid(self) -> int | None:
@@ -284,9 +313,10 @@ class NatsServer:
         try:
             for directory in (self._store_dir, self._credentials_file.parent, self._log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            user, password = self._credentials()
+            owner = _credentials(self._credentials_file, "dtf")
+            tap = _credentials(self.tap_credentials_file, "tap")
             self._pid_file.unlink(missing_ok=True)
-            _write_private(config, self._configuration(binary, user, password))
+            _write_private(config, self._configuration(binary, owner, tap))
         except OSError as error:
             raise NatsServerFailed(
                 f"cannot prepare nats-server: {error.strerror}: {error.filename}; "
@@ -294,12 +324,7 @@ class NatsServer:
             ) from error
         return config
 
-    def _credentials(self) -> tuple[str, str]:
-        if not self._credentials_file.exists():
-            _write_private(self._credentials_file, f"dtf:{secrets.token_urlsafe(32)}\n")
-        return read_credentials(self._credentials_file)
-
-    def _configuration(self, binary: NatsServerBinary, user: str, password: str) -> str:
+    def _configuration(self, binary: NatsServerBinary, owner: tuple[str, str], tap: tuple[str, str]) -> str:
         flags = "feature_flags { js_ack_fc_v2: false }\n" if binary.version >= _FEATURE_FLAGS_VERSION else ""
         return (
             "# Written by dtf at each start; changes are lost.\n"
@@ -310,15 +335,23 @@ class NatsServer:
             f"max_payload: {self._max_payload_bytes}\n"
             f"jetstream {{ store_dir: {json.dumps(str(self._store_dir))}, sync_interval: always, "
             f"max_file_store: {_MAX_STORE_BYTES} }}\n"
-            f"authorization {{ user: {json.dumps(user)}, password: {json.dumps(password)} }}\n"
+            f"{self._websocket()}"
+            f"authorization {{ users: [ {_user(*owner)}, {_user(*tap, TAP_PERMISSIONS)} ] }}\n"
             f"{flags}"
         )
+
+    def _websocket(self) -> str:
+        if not self._has_websocket:
+            return ""
+        return f"websocket {{ host: 127.0.0.1, port: {self._websocket_port or -1}, no_tls: true }}\n"
 
     async def _read_until_ready(self) -> int:
         assert self._guard is not None and self._guard.stdout is not None
         port = 0
         while line := await self._guard.stdout.readline():
             text = self._take_line(line)
+            if match := _WEBSOCKET.search(text):
+                self._websocket_port = int(match[1])
             if match := _READY.search(text):
                 port = int(match[1])
             if port and "Server is ready" in text:
@@ -347,6 +380,19 @@ def read_credentials(path: Path) -> tuple[str, str]:
     if not separator or not user or not password:
         raise NatsServerError(f'{path} must hold one line "user:password"; delete it to have a new one made')
     return user, password
+
+
+def _credentials(path: Path, user: str) -> tuple[str, str]:
+    """User and password of a file, which is made with a password of its own if it is not there."""
+    if not path.exists():
+        _write_private(path, f"{user}:{secrets.token_urlsafe(32)}\n")
+    return read_credentials(path)
+
+
+def _user(name: str, password: str, permissions: dict[str, list[str]] | None = None) -> str:
+    """A user as nats-server's configuration has it, which takes JSON."""
+    said: dict[str, object] = {"user": name, "password": password}
+    return json.dumps({**said, "permissions": permissions} if permissions else said)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -87,7 +87,7 @@ class NatsPart:
 
     name = "nats-server"
 
-    def __init__(self, server: NatsServer, on_ready: Callable[[str], None]) -> None:
+    def __init__(self, server: NatsServer, on_ready: Callable[[NatsServer], None]) -> None:
         self._server = server
         self._on_ready = on_ready
 
@@ -107,7 +107,7 @@ class NatsPart:
             await self._server.start()
         except NatsServerError as error:
             raise PartFailed(str(error), is_final=True) from error
-        self._on_ready(self._server.url)
+        self._on_ready(self._server)
 
     async def wait(self) -> str:
         """Return when it has ended, and say how."""

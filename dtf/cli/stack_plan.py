@@ -31,6 +31,8 @@ class StackPlan:
         # Chosen now, so that every part can be told at once and a restarted one is found again.
         self._coordinator_port = ReservedPort(settings.coordinator.listen)
         self._analyzer_port = ReservedPort(settings.analyzer.listen)
+        self._websocket_url = ""
+        self._tap_credentials_file = ""
         self.settings = self._with_addresses(self._with_files(settings, str(token_file)))
 
     def _with_files(self, settings: Settings, token_file: str) -> Settings:
@@ -76,9 +78,11 @@ class StackPlan:
             analyzer=replace(settings.analyzer, listen=analysis, server=analysis),
         )
 
-    def broker_ready(self, url: str) -> None:
+    def broker_ready(self, server: NatsServer) -> None:
         """The broker listens."""
-        self.settings = replace(self.settings, nats=replace(self.settings.nats, url=url))
+        self.settings = replace(self.settings, nats=replace(self.settings.nats, url=server.url))
+        self._websocket_url = server.websocket_url
+        self._tap_credentials_file = str(server.tap_credentials_file)
 
     def release_ports(self) -> None:
         """Let go of the ports that were chosen for the coordinator and the analyzer."""
@@ -100,6 +104,8 @@ class StackPlan:
             token_file=settings.run.token_file,
             certificate_authority_file=settings.run.certificate_authority_file,
             nats_credentials_file=settings.nats.credentials_file,
+            nats_websocket=self._websocket_url,
+            nats_tap_credentials_file=self._tap_credentials_file,
             namespace=settings.coordinator.namespace,
             supervisor_pid=os.getpid(),
             pool_min=settings.pool.min_workers,
@@ -131,6 +137,7 @@ def make_stages(
             plan.state / "nats",
             Path(plan.settings.nats.credentials_file),
             log_file=plan.logs / "nats-server.log",
+            has_websocket=plan.settings.nats.websocket,
         )
         broker.append(NatsPart(server, plan.broker_ready))
     others: list[Part] = [command(name) for name in ("coordinator", "trend-analyzer", "resource-manager")]

@@ -41,4 +41,8 @@ def command(invocation: Invocation, workers: int | None, store: str | None, as_j
     click.echo("the stack serves" if is_new else "a stack served already; it stays until `dtf down`")
     click.echo(f"  server    {addresses.server}   (token in {addresses.token_file})")
     click.echo(f"  analysis  {addresses.analysis}")
-    click.echo(f"  nats      {addresses.nats}   (user in {addresses.nats_credentials_file})")
+    tap = addresses.nats_tap_credentials_file
+    readers = f"; to read only: {tap}" if tap else ""
+    click.echo(f"  nats      {addresses.nats}   (user in {addresses.nats_credentials_file}{readers})")
+    if addresses.nats_websocket:
+        click.echo(f"  websocket {addresses.nats_websocket}")

@@ -66,6 +66,10 @@ class StackAddresses:
     certificate_authority_file: str = ""
     """PEM file; when given coordinator and analyzer are called over TLS."""
     nats_credentials_file: str = ""
+    nats_websocket: str = ""
+    """ws://host:port of the broker, where [nats] websocket is set."""
+    nats_tap_credentials_file: str = ""
+    """A user of the embedded broker that may read everything and write nothing."""
     namespace: str = "default"
     supervisor_pid: int = 0
     pool_min: int = 0

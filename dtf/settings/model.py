@@ -15,6 +15,8 @@ class NatsSettings:
     """nats://host:port[,…]; empty: the embedded stack starts its own nats-server."""
     credentials_file: str = ""
     """File with "user:password" (or a NATS .creds file), readable by its owner alone."""
+    websocket: bool = False
+    """Whether the embedded nats-server takes NATS over WebSocket too, on loopback, for taps in JavaScript."""
     connect_timeout_seconds: float = 10.0
     append_timeout_seconds: float = 5.0
     """An append not acknowledged by then is read back."""
