@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 from dtf.adapters.stream_file import StreamFile, StreamFileHeader, writing
 from dtf.core.chain import ChainReader
+from dtf.core.events import parse_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, StoredCommit
 from dtf.ports.subjects import (
@@ -19,6 +21,14 @@ from dtf.ports.subjects import (
 
 _IN_FLIGHT = 64
 _BROKER_HEADERS = {MESSAGE_ID_HEADER, EXPECTED_LAST_MESSAGE_ID_HEADER, EXPECTED_LAST_SEQUENCE_HEADER}
+
+
+class ReadableLog(Protocol):
+    """Whatever gives batches of a log: the live one, an archive, a file."""
+
+    def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+        """Batches of what has `after` < sequence <= `until` (None: the end)."""
+        ...
 
 
 class TransferError(ValueError):
@@ -35,29 +45,40 @@ class Exported:
 
 
 async def export_log(
-    log: EventLog,
+    log: ReadableLog,
     path: Path,
     *,
     namespace: str,
     clock: Clock,
+    after: int = 0,
     until: int | None = None,
     on_progress: Callable[[int], object] = lambda _count: None,
 ) -> Exported:
-    """Write the log up to `until` (None: its end now) to `path`.
+    """Write what has `after` < sequence <= `until` (None: the log's end now) to `path`.
 
-    The hash chain is checked on the way. Raises ChainBroken, LogError and OSError; `path` is
-    then what it was before.
+    The hash chain is checked on the way; of a slice, from the first commit in it on. Raises
+    ChainBroken, LogError and OSError; `path` is then what it was before.
     """
-    chain, strangers = ChainReader(), 0
+    chain, strangers = ChainReader(sequence=after), 0
     header = StreamFileHeader("events", namespace, version("dtf"), clock.now_ns())
     with writing(path, header) as writer:
-        async for batch in log.read(0, until):
+        async for batch in log.read(after, until):
             for message in batch:
+                if not chain.commit_count:
+                    chain = _chain_before(message)
                 commit = chain.accept(message.sequence, message.payload, message.message_id)
                 strangers += commit is None
                 writer.write(message)
             on_progress(len(batch))
     return Exported(chain.commit_count, strangers, chain.sequence)
+
+
+def _chain_before(first: StoredCommit) -> ChainReader:
+    """The chain as a slice that begins with `first` must take it to stand: on the slice's own word."""
+    commit = parse_commit(first.payload, first.message_id)
+    if first.sequence == 1 or commit is None:
+        return ChainReader(sequence=first.sequence - 1)
+    return ChainReader(sequence=first.sequence - 1, last_hash=commit.prev_hash)
 
 
 async def import_log(log: EventLog, path: Path) -> int:
@@ -91,6 +112,11 @@ def _check(path: Path) -> None:
         if file.header.kind != "events":
             raise TransferError(f"{path} holds a stream of {file.header.kind}, not an event log")
         for message in file:
+            if not chain.sequence and message.sequence > 1:
+                raise TransferError(
+                    f"{path} is a slice that begins at {message.sequence}; a log can be filled from 1 on only. "
+                    "`dtf replay`, `dtf explain` and others read it with --from"
+                )
             chain.accept(message.sequence, message.payload, message.message_id)
 
 

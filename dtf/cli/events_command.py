@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,16 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.log_source import broker_of, namespace_of, run_log_work
+from dtf.cli.log_fold import fold_to, nearest_fold, progress
+from dtf.cli.log_source import (
+    LogSource,
+    StreamSource,
+    broker_of,
+    run_log_work,
+    source_options,
+    with_log_source,
+)
+from dtf.cli.story_subject import find_span
 from dtf.ports.event_log import StoredCommit
 
 _LAST_COMMITS = 20
@@ -47,10 +56,11 @@ def command() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes (the default).")
-@click.option("--namespace", default=None, help="Namespace, if not the settings'.")
+@source_options
 @click.pass_obj
 def tail(
     invocation: Invocation,
+    source: Path | None,
     run_id: str,
     types: Sequence[str],
     from_sequence: int | None,
@@ -64,15 +74,18 @@ def tail(
     except ValueError as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
 
-    async def print_events(log: JetStreamLog) -> None:
-        after = await _start(log, run_id, from_sequence)
-        batches = log.follow(after) if follow else log.read(after)
+    async def print_events(opened: LogSource) -> None:
+        after = await _start(opened, run_id, from_sequence)
+        if follow and isinstance(opened, StreamSource) and opened.live is not None:
+            batches = _read_and_follow(opened, opened.live, after)
+        else:
+            batches = opened.read(after)
         async with aclosing(cast(AsyncGenerator[Sequence[StoredCommit], None], batches)) as open_batches:
             async for batch in open_batches:
                 _print_batch(batch, wanted, as_json)
 
     try:
-        _with_log(invocation, namespace, print_events)
+        with_log_source(invocation, source, namespace, print_events)
     finally:
         if wanted.stranger_count:
             click.echo(
@@ -80,7 +93,19 @@ def tail(
             )
 
 
-async def _start(log: JetStreamLog, run_id: str, from_sequence: int | None) -> int:
+async def _read_and_follow(
+    source: StreamSource, live: JetStreamLog, after: int
+) -> AsyncIterator[Sequence[StoredCommit]]:
+    """What the archive has and the stream no longer does, then the stream without end."""
+    before_stream = (await live.head()).first_sequence - 1
+    if after < before_stream:
+        async for batch in source.read(after, before_stream):
+            yield batch
+    async for batch in live.follow(max(after, before_stream)):
+        yield batch
+
+
+async def _start(log: LogSource, run_id: str, from_sequence: int | None) -> int:
     head = await log.head()
     earliest = head.first_sequence - 1
     if from_sequence is not None:
@@ -102,26 +127,73 @@ def _print_batch(batch: Sequence[StoredCommit], wanted: EventFilter, as_json: bo
 
 @command.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--namespace", default=None, help="Namespace, if not the settings'.")
+@source_options
+@click.option(
+    "--from-seq", "first", type=click.IntRange(min=1), metavar="N", help="Begin with this sequence: a slice."
+)
+@click.option("--to-seq", "last", type=click.IntRange(min=1), metavar="N", help="End with this sequence.")
+@click.option("--run", "run_id", default="", metavar="ID", help="From a run's first commit to its last.")
 @click.pass_obj
-def export_command(invocation: Invocation, file: Path, namespace: str | None) -> None:
-    """Write the whole log to FILE, checking its hash chain on the way."""
+def export_command(
+    invocation: Invocation,
+    file: Path,
+    source: Path | None,
+    namespace: str | None,
+    first: int | None,
+    last: int | None,
+    run_id: str,
+) -> None:
+    """Write the log, or a slice of it, to FILE, checking its hash chain on the way.
 
-    async def export(log: JetStreamLog) -> None:
-        last = (await log.head()).last_sequence
-        with click.progressbar(length=last, label=f"{last} commits", file=sys.stderr) as bar:
+    A slice can be looked at (`dtf events tail --from`); to be folded it must begin at 1. `dtf capsule`
+    writes a run with the state before it.
+
+    \b
+    Example:
+        dtf events export log.dtfstream
+        dtf events export slice.dtfstream --from-seq 800 --to-seq 900
+        dtf events export run.dtfstream --run 7f3k
+    """
+    if run_id and (first or last):
+        raise CommandError(
+            "--run says where to begin and to end; leave out --from-seq and --to-seq",
+            exit_code=ExitCode.USAGE,
+        )
+
+    async def export(opened: LogSource) -> None:
+        head = await opened.head()
+        begin, end = first or 1, min(last or head.last_sequence, head.last_sequence)
+        if run_id:
+            begin, end = await _span_of_run(opened, run_id)
+        if head.last_sequence and not head.first_sequence <= begin <= end:
+            raise CommandError(
+                f"{opened.name} has sequences {head.first_sequence} to {head.last_sequence}, "
+                f"and {begin} to {last or head.last_sequence} were asked for"
+            )
+        with progress(max(end - begin + 1, 0), "exporting") as bar:
             done = await export_log(
-                log,
+                opened,
                 file,
-                namespace=namespace_of(invocation, namespace),
+                namespace=opened.namespace,
                 clock=SystemClock(),
-                on_progress=bar.update,
+                after=begin - 1,
+                until=end,
+                on_progress=bar.advance,
             )
         click.echo(f"{done.commit_count} commits in {file}; the hash chain is whole")
         if done.stranger_count:
             click.echo(f"messages among them that are no commits of dtf: {done.stranger_count}", err=True)
 
-    _with_log(invocation, namespace, export)
+    with_log_source(invocation, source, namespace, export)
+
+
+async def _span_of_run(source: LogSource, run_id: str) -> tuple[int, int]:
+    head = await source.head()
+    fold = await fold_to(source, await nearest_fold(source, head.last_sequence), head.last_sequence)
+    span = find_span(fold.state, run_id)
+    if span is None:
+        raise CommandError(f"{source.name} knows no run {run_id}", "`dtf runs` lists them")
+    return span.first_sequence, span.last_sequence
 
 
 @command.command("import")
@@ -135,24 +207,10 @@ def import_command(invocation: Invocation, file: Path, namespace: str) -> None:
         count = await import_log(log, file)
         click.echo(f"{count} messages are in the log of namespace {namespace}")
 
-    _with_log(invocation, namespace, fill, create=True)
-
-
-def _with_log(
-    invocation: Invocation,
-    namespace: str | None,
-    use: Callable[[JetStreamLog], Awaitable[None]],
-    *,
-    create: bool = False,
-) -> None:
-    nats = broker_of(invocation)
-    name = namespace_of(invocation, namespace)
-
     async def work() -> None:
-        opener = JetStreamLog.open if create else JetStreamLog.attach
-        log = await opener(nats, name, SystemClock())
+        log = await JetStreamLog.open(broker_of(invocation), namespace, SystemClock())
         try:
-            await use(log)
+            await fill(log)
         finally:
             await log.close()
 

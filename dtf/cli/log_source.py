@@ -30,7 +30,7 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_paths import snapshots_dir
 from dtf.client.stack import read_stack
-from dtf.core.chain import ChainBroken, ChainReader
+from dtf.core.chain import ChainBroken
 from dtf.core.events import parse_commit
 from dtf.core.snapshot import read_snapshot
 from dtf.ports.event_log import LogError, LogFull, LogHead, LogUnavailable, StoredCommit
@@ -227,14 +227,6 @@ class StreamSource:
         """Whether a message goes on from the archive's end; a stranger's proves nothing either way."""
         commit = parse_commit(message.payload, message.message_id)
         return commit is None or commit.prev_hash.hex() == self.archive.segments[-1].chain_hash
-
-
-def origin_chain(first: StoredCommit) -> ChainReader:
-    """The chain as a slice that begins with `first` must take it to stand: on the slice's own word."""
-    commit = parse_commit(first.payload, first.message_id)
-    if first.sequence == 1 or commit is None:
-        return ChainReader(sequence=first.sequence - 1)
-    return ChainReader(sequence=first.sequence - 1, last_hash=commit.prev_hash)
 
 
 @asynccontextmanager

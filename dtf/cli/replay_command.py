@@ -12,15 +12,16 @@ from dtf.cli.capsule import expected_of, manifest_of
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.log_fold import earliest_fold, progress
+from dtf.cli.log_fold import earliest_fold, fold_to, nearest_fold, progress
 from dtf.cli.log_source import LogSource, source_options, with_log_source
+from dtf.cli.story_subject import find_span
 from dtf.core.run.proof import Checkpoint, Proof, ProofFailed, hashes_header, parse_hashes
 from dtf.core.run.state_hash import SCHEMA_VERSION
 from dtf.settings.code_version import code_version
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True))
+@click.argument("what", required=False, metavar="[FILE|RUN]")
 @source_options
 @click.option("--to-seq", "until", type=click.IntRange(min=1), metavar="N", help="Stop after this sequence.")
 @click.option(
@@ -48,7 +49,7 @@ from dtf.settings.code_version import code_version
 @click.pass_obj
 def command(
     invocation: Invocation,
-    file: Path | None,
+    what: str | None,
     source: Path | None,
     namespace: str | None,
     until: int | None,
@@ -60,16 +61,19 @@ def command(
 ) -> ExitCode:
     """Prove a log: its chain, its state at every sequence, every decision made again.
 
-    Reads the live log, or FILE: an export, a capsule, an archive. Exits with 1 at the first sequence
-    where something differs, and says what.
+    Reads the live log, or FILE: an export, a capsule, an archive. With RUN, the log up to that run's
+    end. Exits with 1 at the first sequence where something differs, and says what.
 
     \b
     Example:
         dtf replay                                 the live log
+        dtf replay 7f3k                            up to the end of a run
         dtf replay run-7f3k.dtfcapsule             what somebody attached to a report
         dtf replay --hashes here.txt               on one machine …
         dtf replay log.dtfstream --expect here.txt … and on another
     """
+    file = Path(what) if what is not None and Path(what).exists() else None
+    run_id = what if file is None else None
     if file is not None and source is not None:
         raise CommandError("FILE and --from FILE say the same twice; give one", exit_code=ExitCode.USAGE)
     expected = dict(_read_hashes(expected_file)) if expected_file else {}
@@ -84,7 +88,8 @@ def command(
                 expected.update(expected_of(capsule))
             wanted = {at: found for at, found in expected.items() if until is None or at <= until}
             proof = Proof(code_version(), interval, wanted, derive_all, fold.chain, fold.state)
-            return await _prove(opened, until, proof, lines)
+            end = until if run_id is None else await _end_of_run(opened, run_id)
+            return await _prove(opened, end, proof, lines)
 
     document = with_log_source(invocation, file or source, namespace, prove)
     if as_json:
@@ -92,6 +97,17 @@ def command(
     else:
         click.echo("\n".join(_text(document)))
     return ExitCode.FAILED if "failure" in document else ExitCode.OK
+
+
+async def _end_of_run(source: LogSource, run_id: str) -> int:
+    head = await source.head()
+    fold = await fold_to(source, await nearest_fold(source, head.last_sequence), head.last_sequence)
+    span = find_span(fold.state, run_id)
+    if span is None:
+        raise CommandError(
+            f"{run_id} is no file, and {source.name} knows no run of that name", "`dtf runs` lists the runs"
+        )
+    return span.last_sequence
 
 
 async def _prove(

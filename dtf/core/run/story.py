@@ -184,7 +184,7 @@ class TaskStory:
 
     def _accepted(self, commit: events_pb2.Commit, said: events_pb2.ResultsAccepted) -> Iterator[str]:
         retried = set(said.retried)
-        is_named = bool(said.cases) and self.case is None and len(self.case_names) > 1
+        is_named = self.case is None and len(self.case_names) > 1
         for index, task in enumerate(said.tasks):
             case = entry(said.cases, index)
             if task != self.task or (self.case is not None and case != self.case):
