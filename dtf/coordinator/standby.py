@@ -106,12 +106,11 @@ class Standby:
 
     async def _look(self) -> LeaseView | None:
         """The lease if its place is free."""
+        view = await self._lease.read()  # first, because it makes the bucket where there is none
         now = self._clock.monotonic()
         if now - self._enlisted_at >= ENLIST_SECONDS:
             await self._lease.enlist(self._identity.leader)
             self._enlisted_at = now
-        view = await self._lease.read()
-        now = self._clock.monotonic()
         if view.revision != self._seen.revision or view.record != self._seen.record:
             self._seen, self._moved_at = view, now
             if view.record is not None:

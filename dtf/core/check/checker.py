@@ -18,7 +18,7 @@ from dtf.core.check.books import Books, Presence
 from dtf.core.check.chain import ChainBook
 from dtf.core.check.journal import Journal
 from dtf.core.check.properties import Property
-from dtf.core.check.report import CheckReport, Findings
+from dtf.core.check.report import CheckReport, Findings, Violation
 from dtf.core.check.witnesses import CLOCK_SKEW_SECONDS, JournalCheck, ScalingCheck, sources_of
 
 
@@ -68,6 +68,11 @@ class HistoryChecker:
             if not self._continues:
                 self._settle()
         self._books.now_ns = max(self._books.now_ns, commit.now_unix_nanos)
+
+    @property
+    def violations_so_far(self) -> list[Violation]:
+        """What did not hold up to here; what needs the whole history is left to `finish`."""
+        return [violation for kept in self._findings.kept.values() for violation in kept]
 
     def finish(self) -> CheckReport:
         """What it came to; the history ends here."""

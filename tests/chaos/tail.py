@@ -1,0 +1,86 @@
+"""Un-fsynced loss of the broker's tail: a copy of its store from before is put back; an operator repairs."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.chaos.system import COORDINATORS, System
+from tests.chaos.watch import LogWatch
+
+LOST_COMMITS = 12
+"""At least so many commits are forgotten."""
+REPAIR_SECONDS = 60.0
+
+
+class RepairFailed(Exception):
+    """`dtf log repair` did not bring back what the broker forgot."""
+
+
+async def lose_tail(system: System, watch: LogWatch) -> str:
+    """Copy the store, let the log grow, put the copy back, repair, go on."""
+    copy = system.directory / "store-of-before"
+    await _copy_store(system, copy)
+    copied = watch.sequence
+    while watch.sequence < copied + LOST_COMMITS:
+        await watch.moved()
+    coordinators = [system.members[name] for name in COORDINATORS]
+    for member in coordinators:
+        member.hold()
+    try:
+        await _put_back(system, copy)
+        lost = watch.sequence
+        detected = await _wait_until_refused(system)
+        said = await _repair(system)
+    finally:
+        for member in coordinators:
+            member.release()
+    return f"store of message {copied} put back at {lost}; coordinators ended with {detected}; {said}"
+
+
+async def _copy_store(system: System, copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    system.broker.send(signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(shutil.copytree, system.store_dir, copy)
+    finally:
+        system.broker.send(signal.SIGCONT)
+
+
+async def _put_back(system: System, copy: Path) -> None:
+    system.broker.hold()
+    try:
+        system.broker.send(signal.SIGKILL)
+        await system.broker.down.wait()
+        shutil.rmtree(system.store_dir)
+        await asyncio.to_thread(shutil.copytree, copy, system.store_dir)
+    finally:
+        system.broker.release()
+    await system.broker.ready.wait()
+
+
+async def _wait_until_refused(system: System) -> str:
+    """The exit codes of the coordinators, once both have noticed and ended."""
+    members = [system.members[name] for name in COORDINATORS]
+    for member in members:
+        await member.down.wait()
+    return " and ".join(str(member.exit_codes[-1]) for member in members)
+
+
+async def _repair(system: System) -> str:
+    """What `dtf log repair` says with the first spool that has what is missing. Raises RepairFailed."""
+    answers: list[str] = []
+    for name in COORDINATORS:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            system.dtf(name, "log", "repair"),
+            env=system.environment(name),
+            capture_output=True,
+            text=True,
+            timeout=REPAIR_SECONDS,
+        )
+        answers.append(f"{name}: exit {done.returncode}: {(done.stdout + done.stderr).strip()}")
+    if not any(": exit 0:" in answer for answer in answers):
+        raise RepairFailed("\n".join(answers))
+    return "; ".join(answer.replace("\n", " / ")[:300] for answer in answers)

@@ -1,0 +1,90 @@
+"""What the live log says while a system runs: who leads, which leases are out, and whether it is clean so far."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import cast
+
+from dtf.adapters.jetstream_log import JetStreamLog
+from dtf.api.v1 import events_pb2
+from dtf.core.check.checker import HistoryChecker
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import StoredCommit
+from dtf.settings.model import NatsSettings
+
+KEPT_PAYLOADS = 512
+
+
+class LogWatch:
+    """Follows the log past all links. `run` it in a task."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.sequence = 0
+        self.epoch = 0
+        self.leader_pid = 0
+        self.fences: set[int] = set()
+        """Leases that are out."""
+        self.last_commit_at = 0.0
+        """On the monotonic clock."""
+        self.recent: list[StoredCommit] = []
+        """Old messages, for strangers to say again."""
+        self.live_checker = HistoryChecker()
+        self._clock = clock
+        self._moved = asyncio.Event()
+
+    async def run(self, nats: NatsSettings, namespace: str = "default") -> None:
+        """Follow, for ever."""
+        log = await JetStreamLog.attach(nats, namespace, self._clock)
+        try:
+            batches = cast(AsyncGenerator[Sequence[StoredCommit], None], log.follow(0))
+            async with aclosing(batches) as follow:
+                async for batch in follow:
+                    for stored in batch:
+                        self._take(stored)
+                    self.last_commit_at = self._clock.monotonic()
+                    self._moved.set()
+        finally:
+            await log.close()
+
+    async def moved(self) -> None:
+        """Return when something was appended after this call."""
+        self._moved.clear()
+        await self._moved.wait()
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long the log has said nothing."""
+        return self._clock.monotonic() - self.last_commit_at
+
+    def _take(self, stored: StoredCommit) -> None:
+        self.sequence = stored.sequence
+        self.live_checker.take(stored.sequence, stored.payload, stored.message_id)
+        self.recent.append(stored)
+        if len(self.recent) > 2 * KEPT_PAYLOADS:
+            del self.recent[:KEPT_PAYLOADS]
+        if hashlib.sha256(stored.payload).hexdigest() != stored.message_id:
+            return
+        commit = events_pb2.Commit.FromString(stored.payload)
+        for event in commit.events:
+            self._read(event)
+
+    def _read(self, event: events_pb2.Event) -> None:
+        match event.WhichOneof("event"):
+            case "leader_elected":
+                self.epoch = event.leader_elected.epoch
+                self.leader_pid = int(event.leader_elected.leader.rpartition(":")[2])
+            case "leases_granted":
+                granted = event.leases_granted
+                self.fences.update(range(granted.first_fence, granted.first_fence + len(granted.tasks)))
+            case "results_accepted":
+                accepted = event.results_accepted
+                self.fences.difference_update(
+                    accepted.fences if accepted.all_completed else accepted.completed
+                )
+            case "attempts_ended":
+                self.fences.difference_update(event.attempts_ended.fences)
+            case "leases_released":
+                self.fences.difference_update(event.leases_released.fences)
+            case _:
+                pass
