@@ -63,6 +63,7 @@ class Submission:
         self._waiting_tasks = 0
         self._unanswered: dict[int, tuple[run_service_pb2.SubmitTasksRequest, list[_Pending]]] = {}
         self._next_batch = 1
+        self._attempts = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._room = asyncio.Event()
@@ -121,7 +122,10 @@ class Submission:
                 raise
 
     async def _attempt(self) -> bool:
-        call = self._stub.SubmitTasks(self._outgoing(), metadata=self._metadata, wait_for_ready=True)
+        self._attempts += 1
+        self._wake.set()  # what fed the call before gives up: gRPC leaves it waiting when a call breaks
+        outgoing = self._outgoing(self._attempts)
+        call = self._stub.SubmitTasks(outgoing, metadata=self._metadata, wait_for_ready=True)
         try:
             async for response in call:
                 self._answered(response)
@@ -131,27 +135,31 @@ class Submission:
             return False
         return self._seal is not None and self._seal.done()
 
-    async def _outgoing(self) -> AsyncIterator[run_service_pb2.SubmitTasksRequest]:
+    async def _outgoing(self, attempt: int) -> AsyncIterator[run_service_pb2.SubmitTasksRequest]:
+        """What one call sends; nothing more once there is a newer one, to which it would be lost."""
         for request, _ in list(self._unanswered.values()):
             yield request
             if request.seal:
                 return
         while True:
-            request = await self._next_request()
+            await self._until_ready(attempt)
+            if attempt != self._attempts:
+                return
+            request = self._take()
             yield request
             if request.seal:
                 return
 
-    async def _next_request(self) -> run_service_pb2.SubmitTasksRequest:
-        while not self._waiting and self._seal is None:
+    async def _until_ready(self, attempt: int) -> None:
+        """Return when there is something to send and room to have it unanswered, or a newer call."""
+        while not self._waiting and self._seal is None and attempt == self._attempts:
             self._wake.clear()
             await self._wake.wait()
         if self._waiting and self._waiting_tasks < BATCH_TASKS and self._seal is None:
             await self._linger()
-        while len(self._unanswered) >= WINDOW:
+        while len(self._unanswered) >= WINDOW and attempt == self._attempts:
             self._wake.clear()
             await self._wake.wait()
-        return self._take()
 
     async def _linger(self) -> None:
         self._full.clear()
