@@ -150,6 +150,10 @@ class _Report:
 
     def _accept_one_by_one(self, entry: worker_service_pb2.CaseResults) -> None:
         run = self._state.runs.get(entry.run_id)
+        if run is None and entry.run_id in self._state.retired_runs:
+            for fence in entry.fences:
+                self._note_unheld(fence)
+            return
         if run is None:
             self._refused.extend(entry.fences)
             return
