@@ -56,8 +56,26 @@ PROCESSES = ("coordinator", "worker", "resource-manager", "trend-analyzer")
 """Commands that serve until they are told to stop; listed apart in the help."""
 
 
+class _ReaderGone(Exception):
+    """Whoever read our output went away. click makes exit code 1 of a BrokenPipeError; this passes it by."""
+
+
 class CommandTable(click.Group):
     """Commands by name, imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a closed pipe at the end of our output is told apart from a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The same for what is printed before there is a command: the help, the version."""
+        try:
+            return super().parse_args(ctx, args)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the help."""
@@ -148,7 +166,7 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.CANCELLED
-    except BrokenPipeError:
+    except (_ReaderGone, BrokenPipeError):
         return _close_standard_output()
     except Exception as error:
         known = explain(error)
