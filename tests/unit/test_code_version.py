@@ -14,7 +14,7 @@ DECIDING = ("core/run/decide.py", "core/run/evolve.py", "core/run/rederive.py", 
 
 def imported_by(path: Path) -> set[Path]:
     """The modules of the core that a module imports."""
-    found = set()
+    found: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dtf.core"):
             base = ROOT.parent / (node.module or "").replace(".", "/")
