@@ -1,13 +1,19 @@
 """Submits tasks over one stream, in batches that are answered once they are durable.
 
+    submit ──▶ room? ──▶ waiting ──▶ sent, unanswered (WINDOW batches) ──▶ durable
+                 └── wait in line: ROOM_TASKS or ROOM_BYTES wait already
+
 A batch holds what was submitted while the one before was being written, and for single tasks one
 millisecond more: a message costs the coordinator the same whatever its size (design/measured.md).
-At most WINDOW batches are unanswered, so that a client faster than the log is paced here. After a
-broken connection the unanswered batches are sent again under their numbers; the coordinator
-answers those it has and adds none twice.
+At most WINDOW batches are unanswered and about as much waits, so that a caller faster than the log
+is paced here, whether it submits many tasks or one by one from many coroutines. After a broken
+connection, or when the coordinator asks to come back later, the unanswered batches are sent again
+under their numbers; the coordinator answers those it has and adds none twice.
 """
 
 import asyncio
+import contextlib
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +23,15 @@ import grpc.aio
 
 from dtf.api.v1 import common_pb2, run_service_pb2, run_service_pb2_grpc
 from dtf.client.journal import open_journal
+from dtf.rpc.errors import parse
 
 BATCH_TASKS = 256
 BATCH_BYTES = 768 * 1024
 """Leaves room below the 1 MiB that a message may have."""
 LINGER_SECONDS = 0.001
 WINDOW = 16
+ROOM_TASKS = WINDOW * BATCH_TASKS
+ROOM_BYTES = WINDOW * BATCH_BYTES
 
 
 @dataclass(slots=True)
@@ -60,28 +69,23 @@ class Submission:
         self._run_id = run_id
         self._metadata = metadata
         self._waiting: deque[_Pending] = deque()
-        self._waiting_tasks = 0
+        self._room = Room(ROOM_TASKS, ROOM_BYTES)
         self._unanswered: dict[int, tuple[run_service_pb2.SubmitTasksRequest, list[_Pending]]] = {}
         self._next_batch = 1
         self._attempts = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
         self._seal: asyncio.Future[int] | None = None
         self._failure: BaseException | None = None
         self._journal = open_journal("client")
 
     async def submit(self, task: common_pb2.TaskSpec) -> int:
         """Submit one task; its index in the run, once it is durable."""
-        return await self._enqueue(_Batch([task], task.ByteSize()))
+        return await (await self._enqueue(_Batch([task], task.ByteSize())))
 
     async def submit_many(self, tasks: Sequence[common_pb2.TaskSpec]) -> None:
         """Submit `tasks` in batches; returns when all are durable."""
-        pending: list[asyncio.Future[int]] = []
-        for batch in _batches(tasks):
-            await self._room.wait()
-            pending.append(self._enqueue(batch))
+        pending = [await self._enqueue(batch) for batch in _batches(tasks)]
         await asyncio.gather(*pending)
 
     async def seal(self) -> None:
@@ -93,18 +97,18 @@ class Submission:
         self._raise_failure()
         await asyncio.shield(self._seal)
 
-    def _enqueue(self, batch: _Batch) -> "asyncio.Future[int]":
+    async def _enqueue(self, batch: _Batch) -> "asyncio.Future[int]":
+        """Let a batch wait for its turn, once there is room for it."""
+        await self._room.enter(len(batch.tasks), batch.size_bytes)
         self._raise_failure()
         if self._seal is not None:
+            self._room.leave(len(batch.tasks), batch.size_bytes)
             raise SubmissionFailed(f"run {self._run_id} is sealed; it takes no more tasks")
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Pending(batch.tasks, batch.size_bytes, answer))
-        self._waiting_tasks += len(batch.tasks)
         self._wake.set()
-        if self._waiting_tasks >= BATCH_TASKS:
+        if self._room.tasks >= BATCH_TASKS:
             self._full.set()
-            if self._waiting_tasks >= WINDOW * BATCH_TASKS:
-                self._room.clear()
         return answer
 
     def _raise_failure(self) -> None:
@@ -130,7 +134,10 @@ class Submission:
             async for response in call:
                 self._answered(response)
         except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
+            failure = parse(error)
+            if failure.retry_after_seconds:
+                await _rest(failure.retry_after_seconds * random.uniform(0.5, 1.5))
+            elif not failure.is_retryable:
                 raise
             return False
         return self._seal is not None and self._seal.done()
@@ -155,7 +162,7 @@ class Submission:
         while not self._waiting and self._seal is None and attempt == self._attempts:
             self._wake.clear()
             await self._wake.wait()
-        if self._waiting and self._waiting_tasks < BATCH_TASKS and self._seal is None:
+        if self._waiting and self._room.tasks < BATCH_TASKS and self._seal is None:
             await self._linger()
         while len(self._unanswered) >= WINDOW and attempt == self._attempts:
             self._wake.clear()
@@ -184,9 +191,7 @@ class Submission:
             taken.append(pending)
             count += len(pending.tasks)
             size += pending.size_bytes
-        self._waiting_tasks -= count
-        if self._waiting_tasks < WINDOW * BATCH_TASKS:
-            self._room.set()
+        self._room.leave(count, size)
         request.seal = self._seal is not None and not self._waiting
         request.batch = self._next_batch
         self._next_batch += 1
@@ -219,7 +224,68 @@ class Submission:
         if self._seal is not None and not self._seal.done():
             self._seal.set_exception(SubmissionFailed(_said(failure)))
             self._seal.exception()
-        self._room.set()
+        self._room.close()
+
+
+class Room:
+    """What may wait, in tasks and in bytes. Whoever finds it full waits in line; a large one is not passed by."""
+
+    def __init__(self, max_tasks: int, max_bytes: int) -> None:
+        self._max_tasks = max_tasks
+        self._max_bytes = max_bytes
+        self._line: deque[tuple[int, int, asyncio.Future[None]]] = deque()
+        self._is_closed = False
+        self.tasks = 0
+        self.size_bytes = 0
+
+    async def enter(self, tasks: int, size_bytes: int) -> None:
+        """Return once there is room, or the room is closed."""
+        if self._is_closed or (not self._line and self._fits(tasks, size_bytes)):
+            self._take(tasks, size_bytes)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (tasks, size_bytes, turn)
+        self._line.append(place)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if place in self._line:
+                self._line.remove(place)
+            else:
+                self.leave(tasks, size_bytes)
+            raise
+
+    def leave(self, tasks: int, size_bytes: int) -> None:
+        """Give room back."""
+        self.tasks -= tasks
+        self.size_bytes -= size_bytes
+        while self._line and (self._is_closed or self._fits(*self._line[0][:2])):
+            count, size, turn = self._line.popleft()
+            self._take(count, size)
+            if not turn.done():
+                turn.set_result(None)
+
+    def close(self) -> None:
+        """Let everybody in: they will be told why it ended."""
+        self._is_closed = True
+        self.leave(0, 0)
+
+    def _fits(self, tasks: int, size_bytes: int) -> bool:
+        is_empty = not self.tasks
+        return is_empty or (
+            self.tasks + tasks <= self._max_tasks and self.size_bytes + size_bytes <= self._max_bytes
+        )
+
+    def _take(self, tasks: int, size_bytes: int) -> None:
+        self.tasks += tasks
+        self.size_bytes += size_bytes
+
+
+async def _rest(seconds: float) -> None:
+    """Wait."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
 
 
 def _said(failure: BaseException) -> str:

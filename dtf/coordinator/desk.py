@@ -6,6 +6,7 @@ from dtf.coordinator.audience import Audience
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed
 from dtf.coordinator.history import History
+from dtf.coordinator.intake import Intake
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
@@ -45,6 +46,10 @@ class Desk:
     history: History = field(init=False)
     """Runs that left the state."""
     audience: Audience = field(default_factory=Audience)
+    intake: Intake = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.writer)
 
     def __post_init__(self) -> None:
         self.history = History(self.state, self.event_log, self.clock, self.strangers)

@@ -39,7 +39,7 @@ class RunService:
         self, request: run_service_pb2.CreateRunRequest, context: Context
     ) -> run_service_pb2.CreateRunResponse:
         """Creates a run."""
-        await self._desk.writer.submit(CreateRun(self._fresh_id(), request), weight=request.ByteSize())
+        await self._desk.intake.submit(CreateRun(self._fresh_id(), request), request.ByteSize())
         run_id = self._desk.state.run_requests[request.request_id]
         return run_service_pb2.CreateRunResponse(run=await self._durable(self._desk.find(run_id)))
 
@@ -54,8 +54,8 @@ class RunService:
             group.create_task(self._answer_submissions(begun, context))
             async for request in request_iterator:
                 _check_submission(request)
-                weight = request.ByteSize()
-                await begun.put((request, self._desk.writer.begin(SubmitTasks(request), weight=weight)))
+                future = await self._desk.intake.begin(SubmitTasks(request), request.ByteSize())
+                await begun.put((request, future))
             await begun.put(None)
 
     async def _answer_submissions(
@@ -65,7 +65,7 @@ class RunService:
     ) -> None:
         while (item := await begun.get()) is not None:
             request, future = item
-            outcome = await future
+            outcome = await asyncio.shield(future)
             if outcome.error is not None:
                 raise outcome.error
             await context.write(self._submission_answer(request, outcome))

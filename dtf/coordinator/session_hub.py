@@ -43,6 +43,8 @@ class SessionHub:
         self._announcer = Announcer(sessions)
         self._dispatcher = Dispatcher(sessions)
         self._writer: Writer | None = None
+        self.unsettled_bytes = 0
+        """Of reports that are not durable yet, of all workers."""
 
     def bind(self, writer: Writer) -> None:
         """Name the writer that decides; once, before anything is received."""
@@ -155,6 +157,8 @@ class SessionHub:
         if not self._is_next(session, sequence):
             return
         stream.unsettled += 1
+        size = message.ByteSize()
+        self.unsettled_bytes += size
         command = ReportResults(
             session.worker_id,
             session.incarnation,
@@ -164,8 +168,8 @@ class SessionHub:
         )
         self.writer.post(
             command,
-            lambda outcome: self._reported(session, stream, sequence, outcome),
-            weight=message.ByteSize(),
+            lambda outcome: self._reported(session, stream, sequence, size, outcome),
+            weight=size,
         )
 
     @staticmethod
@@ -183,7 +187,8 @@ class SessionHub:
         session.posted_sequence = sequence
         return True
 
-    def _reported(self, session: Session, stream: Stream, sequence: int, outcome: Outcome) -> None:
+    def _reported(self, session: Session, stream: Stream, sequence: int, size: int, outcome: Outcome) -> None:
+        self.unsettled_bytes -= size
         stream.unsettled -= 1
         stream.settled.set()
         if stream.has_failed:

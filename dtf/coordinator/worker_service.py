@@ -19,6 +19,8 @@ WRITE_TIMEOUT_SECONDS = 60.0
 """A worker that reads nothing for this long is cut off; it attaches again when it can."""
 MAX_UNSETTLED = 64
 """Messages of one stream that wait for their commit; a worker that is faster waits."""
+MAX_UNSETTLED_BYTES = 64 * 2**20
+"""Of reports of all workers that wait for their commit."""
 WORKER_ID_LENGTH = 4
 
 
@@ -91,7 +93,7 @@ class WorkerService:
         try:
             while message is not grpc.aio.EOF and not stream.is_over:
                 self._desk.hub.receive(session, stream, message)
-                while stream.unsettled >= MAX_UNSETTLED:
+                while stream.unsettled >= self._most_unsettled:
                     stream.settled.clear()
                     await stream.settled.wait()
                 message = await context.read()
@@ -102,6 +104,11 @@ class WorkerService:
             stream.end(rejection)
         else:
             stream.end()
+
+    @property
+    def _most_unsettled(self) -> int:
+        """Messages of one stream that may wait; when those of all workers are too much, one."""
+        return 1 if self._desk.hub.unsettled_bytes > MAX_UNSETTLED_BYTES else MAX_UNSETTLED
 
     async def _write(self, stream: Stream, context: Context) -> None:
         outbox = stream.outbox

@@ -16,6 +16,7 @@ join the core's tree:
     ├── Unauthenticated       UNAUTHENTICATED      the token is missing or wrong
     ├── SessionReplaced       ABORTED              a newer stream of the same session took over
     ├── LogFullRefusal        RESOURCE_EXHAUSTED   the event log takes no more until room is made
+    ├── Overloaded            RESOURCE_EXHAUSTED   more at once than can be held; RetryInfo says when to try again
     ├── StoreRefusal          RESOURCE_EXHAUSTED   the blob store takes no more until room is made
     ├── LogUnavailableRefusal UNAVAILABLE          the event log does not answer; try again
     ├── StoreUnavailableRefusal UNAVAILABLE        the metric store does not answer; try again
@@ -81,6 +82,16 @@ class LogFullRefusal(Rejection):
     reason = "LOG_FULL"
 
 
+class Overloaded(Rejection):
+    """More is asked at once than can be held; the same call succeeds a little later."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class StoreRefusal(Rejection):
     """The blob store takes no more until room is made."""
 
@@ -114,6 +125,7 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     SessionReplaced: grpc.StatusCode.ABORTED,
     LogFullRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StoreRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LogUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
     StoreUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
@@ -133,6 +145,8 @@ class RpcFailure:
     """ErrorInfo's reason, as "STALE_SESSION"; empty: the failure is not dtf's own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
+    retry_after_seconds: float = 0.0
+    """RetryInfo's delay: the same call may be made again after it; 0: nothing was said of that."""
 
     @property
     def is_retryable(self) -> bool:
@@ -161,6 +175,10 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
         for violation in rejection.violations:
             fault.field_violations.add(field=violation.field, description=violation.description)
         _pack(status, fault)
+    if isinstance(rejection, Overloaded):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(rejection.retry_after_seconds * 1000))
+        _pack(status, retry)
     return status
 
 
@@ -177,14 +195,18 @@ def parse(error: grpc.RpcError) -> RpcFailure:
     status = _status_of(trailers)
     if status is None:
         return RpcFailure(code, message)
-    reason, metadata, violations = "", {}, []
+    reason, metadata, violations, retry_seconds = "", {}, [], 0.0
     for detail in status.details:
         info, fault = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason, metadata = info.reason, dict(info.metadata)
         elif detail.Unpack(fault):
             violations += [FieldViolation(item.field, item.description) for item in fault.field_violations]
-    return RpcFailure(code, status.message or message, reason, metadata, tuple(violations))
+        elif detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
+    text = status.message or message
+    return RpcFailure(code, text, reason, metadata, tuple(violations), retry_seconds)
 
 
 def describe(error: grpc.RpcError) -> str:
@@ -198,7 +220,8 @@ def describe(error: grpc.RpcError) -> str:
 
 
 def _pack(
-    status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest
+    status: status_pb2.Status,
+    detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
 ) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
