@@ -61,21 +61,20 @@ class History:
         if self._kept and self._clock.monotonic() - self._used_at > KEPT_SECONDS:
             self._kept.clear()
 
-    async def check_held(self, retired: RetiredRun) -> None:
-        """Raises NotFound, naming the archive, unless the log still has all commits of the run."""
+    async def check_held(self, run: Run | RetiredRun, after: int = 0) -> None:
+        """Raises NotFound, naming the archive, unless the log has the commits of the run after `after`."""
         try:
             head = await self._log.head()
         except LogError as error:
             raise LogUnavailableRefusal(f"the event log cannot be read: {error}") from error
-        if head.first_sequence > retired.first_sequence:
+        first = max(run.first_sequence, after + 1)
+        if head.first_sequence > first:
             raise NotFound(
-                f"the tasks of run {retired.run_id} are no longer in the log: they are in its commits "
-                f"{retired.first_sequence} to {retired.last_sequence}, and the log begins at "
-                f"{head.first_sequence}; read the archive that `dtf log archive` wrote: "
-                f"`dtf explain {retired.run_id} --from DIRECTORY`",
-                run_id=retired.run_id,
-                first_sequence=str(retired.first_sequence),
-                last_sequence=str(retired.last_sequence),
+                f"run {run.run_id} is no longer whole in the log: commit {first} is asked for, and the log "
+                f"begins at {head.first_sequence}; read it with the archive that `dtf log archive` wrote: "
+                f"`dtf explain {run.run_id} --from DIRECTORY`",
+                run_id=run.run_id,
+                first_sequence=str(head.first_sequence),
             )
 
     async def _fold(self, retired: RetiredRun) -> Run:

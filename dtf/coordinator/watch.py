@@ -53,8 +53,8 @@ class Watch:
 
         Raises Rejection when the log cannot be read, or does not hold the run any more.
         """
-        if isinstance(self._run, RetiredRun):
-            await self._desk.history.check_held(self._run)
+        if self._run is not None and self._desk.feed.after(self._position, 1) is None:
+            await self._desk.history.check_held(self._run, self._position)
         with self._desk.audience.seat():
             while True:
                 rung = self._desk.bell.next()
