@@ -50,8 +50,6 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.writer)
-
-    def __post_init__(self) -> None:
         self.history = History(self.state, self.event_log, self.clock, self.strangers)
 
     def dismiss(self, reason: WriterStopped) -> None:
