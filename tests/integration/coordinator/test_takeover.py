@@ -19,7 +19,7 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
 from dtf.rpc.channel import Peer, open_channel
-from dtf.settings.model import NatsSettings
+from dtf.settings.model import NatsSettings, WorkerSettings
 from tests.e2e.accounts import LogAccount, read_account
 
 pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(240)]
@@ -36,7 +36,7 @@ async def nats(own_nats_server: NatsServer) -> NatsSettings:
 
 @pytest_asyncio.fixture
 async def system(nats: NatsSettings, tmp_path: Path) -> AsyncIterator[TakeoverSystem]:
-    async with TakeoverSystem(tmp_path, nats) as system:
+    async with TakeoverSystem(tmp_path, nats, worker=WorkerSettings(slots=2)) as system:
         yield system
 
 
@@ -107,13 +107,19 @@ async def test_a_client_that_submits_meanwhile_is_answered_once_for_each_task(
     )
     run = await client.create_run(request)
     leader = system.leader
-    indexes = [await run.submit(task(number)) for number in range(20)]
+    indexes = [await run.submit(task(number)) for number in range(5)]
     leader.signal(signal.SIGKILL)
     async with asyncio.timeout(WAIT_SECONDS):
-        indexes += [await run.submit(task(number)) for number in range(20, len(COMMANDS))]
+        indexes += [await run.submit(task(number)) for number in range(5, 10)]
+        # Broken while nothing was under way: what fed the old call must not swallow the next submission.
+        again = await system.start_coordinator(system.index_of(leader))
+        await again.until_role("standby")
+        system.leader.signal(signal.SIGKILL)
+        await again.until_role("leader")
+        indexes += [await run.submit(task(number)) for number in range(10, len(COMMANDS))]
         await run.seal()
     assert indexes == list(range(len(COMMANDS)))
-    await check_books(nats, run, {1, 2})
+    await check_books(nats, run, {1, 2, 3})
 
 
 def task(number: int) -> common_pb2.TaskSpec:
@@ -124,7 +130,7 @@ async def test_of_two_standbys_one_leads_and_the_other_stays_for_the_next_time(
     nats: NatsSettings, tmp_path: Path
 ) -> None:
     async with (
-        TakeoverSystem(tmp_path, nats, coordinator_count=3) as system,
+        TakeoverSystem(tmp_path, nats, coordinator_count=3, worker=WorkerSettings(slots=2)) as system,
         Client(system.peer) as client,
     ):
         run = await client.start_run("suite", commands=COMMANDS)
