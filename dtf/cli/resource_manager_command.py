@@ -53,7 +53,7 @@ class _Deployment:
 
 
 @click.command("resource-manager")
-@click.option("--server", help="host:port of the coordinator. Default: run.server (DTF_SERVER).")
+@click.option("--server", help="host:port[,…] of the coordinator(s). Default: run.server (DTF_SERVER).")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the bearer token.")
 @click.option("--pool", "pool_name", help="Name of the pool. Default: pool.name.")
 @click.option("--min", "min_workers", type=int, help="Workers kept at least.")

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dtf.cli.reserved_port import ReservedPort
 from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
 from dtf.client.stack import StackAddresses, write_private
 from dtf.settings.loader import dump_settings
-from dtf.settings.model import Settings
+from dtf.settings.model import CoordinatorSettings, Settings
 from dtf.settings.project import make_private_dir, state_dir
 
 
@@ -29,7 +29,7 @@ class StackPlan:
             write_private(token_file, secrets.token_urlsafe(32) + "\n")
         self.owns_broker = not settings.nats.url
         # Chosen now, so that every part can be told at once and a restarted one is found again.
-        self._coordinator_port = ReservedPort(settings.coordinator.listen)
+        self._coordinator_ports = [ReservedPort(listen) for listen in _listens(settings.coordinator)]
         self._analyzer_port = ReservedPort(settings.analyzer.listen)
         self._websocket_url = ""
         self._tap_credentials_file = ""
@@ -69,14 +69,20 @@ class StackPlan:
         )
 
     def _with_addresses(self, settings: Settings) -> Settings:
-        server, analysis = self._coordinator_port.address, self._analyzer_port.address
+        server = ",".join(self.coordinators)
+        analysis = self._analyzer_port.address
         return replace(
             settings,
-            coordinator=replace(settings.coordinator, listen=server),
+            coordinator=replace(settings.coordinator, listen=self.coordinators[0]),
             worker=replace(settings.worker, server=server),
             run=replace(settings.run, server=server),
             analyzer=replace(settings.analyzer, listen=analysis, server=analysis),
         )
+
+    @property
+    def coordinators(self) -> list[str]:
+        """Address of each coordinator: of the one that leads first, and of those that stand by for it."""
+        return [port.address for port in self._coordinator_ports]
 
     def broker_ready(self, server: NatsServer) -> None:
         """The broker listens."""
@@ -85,9 +91,9 @@ class StackPlan:
         self._tap_credentials_file = str(server.tap_credentials_file)
 
     def release_ports(self) -> None:
-        """Let go of the ports that were chosen for the coordinator and the analyzer."""
-        self._coordinator_port.release()
-        self._analyzer_port.release()
+        """Let go of the ports that were chosen for the coordinators and the analyzer."""
+        for port in (*self._coordinator_ports, self._analyzer_port):
+            port.release()
 
     def arguments(self, command: str) -> list[str]:
         """Command line of a part, with the settings as they are now in its file."""
@@ -113,6 +119,15 @@ class StackPlan:
         )
 
 
+CommandLine = Callable[[], Sequence[str]]
+
+
+def _listens(settings: CoordinatorSettings) -> list[str]:
+    """Where coordinators listen: the first as it is set, the standbys on free ports beside it."""
+    host = settings.listen.rpartition(":")[0]
+    return [settings.listen, *[f"{host}:0"] * settings.standbys]
+
+
 def make_stages(
     plan: StackPlan, inherited: Sequence[int], program: Sequence[str] = DTF_PROGRAM
 ) -> list[list[Part]]:
@@ -122,10 +137,10 @@ def make_stages(
     stack lives.
     """
 
-    def command(name: str) -> CommandPart:
+    def command(name: str, line: CommandLine | None = None) -> Part:
         return CommandPart(
             name,
-            lambda: [*program, *plan.arguments(name)],
+            line or (lambda: [*program, *plan.arguments(name)]),
             log_file=plan.logs / f"{name}.log",
             working_dir=plan.project_dir,
             inherited=inherited,
@@ -140,5 +155,32 @@ def make_stages(
             has_websocket=plan.settings.nats.websocket,
         )
         broker.append(NatsPart(server, plan.broker_ready))
-    others: list[Part] = [command(name) for name in ("coordinator", "trend-analyzer", "resource-manager")]
+    coordinators: list[Part] = [command("coordinator")]
+    if len(plan.coordinators) > 1:
+        coordinators = _standing_by_for_each_other(plan, command, program)
+    others = [*coordinators, command("trend-analyzer"), command("resource-manager")]
     return [stage for stage in (broker, others) if stage]
+
+
+def _standing_by_for_each_other(
+    plan: StackPlan, command: Callable[[str, CommandLine], Part], program: Sequence[str]
+) -> list[Part]:
+    """The coordinators of a stack with standbys.
+
+    The first start of the first one leads at once; whichever is started again stands by, because
+    another one leads by then, or will soon.
+    """
+    first_starts = iter((True,))
+
+    def line(address: str, may_lead: bool) -> CommandLine:
+        def arguments() -> Sequence[str]:
+            leads = may_lead and next(first_starts, False)
+            options = ["--listen", address] if leads else ["--listen", address, "--standby"]
+            return [*program, *plan.arguments("coordinator"), *options]
+
+        return arguments
+
+    return [
+        command(f"coordinator-{index}" if index > 1 else "coordinator", line(address, index == 1))
+        for index, address in enumerate(plan.coordinators, start=1)
+    ]

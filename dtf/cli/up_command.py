@@ -14,9 +14,12 @@ from dtf.client.stack import addresses_document, join_stack
 @click.option(
     "--store", type=click.Choice(["duckdb", "influxdb"]), help="Metric store; influxdb takes INFLUXDB_V2_*."
 )
+@click.option("--standby", is_flag=True, help="Run a second coordinator that takes over within seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the addresses.")
 @click.pass_obj
-def command(invocation: Invocation, workers: int | None, store: str | None, as_json: bool) -> None:
+def command(
+    invocation: Invocation, workers: int | None, store: str | None, standby: bool, as_json: bool
+) -> None:
     """Start this project's stack and keep it running until `dtf down`.
 
     \b
@@ -26,7 +29,11 @@ def command(invocation: Invocation, workers: int | None, store: str | None, as_j
         dtf down
     """
     loaded = invocation.load(
-        pool__min_workers=workers, pool__max_workers=workers, store__kind=store, run__server=""
+        pool__min_workers=workers,
+        pool__max_workers=workers,
+        store__kind=store,
+        coordinator__standbys=1 if standby else None,
+        run__server="",
     )
 
     def say(text: str) -> None:

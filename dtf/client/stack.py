@@ -57,7 +57,7 @@ class StackAddresses:
     """Where a stack's parts are; an empty text stands for what is not known."""
 
     server: str = ""
-    """host:port of the coordinator."""
+    """host:port of the coordinator, or of several that stand by for each other: host:port,host:port."""
     analysis: str = ""
     """host:port of the trend analyzer."""
     nats: str = ""

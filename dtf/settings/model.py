@@ -153,7 +153,7 @@ class RunSettings:
     """A case that kills two workers gets the verdict error."""
     timeout_seconds: float = 0.0
     server: str = ""
-    """Coordinator to use (DTF_SERVER); empty: the embedded stack."""
+    """host:port[,host:port…] of the coordinator(s) to use (DTF_SERVER); empty: the embedded stack."""
     token_file: str = ""
     certificate_authority_file: str = ""
     """PEM file of the authority that signed the certificates of coordinator and analyzer; given, the connection is TLS."""

@@ -46,6 +46,8 @@ RULES: Mapping[str, Span | OneOf] = {
     "coordinator.lease_seconds": Span(0.2, 3600),
     "coordinator.heartbeats_per_second": Span(1, 100_000),
     "coordinator.lease_heartbeats": Span(2, 100),
+    "coordinator.leader_lease_seconds": Span(0.2, 60),
+    "coordinator.standbys": Span(0, 4),
     "coordinator.max_credits": Span(1, 1 << 16),
     "coordinator.max_commit_bytes": Span(1024, 512 * 1024),
     "coordinator.max_commits_in_flight": Span(1, 256),
