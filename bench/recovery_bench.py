@@ -105,12 +105,13 @@ class Site:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         """A dtf command."""
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dtf.cli.main", "--project", str(self.directory)),
-            *("--settings", str(self.directory / "settings.json"), *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        with (self.directory / "errors.log").open("wb") as errors:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "dtf.cli.main", "--project", str(self.directory)),
+                *("--settings", str(self.directory / "settings.json"), *arguments),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
 
     async def seconds_to_lead(self) -> float:
         """Start a coordinator, wait until it leads, stop it."""
@@ -123,7 +124,8 @@ class Site:
         process.terminate()
         await process.wait()
         if b"ready" not in line:
-            raise RuntimeError("the coordinator did not start")
+            said = await asyncio.to_thread((self.directory / "errors.log").read_text)
+            raise RuntimeError(f"the coordinator did not start: {said[-2000:]}")
         return elapsed
 
     def stores(self) -> Sequence[SnapshotStore]:

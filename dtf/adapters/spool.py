@@ -179,12 +179,14 @@ class FileSpool:
         return self._segment
 
     def _abandon(self, segment: _Open) -> None:
-        """Cut the segment to what is known to be on the disk, and begin another with the next batch."""
-        try:
+        """Cut the segment to what is known to be on the disk, and begin another with the next batch.
+
+        What cannot be cut off is a last record cut short, or one that is written a second time.
+        """
+        with suppress(OSError):
             os.ftruncate(segment.descriptor, segment.size)
-        finally:
-            os.close(segment.descriptor)
-            self._segment = None
+        os.close(segment.descriptor)
+        self._segment = None
 
     def _trim(self, through: int) -> None:
         if not self._directory.is_dir():
