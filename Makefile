@@ -12,7 +12,7 @@ JSON ?=
 NAME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e proto lint types bench peers influxd format clean lock
+.PHONY: natscli help setup demo test e2e proto lint types bench peers influxd format clean lock
 
 help: ## this list
 	@echo "make TARGET; the first one sets up .venv by itself"
@@ -56,6 +56,9 @@ bench: $(STAMP) ## NAME=throughput|pytest: ours and the peers in one run; JSON=1
 
 peers: $(STAMP) ## click, packaging and itsdangerous through pytest --dtf: the same as plain pytest
 	@$(PY) -m bench.peers
+
+natscli: ## build the nats command once into the cache, for the tests of taps
+	@tools/nats/build.sh
 
 influxd: ## build InfluxDB once into the cache, for its tests
 	@tools/influxd/build.sh

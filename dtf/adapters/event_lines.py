@@ -2,7 +2,7 @@
 
 A line is one JSON object: "sequence" of the commit, "at" (UTC) and "now_unix_nanos" when it was
 decided, "run" ("" for the fleet), "type", and "event", which is the event in protobuf's JSON,
-with the fields' own names: what ParseDict makes an Event of.
+with the fields' own names: what ParseDict makes an Event of, and what any decoder of protobuf prints.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from dtf.api.v1 import events_pb2
-from dtf.core.events import TYPE_NAMES, parse_commit, run_of, type_of
+from dtf.core.events import TYPE_NAMES, run_of, stored_commit, type_of
 from dtf.ports.event_log import StoredCommit
 from dtf.ports.subjects import RUNS_HEADER, TYPES_HEADER
 
@@ -81,7 +81,7 @@ class EventFilter:
         """The events of one message that are wanted, in order."""
         if self._can_skip(message):
             return
-        commit = parse_commit(message.payload, message.message_id)
+        commit = stored_commit(message.payload, message.message_id)
         if commit is None:
             self.stranger_count += 1
             return

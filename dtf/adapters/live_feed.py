@@ -10,8 +10,10 @@ waits for it and spends nothing on it. It is best effort and stored nowhere:
 - A line is only made for a subject that somebody listens to. A probe, which is a line of that
   subject with a reply, comes back as "no responders" when nobody does; the subject is then left
   alone for half a second. A new listener may miss that long.
-- No more than `MAX_LINES_PER_SECOND` are sent; the rest is skipped and counted, and a line
-  `dtf.<namespace>.live.fleet.LinesSkipped` says how many.
+- No more than `MAX_LINES_PER_SECOND` are sent; the rest is skipped and counted. Once a second a line
+  `dtf.<namespace>.live.fleet.LinesSkipped` says how many since the last such line and in all, and
+  the process's log says it once a minute.
+- A listener that does not read is the broker's affair, which disconnects it; nobody here waits for one.
 """
 
 import asyncio
@@ -39,6 +41,8 @@ MAX_LINES_PER_SECOND = 2000
 """At about 50 µs a line a tenth of a core, and more than anybody reads."""
 PROBE_SECONDS = 0.5
 _MAX_SUBJECTS = 10_000
+_REPORT_SECONDS = 1.0
+_WARN_SECONDS = 60.0
 _SETTLE_SECONDS = 5
 _RETRY_SECONDS = 1
 
@@ -62,6 +66,8 @@ class LiveFeed:
         self._unfolder = Unfolder()
         self._interest = _Interest(clock)
         self._budget = _Budget(clock, max_lines_per_second)
+        self._last_stamp: dict[str, Any] = {}
+        """Of the commit that was taken last."""
         self.published_count = 0
         self.skipped_count = 0
         """Lines that somebody listened to and that were not sent."""
@@ -71,14 +77,17 @@ class LiveFeed:
 
         It never raises: the process it runs in has better things to do than to end with it.
         """
-        try:
-            async for batch in self._log.follow(await self._end() if after is None else after):
-                for message in batch:
-                    await self._take(message)
-        except LogError as error:
-            logger.warning("the live feed ends: %s", error)
-        finally:
-            await self._connection.close()
+        async with asyncio.TaskGroup() as group:
+            reporting = group.create_task(self._report_for_ever())
+            try:
+                async for batch in self._log.follow(await self._end() if after is None else after):
+                    for message in batch:
+                        await self._take(message)
+            except LogError as error:
+                logger.warning("the live feed ends: %s", error)
+            finally:
+                reporting.cancel()
+                await self._connection.close()
 
     async def _end(self) -> int:
         """Where the log ends, once the broker says it."""
@@ -109,6 +118,7 @@ class LiveFeed:
             "at": format_time(commit.now_unix_nanos),
             "now_unix_nanos": commit.now_unix_nanos,
         }
+        self._last_stamp = stamp
         await self._publish_lines(client, lines, stamp)
 
     def _is_wanted(self, run_id: str, type_name: str) -> bool:
@@ -128,7 +138,6 @@ class LiveFeed:
         for index, subject in enumerate(subjects):
             if index not in sent and self._interest.is_watched(subject):
                 await self._send(client, subject, lines[index], stamp, "")
-        await self._report_skipped(client, stamp)
 
     async def _send(
         self, client: Client, subject: str, line: Line, stamp: dict[str, Any], reply: str
@@ -144,12 +153,32 @@ class LiveFeed:
         await client.publish(subject, text.encode(), reply=reply)
         self.published_count += 1
 
-    async def _report_skipped(self, client: Client, stamp: dict[str, Any]) -> None:
-        skipped = self._budget.skipped_to_report()
-        if skipped:
-            body = {**stamp, "run": "", "type": "LinesSkipped", "event": {"count": skipped}}
-            subject = live_subject(self._namespace, "", "LinesSkipped")
-            await client.publish(subject, json.dumps(body, separators=(",", ":")).encode())
+    async def _report_for_ever(self) -> None:
+        """Once a second say how many lines were skipped, if any were."""
+        told, warned_at = 0, -_WARN_SECONDS
+        while True:
+            await self._clock.sleep(_REPORT_SECONDS)
+            skipped = self.skipped_count
+            if skipped == told:
+                continue
+            now = self._clock.monotonic()
+            if now - warned_at >= _WARN_SECONDS:
+                warned_at = now
+                said = {"skipped_total": skipped, "published_total": self.published_count}
+                logger.warning("the live feed skips lines: more happens than it may send", extra=said)
+            try:
+                await self._report_skipped(skipped - told, skipped)
+            except (LogUnavailable, nats.errors.Error, OSError, TimeoutError) as error:
+                logger.debug("live feed: %s", describe(error))
+            else:
+                told = skipped
+
+    async def _report_skipped(self, count: int, total: int) -> None:
+        client = await self._connection.client()
+        said = {"count": count, "total": total, "published": self.published_count}
+        body = {**self._last_stamp, "run": "", "type": "LinesSkipped", "event": said}
+        subject = live_subject(self._namespace, "", "LinesSkipped")
+        await client.publish(subject, json.dumps(body, separators=(",", ":")).encode())
 
 
 class _Interest:
@@ -226,7 +255,6 @@ class _Budget:
         self._limit = lines_per_second
         self._second = clock.monotonic()
         self._left = lines_per_second
-        self._skipped = 0
 
     def take(self) -> bool:
         """Use one line; False if there is none left."""
@@ -234,14 +262,6 @@ class _Budget:
         if now - self._second >= 1:
             self._second, self._left = now, self._limit
         if self._left <= 0:
-            self._skipped += 1
             return False
         self._left -= 1
         return True
-
-    def skipped_to_report(self) -> int:
-        """How many were skipped since the last report, once the second is over; else 0."""
-        if not self._skipped or self._clock.monotonic() - self._second < 1:
-            return 0
-        skipped, self._skipped = self._skipped, 0
-        return skipped

@@ -26,15 +26,21 @@ def parse_commit(payload: bytes, message_id: str) -> events_pb2.Commit | None:
     """The commit in a message of the log, or None if a stranger wrote it.
 
     A commit is stored under the SHA-256 of its bytes. Whether it continues the chain is for
-    ChainReader to say; this is for taps that begin anywhere.
+    ChainReader to say; this is for taps that begin anywhere. Events of older schemas are brought up.
     """
+    commit = stored_commit(payload, message_id)
+    return upcast(commit) if commit is not None else None
+
+
+def stored_commit(payload: bytes, message_id: str) -> events_pb2.Commit | None:
+    """The same as it was stored, events of older schemas too: what any other decoder sees."""
     if message_id != hashlib.sha256(payload).hexdigest():
         return None
     try:
         commit = events_pb2.Commit.FromString(payload)
     except DecodeError:
         return None
-    return upcast(commit) if len(commit.commit_id) == _COMMIT_ID_BYTES and commit.events else None
+    return commit if len(commit.commit_id) == _COMMIT_ID_BYTES and commit.events else None
 
 
 def _message_types() -> dict[str, Descriptor]:

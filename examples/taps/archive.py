@@ -1,7 +1,9 @@
 """Copies the event log of a dtf installation into a directory, one file a commit, and goes on from there.
 
-    python archive.py nats://127.0.0.1:4222 .dtf/secrets/nats default DIRECTORY
+    python archive.py nats://127.0.0.1:4222 .dtf/secrets/nats-tap default DIRECTORY [TYPE]
 
+With a TYPE, as RunFinished, only commits with such an event are copied: the header Dtf-Types says
+what is inside, so that the others are passed over unparsed.
 A durable JetStream consumer remembers how far it came: started again, it continues. A commit is
 acknowledged after its file is on the disk, so none is missed; one may be written twice, as itself.
 Needs only nats-py; read the files with the stubs of dtf.api.v1, or `protoc --decode`.
@@ -17,11 +19,11 @@ import nats
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 
-async def main(url: str, credentials_file: str, namespace: str, directory: str) -> None:
+async def main(url: str, credentials_file: str, namespace: str, directory: str, wanted: str = "") -> None:
     client = await nats.connect(url, **credentials(credentials_file))
     consumer = await client.jetstream().pull_subscribe(
         f"dtf.{namespace}.log",
-        durable="archive",
+        durable=f"archive-{wanted}" if wanted else "archive",
         stream=f"DTF_EVENTS_{namespace}",
         config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.EXPLICIT),
     )
@@ -33,10 +35,11 @@ async def main(url: str, credentials_file: str, namespace: str, directory: str) 
             continue
         for message in messages:
             sequence = message.metadata.sequence.stream
-            write(target / f"{sequence:012}.commit", message.data)
+            types = (message.headers or {}).get("Dtf-Types", "")
+            if not wanted or wanted in types.split(","):
+                write(target / f"{sequence:012}.commit", message.data)
+                print(sequence, types or "?", f"{len(message.data)} bytes", flush=True)
             await message.ack()
-            types = (message.headers or {}).get("Dtf-Types", "?")
-            print(sequence, types, f"{len(message.data)} bytes", flush=True)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Prints the live feed of a dtf installation: one line an event, as it is decided.
 
-    python failures.py nats://127.0.0.1:4222 .dtf/secrets/nats [SUBJECT]
+    python failures.py nats://127.0.0.1:4222 .dtf/secrets/nats-tap [SUBJECT]
 
 SUBJECT is `dtf.<namespace>.live.<run or fleet>.<Type>`, with `*` for any; all of them unless said.
 Needs only nats-py.

@@ -19,7 +19,7 @@ from dtf.adapters.nats_server import NatsServer, read_credentials
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.settings.model import NatsSettings
-from tests.commits import CommitWriter, run_created, worker_left
+from tests.commits import CommitWriter, run_created, run_finished, worker_left
 from tests.fakes import FakeClock
 
 
@@ -118,8 +118,13 @@ async def test_who_comes_later_is_heard_after_half_a_second(
         running.cancel()
 
 
-async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
-    feed: LiveFeed, event_log: JetStreamLog, person: Client, namespace: str, clock: FakeClock
+async def test_more_lines_than_anybody_reads_are_skipped_counted_and_told(
+    feed: LiveFeed,
+    event_log: JetStreamLog,
+    person: Client,
+    namespace: str,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
@@ -129,15 +134,56 @@ async def test_more_lines_than_anybody_reads_are_skipped_and_counted(
         await writer.commit(*[worker_left(f"w-{number}") for number in range(100)])
         lines = [await heard.next() for _ in range(11)]  # a probe, and ten of the second
         assert [line["event"]["worker_id"] for _, line in lines] == [f"w-{number}" for number in range(11)]
+        await clock.advance(1)  # nothing more happens, and yet it is told
+        subject, line = await heard.next()
+        assert subject == f"dtf.{namespace}.live.fleet.LinesSkipped"
+        assert (line["type"], line["sequence"]) == ("LinesSkipped", 1)
+        assert line["event"] == {"count": 89, "total": 89, "published": 11}
+        await writer.commit(*[worker_left(f"w-{number}") for number in range(100)])
+        assert [(await heard.next())[1]["type"] for _ in range(11)] == ["WorkerLeft"] * 11
         await clock.advance(1)
-        await writer.commit(run_created("7f3k"))
-        found = [await heard.next() for _ in range(2)]
-        assert [(line["type"], line["event"]) for _, line in found] == [
-            ("RunCreated", {"run_id": "7f3k", "suite": "suite"}),
-            ("LinesSkipped", {"count": 89}),
-        ]
-        assert feed.skipped_count == 89
+        assert (await heard.next())[1]["event"] == {"count": 89, "total": 178, "published": 22}
         running.cancel()
+    assert feed.skipped_count == 178
+    warnings = [record for record in caplog.records if "skips lines" in record.message]
+    assert [vars(record)["skipped_total"] for record in warnings] == [89]  # once a minute
+
+
+async def test_a_listener_that_reads_nothing_holds_up_neither_the_feed_nor_the_log(
+    event_log: JetStreamLog, reader: JetStreamLog, nats_settings: NatsSettings, person: Client, namespace: str
+) -> None:
+    feed = LiveFeed(reader, nats_settings, namespace, SystemClock(), max_lines_per_second=10**9)
+    heard, writer = Listener(), CommitWriter(event_log)
+    await person.subscribe(f"dtf.{namespace}.live.*.RunFinished", cb=heard.receive)
+    await person.flush()
+    long = "w" * 2000
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        _, stuck = await subscribe_and_never_read(nats_settings, f"dtf.{namespace}.live.>")
+        running = group.create_task(feed.run(after=0))
+        for number in range(100):  # 20 MB, more than the buffers between them hold
+            await writer.commit(*[worker_left(f"{long}-{number}-{index}") for index in range(100)])
+        await writer.commit(run_finished("7f3k"))
+        assert (await heard.next())[1]["sequence"] == 101
+        running.cancel()
+        stuck.close()
+    assert feed.published_count >= 10_001
+    assert feed.skipped_count == 0
+    assert (await event_log.head()).last_sequence == 101
+
+
+async def subscribe_and_never_read(
+    settings: NatsSettings, subject: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A NATS client that subscribes and then hangs."""
+    user, password = read_credentials(Path(settings.credentials_file))
+    port = int(settings.url.rpartition(":")[2])
+    source, target = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+    said = {"user": user, "pass": password, "verbose": False, "pedantic": False, "no_responders": False}
+    target.write(f"CONNECT {json.dumps(said)}\r\nSUB {subject} 1\r\nPING\r\n".encode())
+    while await source.readline() != b"PONG\r\n":
+        pass
+    target.transport.pause_reading()  # type: ignore[attr-defined]  # of every transport that reads
+    return source, target
 
 
 async def test_a_message_that_is_no_commit_is_passed_over(
