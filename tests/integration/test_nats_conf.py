@@ -35,12 +35,12 @@ ENVIRONMENT = {
 }
 
 
-async def check(directory: Path, environment: dict[str, str]) -> tuple[int, str]:
+async def check(directory: Path, environment: dict[str, str], conf: Path = CONF) -> tuple[int, str]:
     """Exit code and words of `nats-server -t`."""
     binary = await find_nats_server()
     process = await asyncio.create_subprocess_exec(
         binary.path,
-        *("-t", "-c", CONF),
+        *("-t", "-c", conf),
         cwd=directory,
         env={"PATH": os.environ["PATH"], **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -67,6 +67,17 @@ def certificates(tmp_path: Path) -> Path:
 
 async def test_nats_server_accepts_the_production_configuration(certificates: Path) -> None:
     assert await check(certificates, ENVIRONMENT) == (0, AnyText("is valid"))
+
+
+async def test_the_block_for_websockets_is_accepted_once_it_is_let_in(
+    certificates: Path, tmp_path: Path
+) -> None:
+    begun, _, rest = CONF.read_text().partition("# websocket {")
+    block, _, after = f"# websocket {{{rest}".partition("# }\n")
+    let_in = tmp_path / "let-in.conf"
+    let_in.write_text(begun + re.sub(r"(?m)^# ?", "", f"{block}# }}\n") + after)
+    assert "\nwebsocket {" in let_in.read_text()
+    assert await check(certificates, ENVIRONMENT, let_in) == (0, AnyText("is valid"))
 
 
 @pytest.mark.parametrize("missing", ["DTF_NATS_STORE", "DTF_NATS_PASSWORD_HASH", "DTF_NATS_CERT"])
