@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     "explain": Entry("dtf.cli.explain_command", "The story of a run, task, case or worker, with causes."),
     "capsule": Entry("dtf.cli.capsule_command", "A run in one file, to be replayed on another machine."),
     "check": Entry("dtf.cli.check_command", "Hold a log against what every history must have."),
+    "fork": Entry("dtf.cli.fork_command", "Continue a recorded log in virtual time, with a fault."),
     "log": Entry("dtf.cli.log_command", "Status, snapshots, repair and archive of the event log."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
@@ -141,10 +142,15 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: Sequenc
     metavar="TABLE.NAME=VALUE",
     help="Override a setting.",
 )
+@click.option("--namespace", help="Namespace to work in, if not the settings' (coordinator.namespace).")
 @click.version_option(package_name="dtf", message="dtf %(version)s")
 @click.pass_context
 def cli(
-    ctx: click.Context, project: Path | None, settings_file: Path | None, assignments: dict[str, str]
+    ctx: click.Context,
+    project: Path | None,
+    settings_file: Path | None,
+    assignments: dict[str, str],
+    namespace: str | None,
 ) -> None:
     """Run test and benchmark suites over an elastic pool of workers.
 
@@ -153,6 +159,8 @@ def cli(
         dtf run tests/                 pytest over the pool; starts the stack if none runs
         dtf run --each commands.txt    one command a line
     """
+    if namespace is not None:
+        assignments = {**assignments, "coordinator.namespace": namespace}
     ctx.obj = make_invocation(project, settings_file, assignments)
 
 
