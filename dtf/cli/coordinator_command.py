@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.file_blobs import FileBlobStore
 from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
@@ -27,7 +28,7 @@ from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_errors import log_error
 from dtf.cli.log_lines import log_to_stderr
-from dtf.cli.log_paths import snapshots_dir, spool_dir
+from dtf.cli.log_paths import archive_dir_of, snapshots_dir, spool_dir
 from dtf.cli.snapshot_process import SnapshotProcess
 from dtf.client.connect import read_token
 from dtf.coordinator.pipeline import Deposed, WriterStopped
@@ -38,7 +39,7 @@ from dtf.ports.spool import SpoolError
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import AddressInUse, ListenAddress, ListenError
 from dtf.settings.model import Settings
-from dtf.settings.project import make_private_dir
+from dtf.settings.project import make_private_dir, namespace_dir
 
 GC_THRESHOLD = 50_000
 """Of the collector's youngest generation: 1.12 times the throughput (design/measured.md)."""
@@ -121,7 +122,8 @@ def _check_listen(settings: Settings) -> None:
 
 def _blob_dir(invocation: Invocation, settings: Settings) -> Path:
     coordinator = settings.coordinator
-    return Path(coordinator.blob_dir or invocation.project_dir / coordinator.state_dir / "blobs")
+    state = namespace_dir(invocation.project_dir / coordinator.state_dir, coordinator.namespace)
+    return Path(coordinator.blob_dir or state / "blobs")
 
 
 async def _serve(invocation: Invocation, settings: Settings, blob_dir: Path, standby: bool) -> None:
@@ -130,7 +132,8 @@ async def _serve(invocation: Invocation, settings: Settings, blob_dir: Path, sta
     token = _token(settings)
     async with AsyncExitStack() as stack:
         stop = _stop_on_signals()
-        event_log = await JetStreamLog.open(settings.nats, namespace, clock)
+        live = await JetStreamLog.open(settings.nats, namespace, clock)
+        event_log = ArchivedLog(live, archive_dir_of(settings, invocation.project_dir, namespace), namespace)
         stack.push_async_callback(event_log.close)
         telemetry = await JetStreamRecords.open(settings.nats, RecordKind.TELEMETRY, namespace, clock)
         stack.push_async_callback(telemetry.close)

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -76,8 +76,8 @@ def tail(
 
     async def print_events(opened: LogSource) -> None:
         after = await _start(opened, run_id, from_sequence)
-        if follow and isinstance(opened, StreamSource) and opened.live is not None:
-            batches = _read_and_follow(opened, opened.live, after)
+        if follow and isinstance(opened, StreamSource) and opened.log is not None:
+            batches = opened.log.follow(after)
         else:
             batches = opened.read(after)
         async with aclosing(cast(AsyncGenerator[Sequence[StoredCommit], None], batches)) as open_batches:
@@ -91,18 +91,6 @@ def tail(
             click.echo(
                 f"messages passed over, for they are no commits of dtf: {wanted.stranger_count}", err=True
             )
-
-
-async def _read_and_follow(
-    source: StreamSource, live: JetStreamLog, after: int
-) -> AsyncIterator[Sequence[StoredCommit]]:
-    """What the archive has and the stream no longer does, then the stream without end."""
-    before_stream = (await live.head()).first_sequence - 1
-    if after < before_stream:
-        async for batch in source.read(after, before_stream):
-            yield batch
-    async for batch in live.follow(max(after, before_stream)):
-        yield batch
 
 
 async def _start(log: LogSource, run_id: str, from_sequence: int | None) -> int:

@@ -12,7 +12,8 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_fold import progress
-from dtf.cli.log_source import archive_dir, broker_of, namespace_of, run_log_work, snapshot_stores
+from dtf.cli.log_paths import archive_dir
+from dtf.cli.log_source import broker_of, namespace_of, run_log_work, snapshot_stores
 
 
 @click.command("archive")

@@ -4,9 +4,9 @@
     --from FILE        a file of `dtf events export` or `dtf capsule`
     --from DIRECTORY   archived segments, and after them the live log if a broker is known
 
-A file may be a slice: it then begins after the sequence that `origin` names, with a snapshot of the
-state there (a capsule) or without one. Readers check the chain; where archive and stream meet, the
-source itself checks that one continues the other.
+A file may be a slice: it then begins at a sequence above 1, with a snapshot of the state there (a
+capsule) or without one. Readers check the chain; where archive and stream meet, the source itself
+checks that one continues the other.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.log_archive import ArchiveError, LogArchive, is_archive, open_archive
@@ -28,15 +29,13 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.log_paths import snapshots_dir
+from dtf.cli.log_paths import archive_dir, snapshots_dir
 from dtf.client.stack import read_stack
 from dtf.core.chain import ChainBroken
-from dtf.core.events import parse_commit
 from dtf.core.snapshot import read_snapshot
 from dtf.ports.event_log import LogError, LogFull, LogHead, LogUnavailable, StoredCommit
 from dtf.ports.snapshot_store import SnapshotName, SnapshotStore, SnapshotStoreError
 from dtf.settings.model import NatsSettings
-from dtf.settings.project import state_dir
 
 SNAPSHOT_ATTACHMENT = "snapshot"
 """What a slice brings along so that it can be folded: the state before its first message."""
@@ -131,10 +130,10 @@ class FileSource:
 
 @dataclass(slots=True)
 class StreamSource:
-    """The live log, its archive before it, or an archive alone."""
+    """The live log with its archive before it, or an archive alone."""
 
     namespace: str
-    live: JetStreamLog | None
+    log: ArchivedLog | None
     archive: LogArchive
     stores: Sequence[SnapshotStore] = ()
 
@@ -142,37 +141,15 @@ class StreamSource:
     def name(self) -> str:
         """What is read, in words."""
         parts = [f"the archive {self.archive.directory}"] if self.archive.segments else []
-        return " and ".join([*parts, *([f"the log of namespace {self.namespace}"] if self.live else [])])
+        return " and ".join([*parts, *([f"the log of namespace {self.namespace}"] if self.log else [])])
 
     async def head(self) -> LogHead:
-        """Where the log ends; its first sequence is the archive's where there is one that reaches it."""
-        if self.live is None:
-            return self.archive.head()
-        live = await self.live.head()
-        if not self.archive.segments or live.first_sequence <= self.archive.first_sequence:
-            return live
-        await self._check_joint(live)
-        return replace(live, first_sequence=self.archive.first_sequence)
+        """Where the log ends; its first sequence is the archive's where the stream was purged."""
+        return self.archive.head() if self.log is None else await self.log.head()
 
-    async def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+    def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
         """Batches: archived ones as far as the stream was purged, then the stream's."""
-        position = after
-        if self.live is None:
-            async for batch in self.archive.read(position, until):
-                yield batch
-            return
-        live = await self.live.head()
-        if position + 1 < live.first_sequence and self.archive.segments:
-            await self._check_joint(live)
-            archived_until = live.first_sequence - 1
-            async for batch in self.archive.read(
-                position, archived_until if until is None else min(archived_until, until)
-            ):
-                position = batch[-1].sequence
-                yield batch
-        if until is None or position < until:
-            async for batch in self.live.read(position, until):
-                yield batch
+        return (self.archive if self.log is None else self.log).read(after, until)
 
     async def snapshots(self) -> Sequence[int]:
         """The sequences of the snapshots in every store that answers."""
@@ -191,42 +168,6 @@ class StreamSource:
             with suppress(SnapshotStoreError):  # a store that is not there spares nothing but time
                 kept.extend((store, name) for name in await store.names())
         return kept
-
-    async def _check_joint(self, live: LogHead) -> None:
-        """The stream goes on where the archive ends, or repeats its end. Raises ArchiveError."""
-        assert self.live is not None
-        end = self.archive.last_sequence
-        if live.first_sequence > end + 1:
-            raise ArchiveError(
-                f"the archive {self.archive.directory} ends at {end} and the stream begins at "
-                f"{live.first_sequence}: {live.first_sequence - end - 1} messages are in neither; find the "
-                "missing segments"
-            )
-        if live.last_sequence < live.first_sequence:  # purged to its end
-            joins = live.last_sequence <= end
-        elif live.first_sequence <= end <= live.last_sequence:
-            joins = (await self._one(end)).message_id == self.archive.segments[-1].last_message_id
-        elif live.last_sequence < end:
-            last = next(iter(self.archive.messages(live.last_sequence - 1, live.last_sequence)))
-            joins = last.message_id == live.last_message_id
-        else:
-            joins = self._continues(await self._one(end + 1))
-        if not joins:
-            raise ArchiveError(
-                f"the stream of namespace {self.namespace} does not continue the archive "
-                f"{self.archive.directory} after {end}: they are of different logs"
-            )
-
-    async def _one(self, sequence: int) -> StoredCommit:
-        assert self.live is not None
-        async for batch in self.live.read(sequence - 1, sequence):
-            return batch[0]
-        raise ArchiveError(f"the stream has no message {sequence}; `dtf events tail` shows what it has")
-
-    def _continues(self, message: StoredCommit) -> bool:
-        """Whether a message goes on from the archive's end; a stranger's proves nothing either way."""
-        commit = parse_commit(message.payload, message.message_id)
-        return commit is None or commit.prev_hash.hex() == self.archive.segments[-1].chain_hash
 
 
 @asynccontextmanager
@@ -247,7 +188,7 @@ async def open_log_source(
     live = await JetStreamLog.attach(nats, name, SystemClock())
     stores = snapshot_stores(invocation, nats, name)
     try:
-        yield StreamSource(name, live, archive, stores)
+        yield StreamSource(name, ArchivedLog(live, archive.directory, name), archive, stores)
     finally:
         for store in stores:
             await store.close()
@@ -340,13 +281,6 @@ def run_log_work(work: Coroutine[Any, Any, Result]) -> Result:
 def namespace_of(invocation: Invocation, namespace: str | None) -> str:
     """The namespace asked for, or the settings'."""
     return namespace or invocation.load().settings.coordinator.namespace
-
-
-def archive_dir(invocation: Invocation, namespace: str) -> Path:
-    """Where the archive of a namespace is unless a command is told otherwise."""
-    configured = invocation.load().settings.nats.archive_dir
-    base = Path(configured).expanduser() if configured else state_dir(invocation.project_dir) / "archive"
-    return (invocation.project_dir / base) / namespace
 
 
 def snapshot_stores(invocation: Invocation, nats: NatsSettings, namespace: str) -> Sequence[SnapshotStore]:

@@ -17,8 +17,8 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_errors import log_error
-from dtf.cli.log_paths import set_aside_dir, spool_dir
-from dtf.cli.log_source import archive_dir, snapshot_stores
+from dtf.cli.log_paths import archive_dir, set_aside_dir, spool_dir
+from dtf.cli.log_source import snapshot_stores
 from dtf.cli.project_broker import project_broker
 from dtf.coordinator.recovery import message_at
 from dtf.core.snapshot import SnapshotUnusable, read_snapshot

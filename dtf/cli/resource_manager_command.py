@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.process_provider import ProcessProvider, WorkerCommand, dtf_worker_command
@@ -24,6 +25,7 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
 from dtf.cli.log_lines import log_to_stderr
+from dtf.cli.log_paths import archive_dir_of
 from dtf.client.connect import peer
 from dtf.core.chain import ChainBroken
 from dtf.ports.event_log import LogError
@@ -32,7 +34,7 @@ from dtf.resource_manager.fleet import GrpcFleet
 from dtf.resource_manager.process import ResourceManager, resolve_policy
 from dtf.rpc.channel import Peer
 from dtf.settings.model import Settings
-from dtf.settings.project import state_dir
+from dtf.settings.project import namespace_dir, state_dir
 
 POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -123,7 +125,8 @@ def _deployment(
             "use 1 to 64 letters, digits, '-', '_' and '.'",
             exit_code=ExitCode.USAGE,
         )
-    directory = state or state_dir(invocation.project_dir) / "resource_manager"
+    home = namespace_dir(state_dir(invocation.project_dir), settings.coordinator.namespace)
+    directory = state or home / "resource_manager"
     options = ["--project", str(invocation.project_dir)]
     if invocation.settings_file is not None:
         options += ["--settings", str(invocation.settings_file)]
@@ -143,13 +146,19 @@ async def _serve(deployment: _Deployment) -> None:
         await _serve_pool(deployment)
     except* LogError as errors:
         raise CommandError(
-            str(errors.exceptions[0]), "look at the broker, then start again", exit_code=ExitCode.UNAVAILABLE
+            _first(errors), "look at the broker, then start again", exit_code=ExitCode.UNAVAILABLE
         ) from errors
     except* ChainBroken as errors:
         raise CommandError(
-            str(errors.exceptions[0]),
+            _first(errors),
             "the resource manager does not go on; start it again once the log is whole",
         ) from errors
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> str:
+    """What the first of them says; task groups nest."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else str(first)
 
 
 async def _serve_pool(deployment: _Deployment) -> None:
@@ -157,7 +166,8 @@ async def _serve_pool(deployment: _Deployment) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     async with contextlib.AsyncExitStack() as stack:
-        log = await JetStreamLog.open(settings.nats, namespace, clock)
+        live = await JetStreamLog.open(settings.nats, namespace, clock)
+        log = ArchivedLog(live, archive_dir_of(settings, deployment.project_dir, namespace), namespace)
         stack.push_async_callback(log.close)
         scaling = await JetStreamRecords.open(settings.nats, RecordKind.SCALING, namespace, clock)
         stack.push_async_callback(scaling.close)

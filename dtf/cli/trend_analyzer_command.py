@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
@@ -19,6 +20,7 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
+from dtf.cli.log_paths import archive_dir_of
 from dtf.client.connect import read_token
 from dtf.client.stack import read_stack
 from dtf.ports.clock import Clock
@@ -27,7 +29,7 @@ from dtf.ports.metric_store import MetricStore, StoreError, StoreUnavailable
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.server import ListenError
 from dtf.settings.model import NatsSettings, Settings
-from dtf.settings.project import state_dir
+from dtf.settings.project import namespace_dir, state_dir
 from dtf.trend_analyzer.process import TrendAnalyzer
 
 EMBEDDED_NICENESS = 5
@@ -69,19 +71,22 @@ def command(
         os.nice(EMBEDDED_NICENESS)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_serve(settings, _broker(invocation, settings), _store_path(invocation, settings)))
+        archive = archive_dir_of(settings, invocation.project_dir, settings.coordinator.namespace)
+        asyncio.run(
+            _serve(settings, _broker(invocation, settings), _store_path(invocation, settings), archive)
+        )
     except* (LogError, StoreError, ListenError, OSError) as errors:
         raise _as_command_error(errors) from errors
 
 
-async def _serve(settings: Settings, nats: NatsSettings, path: Path) -> None:
+async def _serve(settings: Settings, nats: NatsSettings, path: Path, archive: Path) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     async with AsyncExitStack() as stack:
         stop = _stop_on_signals()
         store = await _open_store(settings, path, clock)
         stack.push_async_callback(store.close)
-        log = await JetStreamLog.open(nats, namespace, clock)
+        log = ArchivedLog(await JetStreamLog.open(nats, namespace, clock), archive, namespace)
         stack.push_async_callback(log.close)
         telemetry = await JetStreamRecords.open(nats, RecordKind.TELEMETRY, namespace, clock)
         stack.push_async_callback(telemetry.close)
@@ -152,7 +157,8 @@ def _broker(invocation: Invocation, settings: Settings) -> NatsSettings:
 
 
 def _store_path(invocation: Invocation, settings: Settings) -> Path:
-    return Path(settings.store.path or state_dir(invocation.project_dir) / "metrics.duckdb")
+    home = namespace_dir(state_dir(invocation.project_dir), settings.coordinator.namespace)
+    return Path(settings.store.path or home / "metrics.duckdb")
 
 
 def _as_command_error(errors: BaseExceptionGroup[Exception]) -> CommandError:

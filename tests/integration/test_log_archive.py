@@ -19,7 +19,7 @@ from dtf.cli.errors import CommandError
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_archive_command import command
 from dtf.cli.log_fold import Fold, earliest_fold, fold_to
-from dtf.cli.log_source import LogSource, snapshot_stores, with_log_source
+from dtf.cli.log_source import LogSource, StreamSource, snapshot_stores, with_log_source
 from dtf.core.run.state_hash import state_hash
 from dtf.core.snapshot import take
 from dtf.ports.event_log import LogHead, StoredCommit
@@ -101,9 +101,9 @@ async def final_hash(source: LogSource) -> tuple[int, str]:
 
 
 async def live_head(source: LogSource) -> LogHead:
-    live = getattr(source, "live")  # noqa: B009 - the protocol does not have it
-    assert isinstance(live, JetStreamLog)
-    return await live.head()
+    assert isinstance(source, StreamSource)
+    assert source.log is not None
+    return await source.log.live.head()
 
 
 @pytest.mark.usefixtures("recorded")
