@@ -12,7 +12,7 @@ from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
 from dtf.client.stack import StackAddresses, write_private
 from dtf.settings.loader import dump_settings
 from dtf.settings.model import CoordinatorSettings, Settings
-from dtf.settings.project import make_private_dir, state_dir
+from dtf.settings.project import make_private_dir, namespace_dir, state_dir
 
 
 class StackPlan:
@@ -48,6 +48,7 @@ class StackPlan:
             )
         if self.owns_broker:
             nats = replace(nats, credentials_file=str(self.secrets / "nats"))
+        home = namespace_dir(self.state, coordinator.namespace)
         return replace(
             settings,
             nats=nats,
@@ -56,7 +57,7 @@ class StackPlan:
                 coordinator,
                 token_file=token_file,
                 state_dir=str(self.state),
-                blob_dir=coordinator.blob_dir or str(self.state / "blobs"),
+                blob_dir=coordinator.blob_dir or str(home / "blobs"),
             ),
             worker=replace(
                 settings.worker,
@@ -64,7 +65,7 @@ class StackPlan:
                 certificate_authority_file=authority,
                 pool=settings.pool.name,
             ),
-            store=replace(settings.store, path=settings.store.path or str(self.state / "metrics.duckdb")),
+            store=replace(settings.store, path=settings.store.path or str(home / "metrics.duckdb")),
             run=replace(settings.run, token_file=token_file, certificate_authority_file=authority),
         )
 

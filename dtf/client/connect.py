@@ -34,12 +34,12 @@ async def connect(
     """
     loaded = load_settings(project_dir)
     run = loaded.settings.run
-    if server or run.server:
+    if server or loaded.settings.server:
         token = token_file or run.token_file
         analyzer = loaded.settings.analyzer.server
         authority = run.certificate_authority_file
         async with Client(
-            peer(server or run.server, token, authority),
+            peer(server or loaded.settings.server, token, authority),
             peer(analyzer, token, authority) if analyzer else None,
         ) as client:
             await client.wait_connected()

@@ -100,10 +100,10 @@ def read_stack(project_dir: Path) -> StackAddresses | None:
 
 def remote_addresses(settings: Settings) -> StackAddresses | None:
     """The stack that the settings name (DTF_SERVER); None if they leave it to the embedded one."""
-    if not settings.run.server:
+    if not settings.server:
         return None
     return StackAddresses(
-        server=settings.run.server,
+        server=settings.server,
         analysis=settings.analyzer.server,
         nats=settings.nats.url,
         token_file=settings.run.token_file,

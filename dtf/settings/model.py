@@ -153,7 +153,10 @@ class RunSettings:
     """A case that kills two workers gets the verdict error."""
     timeout_seconds: float = 0.0
     server: str = ""
-    """host:port[,host:port…] of the coordinator(s) to use (DTF_SERVER); empty: the embedded stack."""
+    """host:port[,host:port…] of the coordinator(s) to use (DTF_SERVER); empty: those of the namespace in
+    `servers`, else the embedded stack."""
+    servers: dict[str, str] = field(default_factory=dict)
+    """Coordinators by namespace, where several share the work (docs/scale.md): a = "host:7070"."""
     token_file: str = ""
     certificate_authority_file: str = ""
     """PEM file of the authority that signed the certificates of coordinator and analyzer; given, the connection is TLS."""
@@ -172,3 +175,8 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     analyzer: AnalyzerSettings = field(default_factory=AnalyzerSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def server(self) -> str:
+        """The coordinator to use: the one named, else that of the namespace; empty: the embedded stack's."""
+        return self.run.server or self.run.servers.get(self.coordinator.namespace, "")

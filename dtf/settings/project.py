@@ -23,6 +23,14 @@ def state_dir(project_dir: Path) -> Path:
     return project_dir / STATE_DIRECTORY
 
 
+def namespace_dir(state: Path, namespace: str) -> Path:
+    """Where a namespace keeps its own in a state directory; that of the default one is the directory itself.
+
+    Runs of two namespaces may have the same id, so nothing that is named after runs may be shared.
+    """
+    return state if namespace == "default" else state / "namespaces" / namespace
+
+
 def make_private_dir(path: Path) -> Path:
     """`path` as a directory that its owner alone can enter; made, or mended, as needed."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
