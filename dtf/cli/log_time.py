@@ -13,6 +13,8 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _SEQUENCE = re.compile(r"\d{1,18}")
 _LARGEST_WINDOW = 512
+_WITHIN_MICROSECOND = 999
+"""Times are shown in microseconds: the commit of a time that was shown is at it, not after it."""
 
 
 async def sequence_of(source: LogSource, text: str, now_ns: int) -> int:
@@ -45,7 +47,7 @@ def parse_instant(text: str, now_ns: int) -> int:
     if instant.tzinfo is None:
         instant = instant.astimezone()
     whole = int(instant.replace(microsecond=0).astimezone(UTC).timestamp())
-    return whole * 10**9 + instant.microsecond * 1000
+    return whole * 10**9 + instant.microsecond * 1000 + _WITHIN_MICROSECOND
 
 
 def _in_range(source: LogSource, head: LogHead, sequence: int) -> int:

@@ -1,13 +1,14 @@
 """Commits without the names in them, or without output, from which the same decisions still follow.
 
-Theory. Whatever a decision rests on stays: identifiers, numbers, pools, the labels and resources by
-which tasks are placed, times. A name becomes a pseudonym of the same length in bytes, word by word and
+Theory. Whatever a decision rests on stays: identifiers, numbers, times, pools, resources, and the labels
+that say what a machine is. A name becomes a pseudonym of the same length in bytes, word by word and
 the same each time, so that what was equal is equal, events are cut where they were, and files,
 classes and parameters of a case still show; output becomes as many x. Texts that the core writes
-itself name workers, pools and labels only, and stay as they are; in texts that were reported, the names
+itself name workers and pools, which stay, and labels, which are replaced in them as well; in texts that were reported, the names
 that were replaced elsewhere are replaced too.
 
-    names    suites, revisions, owners, run labels, tasks, cases, payloads, commands, paths, hosts
+    names    suites, revisions, owners, labels of runs, workers and needs (but arch, os, python, gpu,
+             gpu_model), tasks, cases, payloads, commands, paths, hosts
     output   what cases printed, returned and said of their failures; reports; standard input
 
 An event of a kind that is not known here is refused: what it holds cannot be judged.
@@ -26,6 +27,7 @@ from dtf.api.v1 import common_pb2, events_pb2
 WHAT = ("names", "output")
 _WORD = re.compile(r"(\\(?:u[0-9a-fA-F]{4}|.))|([^\W_]+)", re.DOTALL)
 _KEPT = frozenset({"test", "tests", "py", "true", "false", "null", "pytest", "python", "bin", "usr", "tmp"})
+_KEPT_LABELS = frozenset({"arch", "os", "python", "gpu", "gpu_model"})
 _LONGEST_KEPT_NUMBER = 4
 _SHORTEST_FOUND_NAME = 5
 _LETTERS = "abcdefghijkmnopqrstuvwxyz"
@@ -48,6 +50,8 @@ class Redactor:
     _taken: set[str] = field(default_factory=set)
     _full_names: dict[str, str] = field(default_factory=dict)
     _reasons: dict[str, str] = field(default_factory=dict)
+    _needs: dict[str, str] = field(default_factory=dict)
+    """"key=value" of a label as the core writes it in reasons, and what it becomes."""
 
     def redact(self, commit: events_pb2.Commit) -> events_pb2.Commit:
         """The commit without what is to be left out; it is changed in place. Raises NotRedactable."""
@@ -84,6 +88,22 @@ class Redactor:
                     known = known.replace(name, pseudonym)
             self._reasons[text] = known
         return known
+
+    def labels(self, labels: Any) -> None:
+        """Labels by which tasks are placed, on either side."""
+        for key in list(labels):
+            if key not in _KEPT_LABELS:
+                value = labels[key]
+                labels[key] = self.text(value)
+                self._needs[f"{key}={value}"] = f"{key}={labels[key]}"
+
+    def placement(self, reason: str) -> str:
+        """A reason of the core's own that names what tasks need."""
+        if not self.names:
+            return reason
+        for need in sorted(self._needs, key=len, reverse=True):
+            reason = reason.replace(need, self._needs[need])
+        return reason
 
     def printed(self, text: str) -> str:
         """Output: as many x as it had bytes."""
@@ -169,6 +189,7 @@ def _run_created(redactor: Redactor, said: events_pb2.RunCreated) -> None:
 
 
 def _template(redactor: Redactor, template: common_pb2.TaskTemplate) -> None:
+    redactor.labels(template.requirements.labels)
     match template.WhichOneof("spec"):
         case "pytest":
             pytest = template.pytest
@@ -229,6 +250,12 @@ def _attempts_ended(redactor: Redactor, said: events_pb2.AttemptsEnded) -> None:
 
 def _worker_registered(redactor: Redactor, said: events_pb2.WorkerRegistered) -> None:
     said.host = redactor.text(said.host)
+    redactor.labels(said.labels)
+
+
+def _placement(redactor: Redactor, said: Any) -> None:
+    """Why tasks wait, or were given up."""
+    said.reason = redactor.placement(said.reason)
 
 
 _REDACTIONS: dict[str, Callable[[Redactor, Any], None]] = {
@@ -236,7 +263,7 @@ _REDACTIONS: dict[str, Callable[[Redactor, Any], None]] = {
     "run_created": _run_created,
     "tasks_submitted": _tasks_submitted,
     "submission_sealed": _keep,
-    "placement_changed": _keep,
+    "placement_changed": _placement,
     "leases_granted": _keep,
     "results_accepted": _results_accepted,
     "results_refused": _keep,
@@ -250,7 +277,7 @@ _REDACTIONS: dict[str, Callable[[Redactor, Any], None]] = {
     "worker_released": _worker_released,
     "worker_lost": _keep,
     "worker_left": _keep,
-    "tasks_abandoned": _keep,
+    "tasks_abandoned": _placement,
     "runs_retired": _keep,
     "workers_forgotten": _keep,
 }
