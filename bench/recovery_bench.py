@@ -83,7 +83,11 @@ class Site:
         token = self.directory / "token"
         token.write_text("bench")
         token.chmod(0o600)
-        nats = NatsSettings(url=self.server.url, credentials_file=str(self.server.credentials_file))
+        nats = NatsSettings(
+            url=self.server.url,
+            credentials_file=str(self.server.credentials_file),
+            append_timeout_seconds=120.0,
+        )
         coordinator = replace(
             Settings().coordinator,
             namespace=NAMESPACE,

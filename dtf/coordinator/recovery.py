@@ -10,7 +10,7 @@
 
 A commit that was spooled and not acknowledged had no effect yet, so that both to drop it and to send
 it again would be right. It is sent again: where the note of the acknowledgement was lost with the
-machine, only that is (docs/adr/0011). The chain lets it land nowhere but where it was meant to.
+machine, only that is (docs/adr/0010). The chain lets it land nowhere but where it was meant to.
 """
 
 import logging
