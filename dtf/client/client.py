@@ -7,10 +7,10 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -36,7 +36,11 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 """How long a first connection is tried: a coordinator that is being restarted is back within it."""
 RECONNECT_TIMEOUT_SECONDS = 60.0
 """How long a broken stream waits for a coordinator to come back before it gives up."""
+MOST_REPEATS = 2
+"""Of a transfer: one takeover in its midst is bad luck, three are another fault."""
 BLOB_PIECE_BYTES = 256 * 1024
+
+_Answer = TypeVar("_Answer")
 
 
 class CoordinatorUnreachable(ConnectionError):
@@ -264,8 +268,7 @@ class Client:
         """What WatchRun gives, resumed by sequence after a broken connection."""
         position = request.after_sequence
         while True:
-            async with asyncio.timeout(RECONNECT_TIMEOUT_SECONDS):
-                await self.channel.channel_ready()
+            await self._reconnected()
             request.after_sequence = position
             try:
                 async for response in self.runs.WatchRun(request, metadata=self.metadata):
@@ -283,19 +286,33 @@ class Client:
     async def tail_logs(
         self, run_id: str, *, task: int | None = None, follow: bool = False
     ) -> AsyncIterator[run_service_pb2.TailLogsResponse]:
-        """Output of a run's attempts, as it appears."""
+        """Output of a run's attempts, as it appears; survives reconnects."""
         request = run_service_pb2.TailLogsRequest(run_id=run_id, follow=follow)
         if task is not None:
             request.task = task
-        async for response in self.runs.TailLogs(request, metadata=self.metadata):
-            yield response
+        seen: dict[tuple[int, int], int] = {}
+        while True:
+            await self._reconnected()
+            offsets: dict[tuple[int, int], int] = {}
+            try:
+                async for response in self.runs.TailLogs(request, metadata=self.metadata):
+                    if _is_news(response, offsets, seen):
+                        yield response
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
 
     async def fetch_blob(self, digest: str) -> bytes:
         """The content of a blob."""
         stub = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
         request = worker_service_pb2.FetchBlobRequest(digest=digest)
-        pieces = [piece.data async for piece in stub.FetchBlob(request, metadata=self.metadata)]
-        return b"".join(pieces)
+
+        async def fetch() -> bytes:
+            pieces = [piece.data async for piece in stub.FetchBlob(request, metadata=self.metadata)]
+            return b"".join(pieces)
+
+        return await self._repeated(fetch)
 
     async def upload_blob(self, data: bytes) -> common_pb2.Blob:
         """Store content above 16 KiB and return what refers to it."""
@@ -307,8 +324,48 @@ class Client:
                     blob=blob if start == 0 else None, data=data[start : start + BLOB_PIECE_BYTES]
                 )
 
-        response = await self.runs.UploadBlob(pieces(), metadata=self.metadata)
-        return response.blob
+        async def upload() -> common_pb2.Blob:
+            return (await self.runs.UploadBlob(pieces(), metadata=self.metadata)).blob
+
+        return await self._repeated(upload)
+
+    async def _repeated(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Make a call that may be made again; a coordinator that went away in its midst costs another try."""
+        for _ in range(MOST_REPEATS):
+            await self._reconnected()
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+        await self._reconnected()
+        return await call()
+
+    async def _reconnected(self) -> None:
+        """Return once one of the addresses answers. Raises TimeoutError."""
+        async with asyncio.timeout(RECONNECT_TIMEOUT_SECONDS):
+            await self.channel.channel_ready()
 
     def _call(self) -> dict[str, Any]:
         return {"metadata": self.metadata, "timeout": CALL_TIMEOUT_SECONDS, "wait_for_ready": True}
+
+
+def _is_news(
+    response: run_service_pb2.TailLogsResponse,
+    offsets: dict[tuple[int, int], int],
+    seen: dict[tuple[int, int], int],
+) -> bool:
+    """Whether a piece of output has anything beyond what was `seen`; what was is cut off it.
+
+    `offsets`: where each attempt's output stands in the stream under way, which begins at its start.
+    """
+    key = (response.task, response.attempt)
+    start = offsets.get(key, 0)
+    offsets[key] = end = start + len(response.data)
+    known = seen.get(key, 0)
+    if end <= known:
+        return False
+    if start < known:
+        response.data = response.data[known - start :]
+    seen[key] = end
+    return True
