@@ -45,7 +45,7 @@ from tests.streams.scenario import (
     scenarios,
 )
 
-SCENARIOS = ("callables", "cancelled", "lost_worker", "pytest_suite")
+SCENARIOS = ("callables", "cancelled", "lost_worker", "pytest_suite", "restarts")
 
 
 @pytest.fixture(params=SCENARIOS)
@@ -201,6 +201,9 @@ def test_the_recordings_hold_what_they_were_made_for() -> None:
     assert events["lost_worker"]["WorkerLost"] == 1
     assert events["lost_worker"]["WorkerLeft"] == 2
     assert runs["lost_worker"]["passed"] == 30
+    assert events["restarts"]["LeaderElected"] == 2
+    assert runs["restarts"]["passed"] == 30
+    assert runs["restarts"]["lost_or_crashed"] == 0
     assert events["cancelled"]["RunCancelRequested"] == 1
     assert 0 < runs["cancelled"]["passed"] <= 4
     assert (runs["callables"]["passed"], runs["callables"]["failed"]) == (399, 1)

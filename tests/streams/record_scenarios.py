@@ -110,6 +110,19 @@ async def lost_worker(project: Project) -> None:
     await project.wait_for(lambda event: event.HasField("worker_left"), count=2)
 
 
+async def restarts(project: Project) -> None:
+    """The coordinator and then the resource manager are killed while leases are held; each is started anew."""
+    project.write("commands.txt", "".join(f"sleep 0.{3 + n % 4}  # {n}\n" for n in range(30)))
+    process = project.start("run", "--each", "commands.txt", "--json")
+    await project.wait_for(is_result, count=6)
+    project.part("coordinator").kill()
+    await project.wait_for(lambda event: event.leader_elected.epoch == 2)
+    await project.wait_for(is_result, count=14)
+    project.part("resource-manager").kill()
+    await asyncio.to_thread(finish, process)
+    await project.wait_for(lambda event: event.HasField("worker_left"), count=2)
+
+
 async def cancelled(project: Project) -> None:
     """A run that Ctrl-C stops while commands run and wait."""
     project.write("commands.txt", "true\n" * 4 + "sleep 100\n" * 8)
@@ -130,6 +143,7 @@ async def callables(project: Project) -> None:
 SCENARIOS: dict[str, tuple[int, int, Callable[[Project], Awaitable[None]]]] = {
     "pytest_suite": (2, 2, pytest_suite),
     "lost_worker": (1, 3, lost_worker),
+    "restarts": (1, 3, restarts),
     "cancelled": (2, 2, cancelled),
     "callables": (2, 2, callables),
 }
