@@ -76,6 +76,9 @@ def _become(
         worker.state = new
         worker.reason = reason
         worker.gone_at_ns = gone_at_ns
+        if gone_at_ns:
+            # Its session hears nothing more: what it repeats is refused before it is decided.
+            worker.completed = CompletedFences(generation=worker.completed.generation + 1)
 
 
 def forgotten(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
