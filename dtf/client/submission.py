@@ -3,8 +3,8 @@
     submit ──▶ room? ──▶ waiting ──▶ sent, unanswered (WINDOW batches) ──▶ durable
                  └── wait in line: ROOM_TASKS or ROOM_BYTES wait already
 
-A batch holds what was submitted while the one before was being written, and for single tasks one
-millisecond more: a message costs the coordinator the same whatever its size (design/measured.md).
+A task that comes alone is sent at once. Where many come one by one a batch holds what was submitted
+in two milliseconds: a message costs the coordinator the same whatever its size (design/measured.md).
 At most WINDOW batches are unanswered and about as much waits, so that a caller faster than the log
 is paced here, whether it submits many tasks or one by one from many coroutines. After a broken
 connection, or when the coordinator asks to come back later, the unanswered batches are sent again
@@ -28,7 +28,8 @@ from dtf.rpc.errors import parse
 BATCH_TASKS = 256
 BATCH_BYTES = 768 * 1024
 """Leaves room below the 1 MiB that a message may have."""
-LINGER_SECONDS = 0.001
+PACE_SECONDS = 0.002
+"""A batch that is not full is sent no sooner than this after the one before."""
 WINDOW = 16
 ROOM_TASKS = WINDOW * BATCH_TASKS
 ROOM_BYTES = WINDOW * BATCH_BYTES
@@ -72,6 +73,7 @@ class Submission:
         self._room = Room(ROOM_TASKS, ROOM_BYTES)
         self._unanswered: dict[int, tuple[run_service_pb2.SubmitTasksRequest, list[_Pending]]] = {}
         self._next_batch = 1
+        self._taken_at = 0.0
         self._attempts = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
@@ -163,21 +165,24 @@ class Submission:
             self._wake.clear()
             await self._wake.wait()
         if self._waiting and self._room.tasks < BATCH_TASKS and self._seal is None:
-            await self._linger()
+            await self._pace()
         while len(self._unanswered) >= WINDOW and attempt == self._attempts:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _linger(self) -> None:
+    async def _pace(self) -> None:
+        """Return when a batch is full, or PACE_SECONDS after the one before was taken."""
+        left = self._taken_at + PACE_SECONDS - asyncio.get_running_loop().time()
+        if left <= 0:
+            return
         self._full.clear()
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
                 await self._full.wait()
-        except TimeoutError:
-            pass
 
     def _take(self) -> run_service_pb2.SubmitTasksRequest:
         request = run_service_pb2.SubmitTasksRequest(run_id=self._run_id)
+        self._taken_at = asyncio.get_running_loop().time()
         taken: list[_Pending] = []
         count = size = 0
         while self._waiting:
