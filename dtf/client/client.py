@@ -30,6 +30,7 @@ from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
 from dtf.rpc.channel import Peer, open_channel
+from dtf.rpc.reachability import why_unreachable
 
 CALL_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -83,8 +84,9 @@ class Client:
             async with asyncio.timeout(timeout_seconds):
                 await self.channel.channel_ready()
         except TimeoutError:
+            why = await asyncio.to_thread(why_unreachable, self._peer.addresses)
             raise CoordinatorUnreachable(
-                f"no coordinator at {', '.join(self._peer.addresses)} (tried for {timeout_seconds:.0f} s)"
+                f"no coordinator at {', '.join(self._peer.addresses)} ({why}; tried for {timeout_seconds:.0f} s)"
             ) from None
 
     @property

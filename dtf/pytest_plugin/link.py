@@ -23,6 +23,7 @@ from dtf.client.client import CONNECT_TIMEOUT_SECONDS
 from dtf.client.journal import open_journal
 from dtf.client.stack import StackError
 from dtf.rpc.channel import Peer, open_sync_channel
+from dtf.rpc.reachability import why_unreachable
 
 CALL_TIMEOUT_SECONDS = 30.0
 STATISTICS_TIMEOUT_SECONDS = 2.0
@@ -77,7 +78,8 @@ class Link:
             grpc.channel_ready_future(self._channel).result(timeout=timeout_seconds)
         except grpc.FutureTimeoutError:
             raise StackError(
-                f"no coordinator at {', '.join(self._peer.addresses)} (tried for {timeout_seconds:.0f} s)",
+                f"no coordinator at {', '.join(self._peer.addresses)} "
+                f"({why_unreachable(self._peer.addresses)}; tried for {timeout_seconds:.0f} s)",
                 "start it, or correct DTF_SERVER (run.server); without it the project gets a stack of its own",
             ) from None
 

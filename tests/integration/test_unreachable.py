@@ -56,3 +56,13 @@ def test_the_pytest_plug_in_says_so_before_it_runs_anything(address: str) -> Non
             link.wait_connected(0.2)
     finally:
         link.close()
+
+
+async def test_of_several_addresses_it_says_what_each_met(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        other = f"127.0.0.1:{mute.getsockname()[1]}"
+        async with Client(Peer((address, other))) as client:
+            with pytest.raises(CoordinatorUnreachable) as raised:
+                await client.wait_connected(0.5)
+    assert f"{address}: connection refused" in str(raised.value)
+    assert f"{other}: something listens there, but it does not speak gRPC, or only over TLS" in str(raised.value)
