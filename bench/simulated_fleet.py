@@ -7,6 +7,7 @@ and rules as a real one; what is left out is gRPC. All of them live in the coord
 import asyncio
 import heapq
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
@@ -78,8 +79,9 @@ class SimulatedWorker:
     stream: MemoryStream = field(init=False)
     attached: asyncio.Event = field(default_factory=asyncio.Event)
     sequence: int = 0
-    held_count: int = 0
     passed_count: int = 0
+    is_hung: bool = False
+    """Whether it says nothing more, though its connection lives."""
     message_count: int = 0
     """Messages it said."""
 
@@ -98,7 +100,7 @@ class SimulatedWorker:
     def beat(self, now: float) -> None:
         """Say what is due."""
         beat = self.pulse.due(now)
-        if beat.is_due:
+        if beat.is_due and not self.is_hung:
             message = Up(credits=self.credits, state=common_pb2.WORKER_STATE_ACTIVE)
             if beat.with_telemetry:
                 message.telemetry.cpu_ratio = 0.1
@@ -191,4 +193,5 @@ class SimulatedFleet:
 
     async def _serve(self, worker: SimulatedWorker) -> None:
         context = cast(Context, worker.stream)
-        await self._service.Attach(cast(Any, None), context)
+        with suppress(StreamRefused):  # a worker that counts as lost stays away
+            await self._service.Attach(cast(Any, None), context)

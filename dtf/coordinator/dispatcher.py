@@ -9,8 +9,10 @@ from dtf.coordinator.stealing import Seat, revocations
 from dtf.core.run.commands import Command, GrantLeases
 from dtf.core.run.placement import fits
 
-MAX_OFFERS = 256
-"""Workers whose credits one command weighs: a command is recorded in its commit with all it weighed."""
+FEW_OFFERS = 256
+MOST_OFFERS = 2048
+"""Workers whose credits one command weighs, as many as there are tasks within these bounds: a command is
+recorded in its commit with all it weighed, and a large idle fleet would fill the log with its credits."""
 
 
 class Dispatcher:
@@ -43,12 +45,11 @@ class Dispatcher:
         return self._asks_on(step.command.credits, bool(step.events))
 
     def _asks_on(self, offered: Mapping[str, int], is_taken: bool) -> bool:
-        if len(self._sessions.hungry) <= MAX_OFFERS or not self._state.queued_count:
-            self._in_vain = 0
-            return False
-        self._sessions.move_back(offered)
+        hungry = len(self._sessions.hungry)
+        if hungry > FEW_OFFERS:
+            self._sessions.move_back(offered)
         self._in_vain = 0 if is_taken else self._in_vain + len(offered)
-        if self._in_vain < len(self._sessions.hungry):
+        if self._state.queued_count and len(offered) < hungry and self._in_vain < hungry:
             return True
         self._in_vain = 0
         return False
@@ -69,9 +70,10 @@ class Dispatcher:
 
     def _offers(self) -> dict[str, int]:
         """Credits of the workers that wait longest for leases."""
+        most = min(MOST_OFFERS, max(FEW_OFFERS, self._state.queued_count))
         offers: dict[str, int] = {}
         for worker_id, session in self._sessions.hungry.items():
-            if len(offers) == MAX_OFFERS:
+            if len(offers) == most:
                 break
             credits = self._sessions.credits_of(session)
             if credits and self._sessions.worker(session).takes_work:

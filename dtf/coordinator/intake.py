@@ -81,12 +81,12 @@ class Intake:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave(size)  # its turn came as its caller went
-            else:
+            if place in self._line:
                 self._line.remove(place)
                 self.waiting_bytes -= size
                 self._advance()
+            elif not turn.cancelled():
+                self._leave(size)  # its turn came as its caller went
             raise
 
     def _leave(self, size: int) -> None:
@@ -97,5 +97,6 @@ class Intake:
         while self._line and self._has_room(self._line[0][0]):
             size, turn = self._line.popleft()
             self.waiting_bytes -= size
-            self.taken_bytes += size
-            turn.set_result(None)
+            if not turn.cancelled():
+                self.taken_bytes += size
+                turn.set_result(None)

@@ -27,6 +27,8 @@ MAX_SUBMISSION_BYTES = 832 * 1024
 MAX_UNANSWERED = 64
 """Messages of one submission stream that wait for their commit; a client that is faster waits."""
 
+_Begun = tuple[run_service_pb2.SubmitTasksRequest, asyncio.Future[Outcome]]
+
 
 class RunService:
     """The service. Every answer rests on durable state."""
@@ -47,23 +49,29 @@ class RunService:
     async def SubmitTasks(
         self, request_iterator: AsyncIterator[run_service_pb2.SubmitTasksRequest], context: Context
     ) -> None:
-        """Submits tasks; answers in the order of the messages."""
-        begun: asyncio.Queue[tuple[run_service_pb2.SubmitTasksRequest, asyncio.Future[Outcome]] | None]
-        begun = asyncio.Queue(MAX_UNANSWERED)
+        """Submits tasks; answers in the order of the messages.
+
+        A refusal takes its turn too: a status cannot be sent while an answer is being written.
+        """
+        begun: asyncio.Queue[_Begun | Exception | None] = asyncio.Queue(MAX_UNANSWERED)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer_submissions(begun, context))
-            async for request in request_iterator:
-                _check_submission(request)
-                future = await self._desk.intake.begin(SubmitTasks(request), request.ByteSize())
-                await begun.put((request, future))
-            await begun.put(None)
+            try:
+                async for request in request_iterator:
+                    _check_submission(request)
+                    future = await self._desk.intake.begin(SubmitTasks(request), request.ByteSize())
+                    await begun.put((request, future))
+            except Exception as error:
+                await begun.put(error)
+            else:
+                await begun.put(None)
 
     async def _answer_submissions(
-        self,
-        begun: "asyncio.Queue[tuple[run_service_pb2.SubmitTasksRequest, asyncio.Future[Outcome]] | None]",
-        context: Context,
+        self, begun: "asyncio.Queue[_Begun | Exception | None]", context: Context
     ) -> None:
         while (item := await begun.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
             request, future = item
             outcome = await asyncio.shield(future)
             if outcome.error is not None:
