@@ -36,7 +36,7 @@ from dtf.coordinator.standby import Identity, Standby
 from dtf.coordinator.telemetry_relay import TelemetryRelay
 from dtf.coordinator.worker_service import WorkerService
 from dtf.coordinator.writer import Writer, WriterLimits
-from dtf.core.run.commands import Command
+from dtf.core.run.commands import Command, ExpireWorkers
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
@@ -213,6 +213,8 @@ class Coordinator:
         parts = (writer.run(), writer.watch(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run())
         for part in (*parts, Retirement(desk).run()):
             self._run(part)
+        # Before any session is served: the reign before may have ended in the middle of a decision.
+        writer.post(ExpireWorkers(()))
         if self._snapshot_keeper is not None:
             self._run(self._snapshot_keeper.run())
         await self._take_lease(desk, reign.chain.epoch)

@@ -220,6 +220,8 @@ class Books:
     now_ns: int = 0
     decision: int = 0
     """Number of the decision being read; all events of one command have it."""
+    cut_decision: int = 0
+    """The last decision whose reign ended in the middle of it."""
     last_fence: int = 0
     runs: dict[str, RunBook] = field(default_factory=dict)
     ended_runs: dict[str, str] = field(default_factory=dict)

@@ -48,6 +48,8 @@ class HistoryChecker:
         self._continues = False
         self._touched: set[str] = set()
         """Workers whose work was taken away by the decision being read."""
+        self._cut_short: set[str] = set()
+        """The same, of decisions whose reign ended in the middle of them."""
 
     def take(self, sequence: int, payload: bytes, message_id: str) -> None:
         """The next message of the stream."""
@@ -79,6 +81,7 @@ class HistoryChecker:
         if not self._continues:
             for run in self._books.runs.values():
                 runs.check_open(run, self._findings)
+        self._check_orphans(sorted(self._cut_short))
         last_sequence = self._findings.sequence
         if self._journal is not None:
             self._journal.finish(self._findings)
@@ -102,9 +105,12 @@ class HistoryChecker:
         books, findings = self._books, self._findings
         before, now_ns = books.now_ns, commit.now_unix_nanos
         findings.expect(Property.TIME, now_ns >= before, f"the commit's time is {now_ns}, after {before}")
-        if commit.events[0].WhichOneof("event") == "leader_elected":
-            # What a decision of the reign before had left to say is in no log.
+        if commit.events[0].WhichOneof("event") == "leader_elected" and self._continues:
+            # What a decision of the reign before had left to say is in no log: the new one makes up for it.
             self._continues = False
+            self._cut_short |= self._touched
+            self._touched.clear()
+            self._books.cut_decision = self._books.decision
         nonce, counter = commit.commit_id[:8], int.from_bytes(commit.commit_id[8:], "big")
         if commit.epoch == books.epoch:
             holds = nonce == books.nonce and counter > books.counter
@@ -146,11 +152,14 @@ class HistoryChecker:
 
     def _settle(self) -> None:
         """A decision is whole."""
-        for worker_id in self._touched:
+        self._check_orphans(self._touched - self._cut_short)
+        self._touched.clear()
+
+    def _check_orphans(self, worker_ids: Iterable[str]) -> None:
+        for worker_id in worker_ids:
             worker = self._books.workers.get(worker_id)
             if worker is not None:
                 fleet.check_orphans(worker, self._findings)
-        self._touched.clear()
 
     # -- events
 

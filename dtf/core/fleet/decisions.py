@@ -23,6 +23,8 @@ from dtf.core.run.outlook import Outlooks
 from dtf.core.run.placement import no_longer_waiting
 from dtf.core.run.state import State
 
+_HOLDING = frozenset({common_pb2.WORKER_STATE_ACTIVE, common_pb2.WORKER_STATE_DRAINING})
+"""States of a worker that may hold leases."""
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -198,9 +200,21 @@ def close_session(state: State, command: CloseSession) -> list[events_pb2.Event]
 
 
 def expire_workers(state: State, command: ExpireWorkers) -> list[events_pb2.Event]:
-    """WorkerLost and the end of its leases, for each silent worker whose session is still open."""
+    """WorkerLost and the end of its leases, for each silent worker whose session is still open.
+
+    With no worker named: what a decision left that was too large for one commit, when its reign ended
+    between two of them. A worker may then be lost or quarantined and hold leases all the same, and a
+    run may have nothing left to do and not have ended. Whom a loss is charged to was said in what
+    landed, or will not be: a case that killed its worker may so get one try more.
+    """
     events: list[events_pb2.Event] = []
     outlooks = Outlooks()
+    if not command.silent:
+        for holder in state.workers.values():
+            if holder.lease_count and holder.state not in _HOLDING:
+                events.extend(lose_leases(state, holder, holder.reason, outlooks, is_charged=False))
+        for run in state.active_runs.values():
+            outlooks.of(run)
     seen: set[str] = set()
     for worker_id, incarnation, silent_seconds in command.silent:
         worker = state.workers.get(worker_id)

@@ -121,7 +121,10 @@ class CloseSession:
 
 @dataclass(frozen=True, slots=True)
 class ExpireWorkers:
-    """Workers not heard from for longer than the lease: (worker, incarnation, silent seconds)."""
+    """Workers not heard from for longer than the lease: (worker, incarnation, silent seconds).
+
+    With none, it ends what a decision left half done when the reign before ended between its commits.
+    """
 
     silent: Sequence[tuple[str, int, float]]
     reason: str = ""

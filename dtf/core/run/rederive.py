@@ -62,8 +62,7 @@ class Rederivation:
         """Take the next commit; how its decisions, made again, differ from what it says."""
         differences: list[Difference] = []
         if self._open is not None and commit.epoch != self._epoch:
-            # The reign ended between the commits of one decision; its other events are in no log.
-            differences.extend(self._settle(self._open, sequence))
+            differences.extend(self._settle(self._open, sequence, is_cut=True))
         self._epoch = commit.epoch
         events = iter(commit.events)
         for source in commit.inputs:
@@ -78,7 +77,7 @@ class Rederivation:
 
     def fold(self, commit: events_pb2.Commit, sequence: int) -> list[Difference]:
         """Take the next commit without deciding anything again: other code decided it."""
-        differences = list(self._settle(self._open, sequence)) if self._open is not None else []
+        differences = list(self._settle(self._open, sequence, is_cut=True)) if self._open is not None else []
         self._epoch = commit.epoch
         for event in commit.events:
             evolve(self.state, event, commit.now_unix_nanos, sequence)
@@ -89,24 +88,25 @@ class Rederivation:
         """Whether no decision goes on in the next commit, so that the state is the log's."""
         return self._open is None
 
-    def _settle(self, opened: _Open, sequence: int) -> Iterator[Difference]:
+    def _settle(self, opened: _Open, sequence: int, *, is_cut: bool = False) -> Iterator[Difference]:
+        """The decision is whole; or cut: its reign ended between its commits, and the rest is in no log."""
         self._open = None
         self.input_count += 1
-        what = self._compare(opened)
+        what = self._compare(opened, is_cut)
         if what:
             yield Difference(sequence, opened.source.kind, what)
         for event, landed_at in zip(opened.events, opened.sequences, strict=True):
             evolve(self.state, event, opened.now_ns, landed_at)
 
-    def _compare(self, opened: _Open) -> str:
+    def _compare(self, opened: _Open, is_cut: bool) -> str:
         try:
             command = command_of(self.state, opened.source, opened.events)
             derived = decide(self.state, command, opened.now_ns)
         except NotDerivable as error:
-            return str(error)
+            return "" if is_cut else str(error)
         except Rejection as error:
             return f"is refused: {error.message}"
-        return _difference(opened.events, derived)
+        return _difference(opened.events, derived[: len(opened.events)] if is_cut else derived)
 
     def _pass_over(
         self, events: Sequence[events_pb2.Event], now_ns: int, sequence: int
@@ -251,7 +251,13 @@ def _submission(state: State, said: dict[str, Any], told: _Told) -> run_service_
     request = run_service_pb2.SubmitTasksRequest(
         run_id=run_id, batch=submissions[0].batch if submissions else 0, seal=bool(seals)
     )
-    run_priority = state.runs[run_id].created.priority
+    run = state.runs[run_id]
+    run_priority = run.created.priority
+    if submissions and submissions[0].batch == len(run.batches):
+        # The rest of a batch that is there in part, as the reign ended in the middle of it.
+        there = run.batches[-1]
+        names = run.names[there.first_task : there.first_task + there.task_count]
+        request.tasks.extend(common_pb2.TaskSpec(name=name) for name in names)
     for submitted in submissions:
         request.tasks.extend(_specs(submitted, run_priority))
     for index, *positions in said.get("cases", ()):

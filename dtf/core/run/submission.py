@@ -91,7 +91,7 @@ def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
     """TasksSubmitted for each part of the batch, and SubmissionSealed; nothing for a repetition."""
     request = command.request
     run = find_run(state, request.run_id)
-    fresh = _is_fresh_batch(run, request)
+    fresh = _fresh_tasks(run, request)
     is_sealing = request.seal and not run.is_sealed
     if not fresh and not is_sealing:
         return []
@@ -102,7 +102,7 @@ def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
     outlooks = Outlooks()
     events: list[events_pb2.Event] = []
     if fresh:
-        events.extend(_submission(run, request, outlooks))
+        events.extend(_submission(run, fresh, outlooks))
         used = {template for event in events for template in event.tasks_submitted.templates or (0,)}
         events.extend(newly_waiting(state, run, used))
     if is_sealing:
@@ -116,10 +116,16 @@ def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
     return events
 
 
-def _is_fresh_batch(run: Run, request: run_service_pb2.SubmitTasksRequest) -> bool:
-    """Whether the message brings tasks that are not there yet. Raises Conflict on a gap."""
+def _fresh_tasks(
+    run: Run, request: run_service_pb2.SubmitTasksRequest
+) -> run_service_pb2.SubmitTasksRequest | None:
+    """The message with those of its tasks that are not there yet; None: it has none. Raises Conflict on a gap.
+
+    The last batch may be there in part: it was too large for one commit, and the reign ended between
+    two of them.
+    """
     if not request.tasks:
-        return False
+        return None
     expected = len(run.batches) + 1
     if request.batch > expected:
         raise Conflict(
@@ -130,15 +136,22 @@ def _is_fresh_batch(run: Run, request: run_service_pb2.SubmitTasksRequest) -> bo
         faults = Faults()
         faults.add("batch", f"is 0; messages with tasks are numbered from 1, the next is {expected}")
         faults.refuse("the tasks cannot be submitted")
-    return request.batch == expected
+    if request.batch == expected:
+        return request
+    known = run.batches[-1].task_count
+    if request.batch < expected - 1 or len(request.tasks) <= known:
+        return None
+    return run_service_pb2.SubmitTasksRequest(
+        run_id=request.run_id, batch=request.batch, tasks=request.tasks[known:]
+    )
 
 
 def _submission(
     run: Run, request: run_service_pb2.SubmitTasksRequest, outlooks: Outlooks
 ) -> Iterator[events_pb2.Event]:
-    specs = list(request.tasks)
     is_small = request.ByteSize() <= limits.MAX_EVENT_BYTES
-    whole = TaskColumns.read(specs)
+    whole = TaskColumns.of_request(request)
+    specs = whole.specs
     if not whole.are_plain(len(run.templates)):
         _check_tasks(run, specs)
     outlook = outlooks.of(run)

@@ -385,6 +385,7 @@ class SimulatedCoordinator:
         self.submit(
             ElectLeader("simulated:1", self.state.lease_seconds), lambda refusal: self._reattach_all()
         )
+        self.submit(ExpireWorkers(()))
 
     def _reattach_all(self) -> None:
         for worker in list(self._world.workers.values()):
