@@ -37,6 +37,7 @@ class BenchStack:
         self._credits = worker_credits
         self._server = NatsServer(directory / "nats", directory / "secrets" / "nats")
         self._processes: list[asyncio.subprocess.Process] = []
+        self._workers_started: list[asyncio.subprocess.Process] = []
         self._settings = Settings()
         self.coordinator: psutil.Process | None = None
         self.workers: list[psutil.Process] = []
@@ -99,6 +100,32 @@ class BenchStack:
         self._settings = replace(self._settings, worker=replace(self._settings.worker, name=name))
         process, _ = await self._start(name, "worker")
         self.workers.append(psutil.Process(process.pid))
+        self._workers_started.append(process)
+
+    async def add_coordinator(self, namespace: str) -> tuple[psutil.Process, str]:
+        """Start a second coordinator on the same broker; its process and its address."""
+        first = self._settings
+        self._settings = replace(
+            first,
+            coordinator=replace(
+                first.coordinator,
+                namespace=namespace,
+                state_dir=str(self._directory / f"state-{namespace}"),
+                blob_dir=str(self._directory / f"blobs-{namespace}"),
+            ),
+        )
+        process, ready = await self._start(f"coordinator-{namespace}", "coordinator")
+        self._settings = first
+        return psutil.Process(process.pid), ready["address"]
+
+    async def move_last_worker(self, address: str) -> None:
+        """Stop the worker started last and start one for another coordinator in its place."""
+        await _stop(self._workers_started.pop())
+        self.workers.pop()
+        first = self._settings
+        self._settings = replace(first, worker=replace(first.worker, server=address))
+        await self.add_worker()
+        self._settings = first
 
     async def rest(self) -> None:
         """Return when the workers have their next processes warm, as a pool of any peer is warm between runs."""

@@ -56,7 +56,11 @@ async def _watched_run(
     run = await start(client)
     audience = await _seat(stack, directory, run.run_id, keen, stuck) if keen + stuck else None
     tasks = specs(count)
-    memory, cpu, begun = stack.coordinator.memory_info().rss, cpu_seconds(stack.coordinator), time.perf_counter()
+    memory, cpu, begun = (
+        stack.coordinator.memory_info().rss,
+        cpu_seconds(stack.coordinator),
+        time.perf_counter(),
+    )
     await run.submit_many(tasks)
     await run.seal()
     await run.result()

@@ -36,6 +36,7 @@ async def watch(
         data = await call.read()
         if data is grpc.aio.EOF:
             return size, count
+        assert isinstance(data, bytes)
         size, count = size + len(data), count + 1
         attached.set()
         if not is_keen:
@@ -69,6 +70,10 @@ async def main(address: str, token: str, run_id: str, count: int, keen: int) -> 
 if __name__ == "__main__":
     asyncio.run(
         main(
-            sys.argv[1], Path(sys.argv[2]).read_text().strip(), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+            sys.argv[1],
+            Path(sys.argv[2]).read_text().strip(),
+            sys.argv[3],
+            int(sys.argv[4]),
+            int(sys.argv[5]),
         )
     )

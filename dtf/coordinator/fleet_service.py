@@ -1,19 +1,32 @@
 """FleetService: workers and the coordinator at a glance, for operators and the resource manager."""
 
+import asyncio
+
 from dtf.api.v1 import fleet_service_pb2
 from dtf.coordinator import page_tokens
 from dtf.coordinator.desk import Desk, require
 from dtf.core.fleet.worker import Worker
-from dtf.core.run.commands import DrainWorker, ExpireWorkers, NotFound, QuarantineWorker, ReleaseWorker
+from dtf.core.run.commands import (
+    DrainWorker,
+    ExpireWorkers,
+    NotFound,
+    QuarantineWorker,
+    Rejection,
+    ReleaseWorker,
+)
 from dtf.core.run.queries import worker_counts, worker_message
 from dtf.rpc.handlers import Context, answering
 
+SETTLE_SECONDS = 2.0
+"""How long GetFleet waits for what is on its way to the log; an append takes milliseconds."""
+
 
 class FleetService:
-    """The service. Every answer but GetFleet rests on durable state."""
+    """The service. Every answer rests on durable state."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._durable_glance = self._glance()  # a reign begins with a state that is in the log
 
     @answering
     async def ListWorkers(
@@ -91,21 +104,37 @@ class FleetService:
     async def GetFleet(
         self, request: fleet_service_pb2.GetFleetRequest, context: Context
     ) -> fleet_service_pb2.GetFleetResponse:
-        """The fleet at a glance. Answers while the log fails too: it is how one learns of it."""
+        """The fleet at a glance.
+
+        Answers while the log fails too: it is how one learns of it. The counts are then the last
+        that were asked for and known to be durable.
+        """
         desk = self._desk
+        glance = self._glance()
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await desk.writer.settled()
+            self._durable_glance = glance
+        except (Rejection, TimeoutError):
+            glance = fleet_service_pb2.GetFleetResponse()
+            glance.CopyFrom(self._durable_glance)
         refusing = desk.writer.refusing
+        glance.log_sequence, glance.log_hash = desk.writer.durable_sequence, desk.writer.durable_hash
+        glance.refusing_reason = refusing.message if refusing is not None else ""
+        return glance
+
+    def _glance(self) -> fleet_service_pb2.GetFleetResponse:
+        """The counts of the state now, durable or not."""
+        desk = self._desk
         return fleet_service_pb2.GetFleetResponse(
             namespace=desk.settings.namespace,
             version=desk.code_version,
             epoch=desk.writer.epoch,
-            log_sequence=desk.writer.durable_sequence,
-            log_hash=desk.writer.durable_hash,
             workers=worker_counts(desk.state),
             queued_count=desk.state.queued_count,
             leased_count=desk.state.leased_count,
             active_run_count=len(desk.state.active_runs),
             leading_since_at=desk.leading_since_at,
-            refusing_reason=refusing.message if refusing is not None else "",
         )
 
     async def _durable(self, worker_id: str) -> fleet_service_pb2.Worker:

@@ -286,3 +286,18 @@ async def _moment() -> None:
     event = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, event.set)
     await event.wait()
+
+
+async def test_the_fleet_at_a_glance_counts_only_what_is_durable(client: Client, log: MemoryLog) -> None:
+    run = await client.create_run(create_request("counted"))
+    log.hold_acknowledgements()
+    async with asyncio.timeout(WAIT_SECONDS), asyncio.TaskGroup() as group:
+        submitting = group.create_task(run.submit_many(tasks(5)))
+        while not log._held:
+            await _moment()
+        seen = await client.get_fleet()
+        assert (seen.active_run_count, seen.queued_count) == (0, 0), "the last glance that was durable"
+        assert seen.log_sequence < len(log.commits)
+        assert not submitting.done()
+        log.release_acknowledgements()
+    assert (await client.get_fleet()).queued_count == 5
