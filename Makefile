@@ -12,7 +12,7 @@ JSON ?=
 NAME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: natscli help setup demo test e2e proto lint types bench peers influxd format clean lock
+.PHONY: natscli help setup demo test e2e proto lint types bench chaos toxiproxy peers influxd format clean lock
 
 help: ## this list
 	@echo "make TARGET; the first one sets up .venv by itself"
@@ -59,6 +59,12 @@ peers: $(STAMP) ## click, packaging and itsdangerous through pytest --dtf: the s
 
 natscli: ## build the nats command once into the cache, for the tests of taps
 	@tools/nats/build.sh
+
+chaos: $(STAMP) ## N=1000 SEED=… KINDS=a,b PARALLEL=2: the real system under a seeded schedule of faults
+	@$(PY) -m tests.chaos --faults "$(or $(N),0)" --parallel "$(or $(PARALLEL),2)" $(if $(SEED),--seed "$(SEED)") $(if $(KINDS),--kinds "$(KINDS)")
+
+toxiproxy: ## build toxiproxy once into the cache, for faults of connections
+	@tools/toxiproxy/build.sh
 
 influxd: ## build InfluxDB once into the cache, for its tests
 	@tools/influxd/build.sh

@@ -158,13 +158,16 @@ def _check_end(run: RunBook, submitted: Submitted) -> Iterable[Finding]:
             yield Finding(Loss.VERDICT_LOST, what, at=at)
 
 
-def check_verdicts(book: LogBook) -> Iterable[Finding]:
-    """Tasks of finished or sealed runs without a verdict, and verdicts that nothing explains."""
+def check_verdicts(book: LogBook, *, is_whole: bool) -> Iterable[Finding]:
+    """Tasks without a verdict, and verdicts that nothing explains.
+
+    A task must have one once its run has finished; if `is_whole`, once its run is sealed.
+    """
     for run_id, run in book.runs.items():
         if run.is_cancelled:
             continue
         for task, name in enumerate(run.names):
-            if (run.is_finished or run.is_sealed) and not run.judged[task]:
+            if (run.is_finished or (is_whole and run.is_sealed)) and not run.judged[task]:
                 yield Finding(Loss.VERDICT_LOST, f"task {name} of run {run_id} has no verdict")
             verdict = run.verdicts.get(task, common_pb2.VERDICT_PASSED)
             if verdict not in (common_pb2.VERDICT_PASSED, common_pb2.VERDICT_FLAKY):

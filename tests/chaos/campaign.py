@@ -12,7 +12,7 @@ from typing import Any
 from dtf.settings.project import make_private_dir
 from tests.chaos.clocks import find_compiler
 from tests.chaos.disk import namespace_command, why_no_disk
-from tests.chaos.faults import KIND_NAMES, KINDS
+from tests.chaos.faults import HARM, KIND_NAMES, KINDS
 from tests.chaos.proxies import find_toxiproxy
 from tests.chaos.system import Means
 from tests.chaos.table import Struck, Tally
@@ -51,13 +51,18 @@ class Campaign:
         make_private_dir(self.directory)
         async with asyncio.TaskGroup() as group:
             for stack in range(self.parallel):
-                share = self.faults // self.parallel + (stack < self.faults % self.parallel)
-                if share:
-                    group.create_task(self._stack(stack, share))
+                group.create_task(self._stack(stack))
 
-    async def _stack(self, stack: int, share: int) -> None:
+    async def _stack(self, stack: int) -> None:
         command = [sys.executable, "-m", "tests.chaos.stack", "--seed", self.seed, "--stack", str(stack)]
-        command += ["--faults", str(share), "--round-faults", str(self.round_faults)]
+        command += [
+            "--stacks",
+            str(self.parallel),
+            "--faults",
+            str(self.faults),
+            "--round-faults",
+            str(self.round_faults),
+        ]
         command += ["--kinds", ",".join(self.kinds), "--directory", str(self.directory)]
         command += ["--keep"] if self.keep else []
         errors = self.directory / f"stack-{stack}.err"
@@ -112,7 +117,7 @@ class Campaign:
 def available(wanted: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Of the wanted kinds: those this machine can do, and (name, why not) of the others."""
     means = Means(find_toxiproxy(), find_compiler(), why_no_disk())
-    chosen = [kind for kind in KINDS if kind.name in (wanted or KIND_NAMES)]
+    chosen = [kind for kind in (*KINDS, HARM) if kind.name in (wanted or KIND_NAMES)]
     left_out = [(kind.name, why) for kind in chosen if (why := kind.why_not(means))]
     missing = {name for name, _ in left_out}
     return [kind.name for kind in chosen if kind.name not in missing], left_out

@@ -22,7 +22,7 @@ def find_compiler() -> Path | None:
 def build_shim(compiler: Path, directory: Path) -> Path:
     """The library, made anew. Raises subprocess.SubprocessError."""
     library = directory / "clock_shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", library, _SOURCE, "-ldl"]
+    command = [str(compiler), "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"]
     subprocess.run(command, check=True, timeout=BUILD_SECONDS, capture_output=True)
     return library
 

@@ -256,6 +256,10 @@ async def _lost_tail(scene: Scene) -> str:
     return await lose_tail(scene.system, scene.watch)
 
 
+async def _accepted_loss(scene: Scene) -> str:
+    return await lose_tail(scene.system, scene.watch, accept=True)
+
+
 # -- the table
 
 
@@ -329,4 +333,6 @@ KINDS: Sequence[Kind] = (
     Kind("strangers", "old commits said again on the log's subject", _strangers, _always),
     Kind("twice", "clients' requests sent twice", _twice, _always),
 )
+HARM = Kind("accepted-loss", "… and the operator goes on without them", _accepted_loss, _always)
+"""Loses acknowledged submissions: shows that the harness would see it. Struck only where it is named."""
 KIND_NAMES = tuple(kind.name for kind in KINDS)

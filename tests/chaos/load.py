@@ -203,6 +203,8 @@ class Load:
                     self._progress.set()
             except grpc.aio.AioRpcError as error:
                 self._note(error)
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    return  # it was acknowledged: the books will say that it is lost
                 await self._clock.sleep(PAUSE_SECONDS)
 
     async def _give_up(self, submitted: Submitted) -> None:
@@ -212,8 +214,8 @@ class Load:
                 await self._client.cancel_run(submitted.run_id, "a submission failed")
             except grpc.aio.AioRpcError as error:
                 self._note(error)
-                if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
-                    return
+                if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND):
+                    return  # it has ended, or is gone
                 await self._clock.sleep(PAUSE_SECONDS)
             else:
                 return

@@ -18,7 +18,7 @@ from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError, StoredCommit
 from dtf.ports.subjects import RecordKind
 from tests.chaos.books import Finding, LogBook, Loss, check_executions, check_journal, check_verdicts
-from tests.chaos.faults import KINDS, Scene
+from tests.chaos.faults import HARM, KINDS, Scene
 from tests.chaos.load import Load
 from tests.chaos.schedule import Planned
 from tests.chaos.system import Means, System
@@ -68,10 +68,6 @@ class Outcome:
         return self.struck[-1].kind if self.struck else "no fault"
 
 
-class Unrecovered(Exception):
-    """The system did not come back after a fault."""
-
-
 class Round:
     """One system, its load, its faults."""
 
@@ -83,16 +79,15 @@ class Round:
         self._system = System(directory, means, clock)
         self._watch = LogWatch(clock)
         self._seed = seed
-        self._kinds = {kind.name: kind for kind in KINDS}
+        self._kinds = {kind.name: kind for kind in (*KINDS, HARM)}
         self._messages: list[StoredCommit] = []
+        self._is_whole = False
+        """Everything that was submitted had the time to finish."""
 
     async def run(self, plan: Sequence[Planned], tell: Callable[[Struck], None]) -> Outcome:
         """Strike with every fault, let everything finish, check. Raises nothing for what it finds."""
         async with self._system.running():
-            try:
-                await self._strike_all(plan, tell)
-            except (Unrecovered, RepairFailed) as error:
-                self.outcome.findings.append(Finding(Loss.OTHER, str(error), at=self._clock.monotonic()))
+            await self._strike_all(plan, tell)
             try:
                 await self._read_log()
             except (LogError, TimeoutError) as error:
@@ -105,9 +100,10 @@ class Round:
                 struck = await self._strike(planned, load)
                 self.outcome.struck.append(struck)
                 tell(struck)
-                self._raise_for(struck)
-            await self._finish(load)
-        self._load = load
+                if wrong := self._look_after(struck):
+                    self.outcome.findings.append(Finding(Loss.OTHER, wrong, at=self._clock.monotonic()))
+                    return
+            self._is_whole = await self._finish(load)
 
     @asynccontextmanager
     async def _loaded(self) -> AsyncIterator[Load]:
@@ -151,8 +147,8 @@ class Round:
                     await asyncio.wait([probing])
                     await self._system.settled()
                 recovery = max(0.0, through - lifted)
-            except TimeoutError:
-                detail += "; it did not come back"
+            except (TimeoutError, RepairFailed) as error:
+                detail = f"{detail} {error}; it did not come back"
             finally:
                 probing.cancel()
         return Struck(
@@ -181,29 +177,30 @@ class Round:
         except TimeoutError:
             return  # the table says so
 
-    def _raise_for(self, struck: Struck) -> None:
-        if struck.recovery_seconds < 0:
-            raise Unrecovered(
-                f"after {struck.kind} ({struck.detail}) no run came through in {RECOVERY_SECONDS:.0f} s"
-            )
+    def _look_after(self, struck: Struck) -> str:
+        """What is wrong after a fault, as far as can be said by now; "" if nothing is."""
+        after = f"after {struck.kind} ({struck.detail})"
         for violation in self._watch.live_checker.violations_so_far:
-            raise Unrecovered(
-                f"after {struck.kind} ({struck.detail}), message {violation.sequence}: "
-                f"{violation.property.title}: {violation.what}"
-            )
+            return f"{after}, message {violation.sequence}: {violation.property.title}: {violation.what}"
+        if struck.recovery_seconds < 0:
+            return f"{after} no run came through in {RECOVERY_SECONDS:.0f} s"
+        return ""
 
     # -- the end
 
-    async def _finish(self, load: Load) -> None:
+    async def _finish(self, load: Load) -> bool:
+        """Let what was submitted finish; whether it did."""
         load.stop()
         try:
             async with asyncio.timeout(FINISH_SECONDS):
                 await asyncio.wait(self._streams)
+                return True
         except TimeoutError:
             open_runs = [each.run_id for each in load.journal.values() if not each.is_finished]
             self.outcome.findings.append(
                 Finding(Loss.OTHER, f"runs that never ended: {', '.join(open_runs)[:300]}")
             )
+            return False
 
     async def _read_log(self) -> None:
         async with asyncio.timeout(READ_SECONDS):
@@ -243,7 +240,7 @@ class Round:
         ]
         outcome.findings += book.findings
         outcome.findings += check_journal(book, load.journal)
-        outcome.findings += check_verdicts(book)
+        outcome.findings += check_verdicts(book, is_whole=self._is_whole)
         outcome.findings += check_executions(book, list(load.journal), load.executions)
         outcome.commits, outcome.events = report.commit_count, report.event_count
         outcome.epochs = self._watch.epoch

@@ -10,10 +10,15 @@ class Planned:
     """One fault to come."""
 
     number: int
-    """From 1, in its stack."""
+    """From 1, over all stacks."""
     kind: str
     seed: int
     """For whatever the fault draws."""
+
+
+def share(planned: Iterator[Planned], stack: int, stacks: int) -> list[Planned]:
+    """What one of several stacks is dealt of them."""
+    return [each for each in planned if each.number % stacks == stack]
 
 
 def plan(seed: str, kinds: Sequence[str], count: int) -> Iterator[Planned]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from dtf.adapters.system_clock import SystemClock
 from tests.chaos.round import Outcome, Round
-from tests.chaos.schedule import Planned, plan
+from tests.chaos.schedule import Planned, plan, share
 from tests.chaos.system import Means
 from tests.chaos.table import Struck
 
@@ -25,7 +25,7 @@ def main() -> int:
     """Run it. Exit code 1 if anything was lost, came twice or was violated."""
     options = _options()
     kinds = options.kinds.split(",")
-    planned = list(plan(f"{options.seed}/{options.stack}", kinds, options.faults))
+    planned = share(plan(options.seed, kinds, options.faults), options.stack, options.stacks)
     means, clean = Means.find(), True
     for number, part in enumerate(_rounds(planned, options.round_faults), 1):
         directory = options.directory / f"stack-{options.stack}-round-{number}"
@@ -49,6 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", required=True)
     parser.add_argument("--stack", type=int, required=True)
+    parser.add_argument("--stacks", type=int, required=True)
     parser.add_argument("--faults", type=int, required=True)
     parser.add_argument("--round-faults", type=int, required=True)
     parser.add_argument("--kinds", required=True)

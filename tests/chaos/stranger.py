@@ -22,7 +22,7 @@ async def say_again(system: System, watch: LogWatch, draw: random.Random) -> str
     """Republish old commits on the log's subject: with their ids, without, or altered."""
     count = draw.choice((1, 3, 8))
     chosen = [draw.choice(watch.recent) for _ in range(count)]
-    ways = [draw.choice(("with its id", "without an id", "cut short")) for _ in range(count)]
+    ways = ["without an id", *draw.choices(("with its id", "without an id", "cut short"), k=count - 1)]
     user, password = read_credentials(system.broker.server.credentials_file)
     client = NatsClient()
     try:
@@ -55,7 +55,7 @@ async def send_twice(system: System, draw: random.Random) -> str:
             async with asyncio.timeout(CALL_SECONDS):
                 one, other = await asyncio.gather(_create(client, request), _create(client, request))
                 assert one == other, f"one request made two runs, {one} and {other}"
-                answers = await asyncio.gather(_submit(client, one), _submit(client, one))
+                answers = list(await asyncio.gather(_submit(client, one), _submit(client, one)))
                 if draw.random() < 0.5:
                     answers.append(await _submit(client, one))
                 assert all(answer == answers[0] for answer in answers), f"one batch was answered as {answers}"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from dtf.adapters.jetstream_log import JetStreamLog
 from tests.chaos.system import COORDINATORS, System
 from tests.chaos.watch import LogWatch
 
@@ -18,8 +19,11 @@ class RepairFailed(Exception):
     """`dtf log repair` did not bring back what the broker forgot."""
 
 
-async def lose_tail(system: System, watch: LogWatch) -> str:
-    """Copy the store, let the log grow, put the copy back, repair, go on."""
+async def lose_tail(system: System, watch: LogWatch, *, accept: bool = False) -> str:
+    """Copy the store, let the log grow, put the copy back, repair, go on.
+
+    With `accept` the operator lets the log go on without what it lost: then something is lost.
+    """
     copy = system.directory / "store-of-before"
     await _copy_store(system, copy)
     copied = watch.sequence
@@ -32,7 +36,7 @@ async def lose_tail(system: System, watch: LogWatch) -> str:
         await _put_back(system, copy)
         lost = watch.sequence
         detected = await _wait_until_refused(system)
-        said = await _repair(system)
+        said = await _repair(system, await _head(system) if accept else None)
     finally:
         for member in coordinators:
             member.release()
@@ -68,13 +72,22 @@ async def _wait_until_refused(system: System) -> str:
     return " and ".join(str(member.exit_codes[-1]) for member in members)
 
 
-async def _repair(system: System) -> str:
-    """What `dtf log repair` says with the first spool that has what is missing. Raises RepairFailed."""
+async def _head(system: System) -> int:
+    log = await JetStreamLog.attach(system.nats, "default", system.clock)
+    try:
+        return (await log.head()).last_sequence
+    finally:
+        await log.close()
+
+
+async def _repair(system: System, accepted: int | None) -> str:
+    """What `dtf log repair` says on each coordinator's machine. Raises RepairFailed if all refuse."""
     answers: list[str] = []
+    options = [] if accepted is None else ["--accept-loss", str(accepted)]
     for name in COORDINATORS:
         done = await asyncio.to_thread(
             subprocess.run,
-            system.dtf(name, "log", "repair"),
+            system.dtf(name, "log", "repair", *options),
             env=system.environment(name),
             capture_output=True,
             text=True,
