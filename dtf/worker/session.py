@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -81,6 +81,10 @@ class SessionLost(SessionError):
 
 class Broken(Exception):
     """The connection broke; attach again."""
+
+
+ENDINGS = (grpc.aio.AioRpcError, Broken, TimeoutError, asyncio.InvalidStateError)
+"""How reading or writing a stream fails when the stream has ended."""
 
 
 class Handler(Protocol):
@@ -187,17 +191,23 @@ class Session:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(call))
                 tasks.create_task(self._read(call))
-        except* grpc.aio.AioRpcError as group:
-            raise_outcome(group.exceptions[0], self._opened.incarnation)
-        except* (Broken, TimeoutError, asyncio.InvalidStateError) as group:
-            # A write to a stream that ended says nothing of why; the call's status does.
-            await self._explain(call, group.exceptions[0])
+        except BaseExceptionGroup as group:
+            # One handler for both tasks: each may have ended by an error of its own kind.
+            await self._explain(call, group)
         finally:
             call.cancel()
             if self._clock.monotonic() - began > STEADY_SECONDS:
                 self._backoff.reset()
 
-    async def _explain(self, call: AttachCall, error: BaseException) -> None:
+    async def _explain(self, call: AttachCall, group: BaseExceptionGroup[BaseException]) -> NoReturn:
+        """Raise what the end of a stream means; whatever is no end of a stream is raised as it came."""
+        _, others = group.split(ENDINGS)
+        if others is not None:
+            raise group
+        for error in group.exceptions:
+            if isinstance(error, grpc.aio.AioRpcError):
+                raise_outcome(error, self._opened.incarnation)
+        # A write to a stream that ended says nothing of why; the call's status does.
         if call.done():
             code = await call.code()
             if code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):
@@ -208,7 +218,7 @@ class Session:
                     ),
                     self._opened.incarnation,
                 )
-        raise Broken(str(error) or type(error).__name__)
+        raise Broken(str(group.exceptions[0]) or type(group.exceptions[0]).__name__) from None
 
     async def _write(self, call: AttachCall) -> None:
         handle = self.session_handle()
@@ -263,7 +273,7 @@ def is_lost(error: grpc.aio.AioRpcError) -> bool:
     return parse(error).reason in LOST_REASONS
 
 
-def raise_outcome(error: BaseException, incarnation: int) -> None:
+def raise_outcome(error: BaseException, incarnation: int) -> NoReturn:
     """Raise what a failed Attach means."""
     assert isinstance(error, grpc.aio.AioRpcError)
     failure = parse(error)
