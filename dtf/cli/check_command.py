@@ -14,7 +14,8 @@ from dtf.api.v1 import scaling_pb2
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.log_source import LogSource, broker_of, source_options, with_log_source
+from dtf.cli.log_source import LogSource, source_options, with_log_source
+from dtf.cli.project_broker import broker_of
 from dtf.core.check.checker import HistoryChecker
 from dtf.core.check.journal import Journal
 from dtf.core.check.report import CheckReport, PropertyReport

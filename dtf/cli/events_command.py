@@ -20,11 +20,11 @@ from dtf.cli.log_fold import fold_to, nearest_fold, progress
 from dtf.cli.log_source import (
     LogSource,
     StreamSource,
-    broker_of,
     run_log_work,
     source_options,
     with_log_source,
 )
+from dtf.cli.project_broker import project_broker
 from dtf.cli.story_subject import find_span
 from dtf.ports.event_log import StoredCommit
 
@@ -85,7 +85,7 @@ def tail(
                 _print_batch(batch, wanted, as_json)
 
     try:
-        with_log_source(invocation, source, namespace, print_events)
+        with_log_source(invocation, source, namespace, print_events, starts_broker=not follow)
     finally:
         if wanted.stranger_count:
             click.echo(
@@ -196,10 +196,11 @@ def import_command(invocation: Invocation, file: Path, namespace: str) -> None:
         click.echo(f"{count} messages are in the log of namespace {namespace}")
 
     async def work() -> None:
-        log = await JetStreamLog.open(broker_of(invocation), namespace, SystemClock())
-        try:
-            await fill(log)
-        finally:
-            await log.close()
+        async with project_broker(invocation) as nats:
+            log = await JetStreamLog.open(nats, namespace, SystemClock())
+            try:
+                await fill(log)
+            finally:
+                await log.close()
 
     run_log_work(work())

@@ -1,6 +1,7 @@
 """`dtf log archive`: old commits into verified files, and out of the stream."""
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
@@ -13,7 +14,8 @@ from dtf.cli.errors import CommandError
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_fold import progress
 from dtf.cli.log_paths import archive_dir
-from dtf.cli.log_source import broker_of, namespace_of, run_log_work, snapshot_stores
+from dtf.cli.log_source import namespace_of, run_log_work, snapshot_stores
+from dtf.cli.project_broker import project_broker
 
 
 @click.command("archive")
@@ -59,10 +61,14 @@ def command(
 
 
 async def _archive(invocation: Invocation, namespace: str, target: Path, keep_stream: bool) -> Archived:
-    nats, clock = broker_of(invocation), SystemClock()
-    log = await JetStreamLog.attach(nats, namespace, clock)
-    stores = snapshot_stores(invocation, nats, namespace)
-    try:
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        nats = await stack.enter_async_context(project_broker(invocation))
+        log = await JetStreamLog.attach(nats, namespace, clock)
+        stack.push_async_callback(log.close)
+        stores = snapshot_stores(invocation, nats, namespace)
+        for store in stores:
+            stack.push_async_callback(store.close)
         head = await log.head()
         snapshot_at = None if keep_stream else await oldest_kept(stores, log)
         if snapshot_at is None and not keep_stream:
@@ -87,10 +93,6 @@ async def _archive(invocation: Invocation, namespace: str, target: Path, keep_st
             first_kept=after,
             purged_count=after - first,
         )
-    finally:
-        for store in stores:
-            await store.close()
-        await log.close()
 
 
 def _document(done: Archived) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Where a command reads the event log from: the live broker, an exported file, or an archive.
 
-    (nothing)          the live log of the namespace, and its archive before it where it was purged
+    (nothing)          the live log of the namespace, and its archive before it where it was purged;
+                       where the project's stack is down, its broker is started for the command
     --from FILE        a file of `dtf events export` or `dtf capsule`
     --from DIRECTORY   archived segments, and after them the live log if a broker is known
 
@@ -11,8 +12,8 @@ checks that one continues the other.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_paths import archive_dir, snapshots_dir
-from dtf.client.stack import read_stack
+from dtf.cli.project_broker import broker_of, find_broker, project_broker
 from dtf.core.chain import ChainBroken
 from dtf.core.snapshot import read_snapshot
 from dtf.ports.event_log import LogError, LogFull, LogHead, LogUnavailable, StoredCommit
@@ -172,27 +173,29 @@ class StreamSource:
 
 @asynccontextmanager
 async def open_log_source(
-    invocation: Invocation, source: Path | None, namespace: str | None
+    invocation: Invocation, source: Path | None, namespace: str | None, *, starts_broker: bool = True
 ) -> AsyncIterator[LogSource]:
-    """The log to read; see the module. Raises CommandError, LogError, StreamFileError, ArchiveError."""
+    """The log to read; see the module.
+
+    Without `starts_broker` the broker must run: who waits for what comes would keep the stack from
+    starting. Raises CommandError, LogError, StreamFileError, ArchiveError."""
     if source is not None and not _is_directory(source):
         yield open_file(source, namespace)
         return
     name = namespace or (open_archive(source, "").namespace if source else namespace_of(invocation, None))
     archive = open_archive(source or archive_dir(invocation, name), name)
-    broker = find_broker(invocation)
-    if broker is None and source is not None:
+    if find_broker(invocation) is None and source is not None:
         yield StreamSource(name, None, archive)
         return
-    nats = broker or broker_of(invocation)
-    live = await JetStreamLog.attach(nats, name, SystemClock())
-    stores = snapshot_stores(invocation, nats, name)
-    try:
-        yield StreamSource(name, ArchivedLog(live, archive.directory, name), archive, stores)
-    finally:
+    async with AsyncExitStack() as stack:
+        starting = project_broker(invocation) if starts_broker else nullcontext(broker_of(invocation))
+        nats = await stack.enter_async_context(starting)
+        live = await JetStreamLog.attach(nats, name, SystemClock())
+        stack.push_async_callback(live.close)
+        stores = snapshot_stores(invocation, nats, name)
         for store in stores:
-            await store.close()
-        await live.close()
+            stack.push_async_callback(store.close)
+        yield StreamSource(name, ArchivedLog(live, archive.directory, name), archive, stores)
 
 
 def _is_directory(source: Path) -> bool:
@@ -244,11 +247,13 @@ def with_log_source(
     source: Path | None,
     namespace: str | None,
     use: Callable[[LogSource], Awaitable[Result]],
+    *,
+    starts_broker: bool = True,
 ) -> Result:
     """What `use` makes of the source; faults of log and file become a CommandError."""
 
     async def work() -> Result:
-        async with open_log_source(invocation, source, namespace) as opened:
+        async with open_log_source(invocation, source, namespace, starts_broker=starts_broker) as opened:
             return await use(opened)
 
     return run_log_work(work())
@@ -289,26 +294,3 @@ def snapshot_stores(invocation: Invocation, nats: NatsSettings, namespace: str) 
         FileSnapshots(snapshots_dir(invocation, namespace)),
         ObjectStoreSnapshots(nats, namespace, SystemClock()),
     )
-
-
-def find_broker(invocation: Invocation) -> NatsSettings | None:
-    """The broker that the settings name, or the one of the project's stack; None if there is neither."""
-    settings = invocation.load().settings.nats
-    if settings.url:
-        return settings
-    stack = read_stack(invocation.project_dir)
-    if stack is None or not stack.nats:
-        return None
-    return replace(settings, url=stack.nats, credentials_file=stack.nats_credentials_file)
-
-
-def broker_of(invocation: Invocation) -> NatsSettings:
-    """The same; raises CommandError if there is neither."""
-    found = find_broker(invocation)
-    if found is None:
-        raise CommandError(
-            "no broker: nothing runs in this project and [nats] url is not set",
-            "`dtf up` starts the stack; or set [nats] url and credentials_file; --from FILE reads an export",
-            exit_code=ExitCode.UNAVAILABLE,
-        )
-    return found

@@ -1,4 +1,4 @@
-"""The broker of a project for a command that mends it: the one that runs, or else its own, started for it."""
+"""The broker of a project for a command that reads or mends its log: the one that runs, or its own, started for it."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from dtf.adapters.nats_server import NatsServer, NatsServerError
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.log_source import broker_of, find_broker
+from dtf.client.stack import read_stack
 from dtf.settings.model import NatsSettings
 from dtf.settings.project import SUPERVISOR_LOCK, state_dir
 
@@ -47,3 +47,26 @@ async def project_broker(invocation: Invocation) -> AsyncIterator[NatsSettings]:
         raise CommandError(str(error), exit_code=ExitCode.UNAVAILABLE) from error
     finally:
         os.close(lock)
+
+
+def find_broker(invocation: Invocation) -> NatsSettings | None:
+    """The broker that the settings name, or the one of the project's stack; None if there is neither."""
+    settings = invocation.load().settings.nats
+    if settings.url:
+        return settings
+    stack = read_stack(invocation.project_dir)
+    if stack is None or not stack.nats:
+        return None
+    return replace(settings, url=stack.nats, credentials_file=stack.nats_credentials_file)
+
+
+def broker_of(invocation: Invocation) -> NatsSettings:
+    """The same; raises CommandError if there is neither."""
+    found = find_broker(invocation)
+    if found is None:
+        raise CommandError(
+            "no broker: nothing runs in this project and [nats] url is not set",
+            "`dtf up` starts the stack; or set [nats] url and credentials_file; --from FILE reads an export",
+            exit_code=ExitCode.UNAVAILABLE,
+        )
+    return found
