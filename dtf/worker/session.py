@@ -32,10 +32,12 @@ FIRST_BACKOFF_SECONDS = 0.2
 """Short: while nobody listens it is the channel that waits, with a back-off of its own."""
 LONGEST_BACKOFF_SECONDS = 64.0
 CALL_TIMEOUT_SECONDS = 15.0
+CLOSE_TIMEOUT_SECONDS = 5.0
+"""Time for one takeover; a worker that leaves without a word is found out when its lease ends."""
 WRITE_TIMEOUT_SECONDS = 30.0
 """A write blocked for this long goes to a frozen peer."""
-STEADY_SECONDS = 5.0
-"""A stream that held this long was a success: the next break is met with a short wait."""
+TRIES_PER_LEASE = 4
+"""Attaching again is never put off for longer than this part of the lease."""
 LOST_REASONS = ("UNKNOWN_SESSION", "STALE_SESSION")
 REFUSED_CODES = (
     grpc.StatusCode.UNAUTHENTICATED,
@@ -106,13 +108,14 @@ class Handler(Protocol):
 class Backoff:
     """Full jitter: each wait is anywhere between nothing and a limit that doubles."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_seconds: float = LONGEST_BACKOFF_SECONDS) -> None:
         self._limit = FIRST_BACKOFF_SECONDS
+        self._longest_seconds = longest_seconds
 
     def next(self) -> float:
         """Seconds to wait before the next try."""
         seconds = random.uniform(0, self._limit)
-        self._limit = min(LONGEST_BACKOFF_SECONDS, self._limit * 2)
+        self._limit = min(self._longest_seconds, self._limit * 2)
         return seconds
 
     def reset(self) -> None:
@@ -163,7 +166,7 @@ class Session:
         self._outbound = outbound
         self._handler = handler
         self._clock = clock
-        self._backoff = Backoff()
+        self._backoff = Backoff(max(1.0, opened.lease_seconds / TRIES_PER_LEASE))
 
     async def run(self) -> None:
         """Stay attached, without end. Raises SessionLost, SessionReplaced, SessionRefused."""
@@ -185,7 +188,6 @@ class Session:
     async def _attach(self) -> None:
         """One stream, until it breaks."""
         self._outbound.rewind()
-        began = self._clock.monotonic()
         call: AttachCall = self._stub.Attach(metadata=self._metadata, wait_for_ready=True)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -196,8 +198,6 @@ class Session:
             await self._explain(call, group)
         finally:
             call.cancel()
-            if self._clock.monotonic() - began > STEADY_SECONDS:
-                self._backoff.reset()
 
     async def _explain(self, call: AttachCall, group: BaseExceptionGroup[BaseException]) -> NoReturn:
         """Raise what the end of a stream means; whatever is no end of a stream is raised as it came."""
@@ -239,6 +239,7 @@ class Session:
     async def _read(self, call: AttachCall) -> None:
         while (message := await call.read()) is not grpc.aio.EOF:
             assert isinstance(message, Down)
+            self._backoff.reset()  # whoever is heard serves: the next break is met with a short wait
             self._outbound.acknowledge(message.acknowledged_sequence)
             self._handler.handle(message)
         raise Broken("the coordinator ended the stream")
@@ -256,7 +257,7 @@ class Session:
         request = worker_service_pb2.CloseSessionRequest(session=self.session_handle(), reason=reason)
         try:
             await self._stub.CloseSession(
-                request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS, wait_for_ready=True
+                request, metadata=self._metadata, timeout=CLOSE_TIMEOUT_SECONDS, wait_for_ready=True
             )
         except grpc.aio.AioRpcError as error:
             _log.info("the session was not closed: %s", describe(error))

@@ -9,7 +9,7 @@ import pytest
 
 from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.worker.outbound import Outbound
-from dtf.worker.session import Broken, Session
+from dtf.worker.session import Backoff, Broken, Session
 from tests.fakes import FakeClock
 
 GONE = grpc.aio.AioRpcError(
@@ -100,3 +100,10 @@ async def test_a_fault_of_our_own_is_not_taken_for_a_broken_stream(clock: FakeCl
     with pytest.raises(BaseExceptionGroup) as raised:
         await session._attach()
     assert raised.group_contains(ValueError, match="ours")
+
+
+def test_attaching_again_is_put_off_longer_and_longer_but_never_for_long() -> None:
+    waits = [[backoff.next() for _ in range(12)] for backoff in [Backoff(2.5) for _ in range(200)]]
+    assert max(wait[0] for wait in waits) <= 0.2
+    assert max(max(wait) for wait in waits) <= 2.5
+    assert max(wait[-1] for wait in waits) > 1.5
