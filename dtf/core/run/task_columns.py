@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dtf.api.v1 import common_pb2, events_pb2
+from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2
 from dtf.core.run import limits
+
+_SHORT_BYTES = 125
+"""Of a name: with its tag and length it makes a TaskSpec of up to 127 bytes, whose own length is one byte."""
+_SPEC_OVERHEAD_BYTES = 4
+"""A tag and a length for the name, and for the TaskSpec around it."""
 
 
 @dataclass(slots=True)
@@ -31,6 +36,16 @@ class TaskColumns:
             priorities=[spec.priority for spec in specs],
             has_cases=any([spec.cases for spec in specs]),  # noqa: C419  # a generator costs twice as much
         )
+
+    @classmethod
+    def of_request(cls, request: run_service_pb2.SubmitTasksRequest) -> "TaskColumns":
+        """The columns of its tasks. Of tasks that have a name and nothing else only the names are read."""
+        specs = list(request.tasks)
+        names = [spec.name for spec in specs]
+        if not _has_names_only(request, names):
+            return cls.read(specs)
+        count = len(names)
+        return cls(specs, names, [""] * count, [0] * count, [0.0] * count, [0] * count, has_cases=False)
 
     def are_plain(self, template_count: int) -> bool:
         """Whether nothing in them needs a closer look: no fault, and nothing that might be one."""
@@ -68,3 +83,17 @@ class TaskColumns:
             if has_positions:
                 submitted.case_positions.extend(spec.positions)
         return len(submitted.case_names)
+
+
+def _has_names_only(request: run_service_pb2.SubmitTasksRequest, names: list[str]) -> bool:
+    """Whether a request is exactly as large as its names make it, so that its tasks can have nothing else.
+
+    Anything else set would add bytes. Said only of names of which each is there and short.
+    """
+    if not names or not all(names) or max(map(len, names)) > _SHORT_BYTES:
+        return False
+    text = "".join(names)
+    if not text.isascii():
+        return False
+    rest = run_service_pb2.SubmitTasksRequest(run_id=request.run_id, batch=request.batch, seal=request.seal)
+    return request.ByteSize() == rest.ByteSize() + len(text) + _SPEC_OVERHEAD_BYTES * len(names)
