@@ -293,6 +293,11 @@ def ended(books: Books, run: RunBook, findings: Findings, said: events_pb2.Attem
         return
     for which in (Property.STALE, Property.HOLDER, Property.ATTEMPTS, Property.RETRIES):
         findings.checked[which] += count
+    worker = books.workers.get(said.worker_id)
+    if common_pb2.OUTCOME_LOST in said.outcomes and worker is not None:
+        is_gone = worker.presence in (Presence.LOST, Presence.QUARANTINED)
+        what = f"attempts of worker {said.worker_id} are lost, which is {worker.presence.value}"
+        findings.expect(Property.ATTEMPTS, is_gone, what)
     for index, (task, fence) in enumerate(zip(said.tasks, said.fences, strict=True)):
         is_held = _check_holder(books, run, findings, said.worker_id, task, fence, speaks=False)
         if task >= len(run.tasks):

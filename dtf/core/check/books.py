@@ -215,6 +215,8 @@ class Books:
     """Everything that is open."""
 
     epoch: int = 0
+    elected_epoch: int = 0
+    """Of the last LeaderElected."""
     nonce: bytes = b""
     counter: int = 0
     now_ns: int = 0

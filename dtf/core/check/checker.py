@@ -171,11 +171,11 @@ class HistoryChecker:
             self._journal.read(self._findings, event, kind, now_ns)
         match kind:
             case "leader_elected":
-                holds = event.leader_elected.epoch == self._books.epoch
-                what = (
-                    f"epoch {event.leader_elected.epoch} is elected in a commit of epoch {self._books.epoch}"
-                )
+                elected, books = event.leader_elected.epoch, self._books
+                holds = elected == books.epoch and elected > books.elected_epoch
+                what = f"epoch {elected} is elected in epoch {books.epoch}, after {books.elected_epoch}"
                 self._findings.expect(Property.EPOCHS, holds, what)
+                books.elected_epoch = max(books.elected_epoch, elected)
             case "run_created":
                 runs.created(self._books, self._findings, event.run_created, sequence)
             case "results_refused":
