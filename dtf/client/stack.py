@@ -198,7 +198,7 @@ class StackMembership:
                 case "note" if self._on_note is not None:
                     self._on_note(str(message["text"]))
                 case "fatal":
-                    self._lose(str(message["text"]))
+                    self._lose("\n".join([str(message["text"]), *map(str, message.get("advice", ()))]))
                 case "bye":
                     self._goes_on_without_us = True
                     return

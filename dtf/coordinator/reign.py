@@ -54,7 +54,7 @@ async def begin_reign(
     """
     reign = reign or Reign()
     restored = await restore(event_log, snapshots, spool, reign)
-    reign.snapshot_sequence = restored.snapshot_sequence
+    reign.snapshot_sequence = restored.snapshot_sequence or reign.snapshot_sequence
     log.info("restored", extra={"begun_from": restored.snapshot, "sequence": reign.chain.sequence})
     if accepted_loss is None:
         await send_spooled(event_log, reign, await check_history(event_log, reign, restored))

@@ -104,8 +104,10 @@ def test_a_stack_whose_broker_loses_its_tail_while_it_serves_ends_and_says_why(
     before = copied(project, tmp_path_factory.mktemp("store") / "nats")
     with up(project):
         project.write("long.txt", "sleep 600\n")
-        running = project.start("run", "--each", "long.txt")
-        asyncio.run(project.wait_for(lambda event: event.HasField("leases_granted"), count=3))
+        running = project.start("run", "--each", "long.txt", "--suite", "long")
+        created = asyncio.run(project.wait_for(lambda event: event.run_created.suite == "long"))
+        run_id = created.run_created.run_id
+        asyncio.run(project.wait_for(lambda event: event.leases_granted.run_id == run_id))
         supervisor = psutil.Process(project.stack.supervisor_pid)
         supervisor.suspend()  # it would start the broker again before its store is changed
         broker = project.part("nats-server")
