@@ -2,7 +2,7 @@
 
 import pytest
 
-from dtf.api.v1 import scaling_pb2
+from dtf.api.v1 import events_pb2, scaling_pb2
 from dtf.core.scaling.decide import Plan, decide_scaling
 from dtf.core.scaling.ledger import PoolLedger
 from dtf.core.scaling.policy import ScalingPolicy
@@ -282,6 +282,31 @@ def test_tasks_of_another_pool_are_not_this_pools_work() -> None:
     manager.story.run(pool="gpu").submit(100, seconds=10.0)
     plan = manager.plan()
     assert plan.decision is None
+
+
+def test_work_that_names_no_pool_is_shared_with_the_pools_that_are_staffed_for_it() -> None:
+    alone = Manager(Story()).staff(1)
+    alone.story.run().submit(9, seconds=10.0)
+    demand = alone.decide().demand
+    assert (demand.queue_depth, demand.backlog_seconds) == (9, 90.0)
+    story = Story().worker("elsewhere", pool="other")
+    shared = Manager(story).staff(1)
+    shared.story.run().submit(9, seconds=10.0)
+    demand = shared.decide().demand
+    assert (demand.queue_depth, demand.backlog_seconds) == (5, 45.0)
+
+
+def test_a_pool_that_cannot_run_it_takes_no_part_and_named_work_is_not_shared() -> None:
+    story = Story().worker("elsewhere", pool="other")
+    manager = Manager(story).staff(1)
+    manager.story.tell(
+        worker_drain_requested=events_pb2.WorkerDrainRequested(worker_id="elsewhere", reason="x")
+    )
+    manager.story.run().submit(4, seconds=10.0)
+    assert manager.decide().demand.queue_depth == 4, "a pool nobody works in takes no part"
+    named = Manager(Story().worker("elsewhere", pool="other")).staff(1)
+    named.story.run(pool="local").submit(6, seconds=10.0)
+    assert named.decide().demand.queue_depth == 6
 
 
 def test_tasks_that_no_worker_of_the_pool_can_run_launch_none_and_are_counted() -> None:

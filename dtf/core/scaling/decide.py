@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dtf.api.v1 import scaling_pb2
 from dtf.core.scaling.backlog import TemplateLoad
-from dtf.core.scaling.demand import DemandProjection, Departure, WorkerView
+from dtf.core.scaling.demand import DemandProjection, Departure, PoolTraits, WorkerView
 from dtf.core.scaling.durations import SuiteDurations
 from dtf.core.scaling.ledger import DRAIN_ANSWER_SECONDS, Launch, PoolLedger
 from dtf.core.scaling.policy import ScalingPolicy, Situation, apply_rules, recommend
@@ -104,7 +104,7 @@ def measure_demand(
     staff: Sequence[WorkerView],
     now_ns: int,
 ) -> scaling_pb2.Demand:
-    """What the pool has to do."""
+    """What the pool has to do: of work that names no pool its part, where others can do it too."""
     demand = scaling_pb2.Demand(
         arrival_rate=projection.arrivals.per_second(now_ns),
         utilization_ratio=_utilization(staff),
@@ -114,6 +114,7 @@ def measure_demand(
     if busy_seconds > 0:
         demand.service_rate = projection.finished.total(now_ns) / busy_seconds
     unknown_count, unknown_seconds = 0, 0.0
+    others = _other_pools(projection, policy.pool)
     for run in projection.runs.values():
         known = projection.suites.get(run.suite) or SuiteDurations()
         for load in run.loads:
@@ -121,16 +122,33 @@ def measure_demand(
                 demand.unplaceable_count += load.queued.tasks
                 continue
             case_seconds = known.of_case(load.kind)
+            sharers = _sharers(load, others)
             unknown_count += load.queued.unknown_tasks
             unknown_seconds += load.queued.cases * case_seconds
-            demand.queue_depth += load.queued.tasks
-            demand.leased_count += load.leased.tasks
-            demand.known_count += load.queued.tasks - load.queued.unknown_tasks
+            demand.queue_depth += -(-load.queued.tasks // sharers)
+            demand.leased_count += -(-load.leased.tasks // sharers)
+            demand.known_count += -(-(load.queued.tasks - load.queued.unknown_tasks) // sharers)
             cases = load.queued.cases + load.leased.cases
-            demand.backlog_seconds += load.queued.seconds + load.leased.seconds + cases * case_seconds
+            seconds = load.queued.seconds + load.leased.seconds + cases * case_seconds
+            demand.backlog_seconds += seconds / sharers
     if unknown_count:
         demand.assumed_seconds = unknown_seconds / unknown_count
     return demand
+
+
+def _other_pools(projection: DemandProjection, pool: str) -> list[PoolTraits]:
+    """What the pools have that are staffed now, this one aside."""
+    staffed = {worker.pool for worker in projection.workers.values() if worker.takes_work}
+    return [projection.traits[name] for name in sorted(staffed - {pool}) if name in projection.traits]
+
+
+def _sharers(load: TemplateLoad, others: Sequence[PoolTraits]) -> int:
+    """How many pools take part in the work: if each asked for workers for all of it, all would be too large.
+
+    Every manager counts alike, because it counts in the log; a pool without workers takes none of
+    the others' part until it has some.
+    """
+    return 1 if load.pool else 1 + sum(traits.can_run(load, {}) for traits in others)
 
 
 def _can_run(projection: DemandProjection, policy: ScalingPolicy, load: TemplateLoad) -> bool:
