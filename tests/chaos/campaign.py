@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dtf.cli.lifeline import VARIABLE, Lifeline
 from dtf.settings.project import make_private_dir
 from tests.chaos.clocks import find_compiler
 from tests.chaos.disk import namespace_command, why_no_disk
@@ -40,6 +42,8 @@ class Campaign:
     failures: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Stacks whose harness itself failed."""
+    _lifeline: Lifeline = field(init=False)
+    """Stacks end with us, however we end."""
 
     @property
     def is_clean(self) -> bool:
@@ -49,6 +53,7 @@ class Campaign:
     async def run(self) -> None:
         """Strike with everything that was asked for."""
         make_private_dir(self.directory)
+        self._lifeline = Lifeline()
         async with asyncio.TaskGroup() as group:
             for stack in range(self.parallel):
                 group.create_task(self._stack(stack))
@@ -74,6 +79,8 @@ class Campaign:
                 stderr=log,
                 cwd=_ROOT,
                 limit=_LINE_LIMIT_BYTES,
+                env={**os.environ, VARIABLE: str(self._lifeline.descriptor)},
+                pass_fds=[self._lifeline.descriptor],
             )
             try:
                 assert process.stdout is not None

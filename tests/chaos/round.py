@@ -3,10 +3,13 @@
 import asyncio
 import json
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import psutil
 
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
@@ -88,6 +91,7 @@ class Round:
         """Strike with every fault, let everything finish, check. Raises nothing for what it finds."""
         async with self._system.running():
             await self._strike_all(plan, tell)
+            await self._silence()
             try:
                 await self._read_log()
             except (LogError, TimeoutError) as error:
@@ -201,6 +205,18 @@ class Round:
                 Finding(Loss.OTHER, f"runs that never ended: {', '.join(open_runs)[:300]}")
             )
             return False
+
+    async def _silence(self) -> None:
+        """End everybody who writes to the log or to a journal, so that both are of one moment."""
+        workers = self._system.worker_pids()
+        for member in self._system.members.values():
+            member.hold()
+            member.send(signal.SIGKILL)
+        for member in self._system.members.values():
+            await member.down.wait()
+        for pid in {*workers, *self._system.worker_pids()}:
+            with suppress(psutil.Error):
+                psutil.Process(pid).kill()
 
     async def _read_log(self) -> None:
         async with asyncio.timeout(READ_SECONDS):

@@ -7,6 +7,7 @@ round, {"failed": …} where something may not have happened.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dtf.adapters.system_clock import SystemClock
+from dtf.cli.lifeline import VARIABLE, watch_lifeline
 from tests.chaos.round import Outcome, Round
 from tests.chaos.schedule import Planned, plan, share
 from tests.chaos.system import Means
@@ -23,6 +25,8 @@ from tests.chaos.table import Struck
 
 def main() -> int:
     """Run it. Exit code 1 if anything was lost, came twice or was violated."""
+    watch_lifeline()
+    os.environ.pop(VARIABLE, None)  # the members get one of ours
     options = _options()
     kinds = options.kinds.split(",")
     planned = share(plan(options.seed, kinds, options.faults), options.stack, options.stacks)

@@ -49,6 +49,9 @@ START_SECONDS = 90.0
 LEASE_SECONDS = 2.0
 """Of a worker: what a fault may outlive or not."""
 
+SNAPSHOT_EVENTS = 3_000
+"""So that a round has snapshots, and starts from them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -245,6 +248,11 @@ class System:
                 lease_seconds=LEASE_SECONDS,
                 blob_dir=str(self.directory / "blobs"),
                 state_dir=str(self.directory / name),
+                snapshot_events=SNAPSHOT_EVENTS,
+                kept_runs=3,
+                run_grace_seconds=5.0,
+                kept_gone_workers=3,
+                worker_grace_seconds=5.0,
             ),
             worker=WorkerSettings(server=self._servers("worker"), token_file=token_file, slots=2, credits=8),
             pool=PoolSettings(min_workers=2, max_workers=3, slots=2),
