@@ -10,6 +10,7 @@ from dtf.core.check.properties import Property, Source
 from dtf.core.events import type_of
 from tests.unit.check_history import (
     NAMES,
+    STREAMS,
     History,
     chained,
     check,
@@ -416,3 +417,9 @@ def test_violations_are_counted_beyond_those_that_are_kept() -> None:
     report = history.check().of(Property.STALE)
     assert report.violation_count >= len(said.fences)
     assert len(report.violations) <= 20
+
+
+def test_the_page_of_the_checker_has_each_property_as_it_is() -> None:
+    page = (STREAMS.parents[1] / "docs" / "checker.md").read_text()
+    for each in Property:
+        assert f"| {each.title} | {each.says} | {each.source.value} |" in page
