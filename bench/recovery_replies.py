@@ -32,6 +32,8 @@ class Replies:
     calls_during: int
     median_during: float
     worst_during: float
+    p99_without: float
+    p99_during: float
 
     @property
     def added_delay(self) -> float:
@@ -42,11 +44,11 @@ class Replies:
         """For people."""
         print(f"\nreplies with {self.tasks:,} tasks queued")
         print(
-            f"  no snapshot      worst {self.worst_without * 1e3:6.1f} ms, median {self.median_without * 1e3:5.2f} ms"
+            f"  no snapshot      worst {self.worst_without * 1e3:6.1f} ms, p99 {self.p99_without * 1e3:6.1f}, median {self.median_without * 1e3:5.2f} ms"
             f" of {self.calls_without} calls"
         )
         print(
-            f"  during snapshots worst {self.worst_during * 1e3:6.1f} ms, median {self.median_during * 1e3:5.2f} ms"
+            f"  during snapshots worst {self.worst_during * 1e3:6.1f} ms, p99 {self.p99_during * 1e3:6.1f}, median {self.median_during * 1e3:5.2f} ms"
             f" of {self.calls_during} calls (a snapshot took {self.snapshot_seconds:.2f} s)"
         )
         print(f"  added to the worst {self.added_delay * 1e3:6.1f} ms (aim < {aim_seconds * 1e3:.0f})")
@@ -83,6 +85,8 @@ async def measure_replies(tasks: int, rounds: int = 3) -> Replies:
         len(during),
         statistics.median(during),
         max(during),
+        statistics.quantiles(without, n=100)[98],
+        statistics.quantiles(during, n=100)[98],
     )
 
 

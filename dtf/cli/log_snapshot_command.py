@@ -67,7 +67,7 @@ def command(invocation: Invocation, namespace: str | None, as_json: bool) -> Non
     """
     log_to_stderr()
     watch_lifeline()
-    os.nice(NICENESS)
+    _step_back()
     gc.disable()  # a fold makes nothing that refers to itself, and what it makes stays until the end
     name = namespace or invocation.load().settings.coordinator.namespace
     with _alone(snapshots_dir(invocation, name)):
@@ -79,6 +79,13 @@ def command(invocation: Invocation, namespace: str | None, as_json: bool) -> Non
         click.echo(json.dumps(asdict(taken)))
     else:
         _print(taken)
+
+
+def _step_back() -> None:
+    """Run when others leave a processor, and never take it from one that just woke up."""
+    os.nice(NICENESS)
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _print(taken: Taken) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from tests.e2e.project import Project
 
-WAIT_SECONDS = 90.0
-pytestmark = pytest.mark.coordinator
+WAIT_SECONDS = 180.0
+pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(400)]
 
 
 def run_commands(project: Project, name: str, count: int) -> None:
