@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.check import plain
 from dtf.core.check.books import ENDED, LEASED, QUEUED, Books, Lease, Presence, RunBook
 from dtf.core.check.properties import Property
 from dtf.core.check.report import Findings
@@ -30,11 +31,12 @@ def granted(books: Books, run: RunBook, findings: Findings, said: events_pb2.Lea
         return
     for which in (Property.ONE_LEASE, Property.QUEUE, Property.ATTEMPTS):
         findings.checked[which] += count
-    attempts = said.attempts or [1] * count
-    for fence, task, attempt in zip(
-        range(said.first_fence, said.first_fence + count), said.tasks, attempts, strict=True
-    ):
-        _begin(books, run, findings, said, fence, task, attempt)
+    if not plain.grant(books, run, said, is_fresh=holds):
+        attempts = said.attempts or [1] * count
+        for fence, task, attempt in zip(
+            range(said.first_fence, said.first_fence + count), said.tasks, attempts, strict=True
+        ):
+            _begin(books, run, findings, said, fence, task, attempt)
     _check_room(books, run, findings, said)
 
 
@@ -120,6 +122,9 @@ def accepted(books: Books, run: RunBook, findings: Findings, said: events_pb2.Re
         return
     for which in (Property.STALE, Property.HOLDER, Property.ONE_VERDICT, Property.RETRIES):
         findings.checked[which] += count
+    if plain.accept(books, run, said):
+        findings.checked[Property.ATTEMPTS] += count
+        return
     retried = frozenset(said.retried)
     cases = said.cases or [0] * count
     verdicts: Sequence[int] = said.verdicts or [_PASSED] * count
