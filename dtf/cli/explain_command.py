@@ -12,7 +12,15 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_fold import Fold, fold_to, nearest_fold, progress
 from dtf.cli.log_source import LogSource, source_options, with_log_source
-from dtf.cli.story_subject import Place, RunSpan, all_spans, find_place, find_span, messages_about
+from dtf.cli.story_subject import (
+    SEARCHED_RUNS,
+    Place,
+    RunSpan,
+    all_spans,
+    find_place,
+    find_span,
+    messages_about,
+)
 from dtf.core.events import parse_commit
 from dtf.core.run.run_story import RunStory
 from dtf.core.run.state import State
@@ -107,9 +115,12 @@ async def _tell(source: LogSource, fold: Fold, kind: str, name: str, run_id: str
 def _unknown(kind: str, name: str, state: State) -> CommandError:
     runs = ", ".join(span.run_id for span in list(all_spans(state))[-8:]) or "none"
     workers = ", ".join(list(state.workers)[-8:]) or "none"
-    return CommandError(
-        f"the log knows no {kind} {name!r}", f"the newest runs: {runs}", f"the newest workers: {workers}"
-    )
+    advice = [f"the newest runs: {runs}", f"the newest workers: {workers}"]
+    if len(list(all_spans(state))) > SEARCHED_RUNS:
+        advice.append(
+            f"tasks and cases were looked for in the newest {SEARCHED_RUNS} runs; --run names another"
+        )
+    return CommandError(f"the log knows no {kind} {name!r}", *advice)
 
 
 async def _read(source: LogSource, span: RunSpan, teller: Teller) -> None:

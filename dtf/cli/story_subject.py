@@ -13,6 +13,8 @@ from dtf.ports.event_log import StoredCommit
 from dtf.ports.subjects import RUNS_HEADER
 
 _SHOWN = 8
+SEARCHED_RUNS = 50
+"""A name is looked for in the newest runs: each that left the state is read from the log for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,15 @@ async def run_of(source: LogSource, state: State, span: RunSpan) -> Run:
 async def find_place(
     source: LogSource, state: State, text: str, spans: Sequence[RunSpan], *, is_case: bool
 ) -> Place | None:
-    """The task or case of this name (or index, "7f3k/4") in the newest of the runs that has it."""
+    """The task or case of this name (or index, "7f3k/4") in the newest of the runs that has it.
+
+    Names are looked for in the newest SEARCHED_RUNS of them.
+    """
     head, separator, tail = text.rpartition("/")
     named = find_span(state, head) if separator and tail.isdecimal() else None
     if named is not None:
         return _at_index(named, await run_of(source, state, named), int(tail))
-    for span in reversed(spans):
+    for span in reversed(spans[-SEARCHED_RUNS:]):
         run = await run_of(source, state, span)
         if text.isdecimal() and len(spans) == 1 and not is_case:
             return _at_index(span, run, int(text))
