@@ -5,9 +5,8 @@ from dtf.core.fleet.worker import CompletedFences, Worker
 from dtf.core.run.state import State
 
 
-def registered(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
+def registered(state: State, said: events_pb2.WorkerRegistered, now_ns: int, _sequence: int) -> None:
     """A session begins; whatever the worker was before, it now takes work."""
-    said = event.worker_registered
     worker = state.workers.get(said.worker_id)
     if worker is None:
         worker = state.workers[said.worker_id] = Worker(said.worker_id)
@@ -31,35 +30,33 @@ def registered(state: State, event: events_pb2.Event, now_ns: int, _sequence: in
     worker.completed_count = 0
     if said.request_id:
         state.session_requests[said.request_id] = (said.worker_id, said.incarnation)
-        state.hash_cache.changed_sessions.add(said.request_id)
+        state.hash_cache.note_sessions((), (said.request_id,))
 
 
-def drain_requested(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def drain_requested(
+    state: State, said: events_pb2.WorkerDrainRequested, _now_ns: int, _sequence: int
+) -> None:
     """It takes nothing new."""
-    said = event.worker_drain_requested
     _become(state, said.worker_id, common_pb2.WORKER_STATE_DRAINING, said.reason)
 
 
-def quarantined(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def quarantined(state: State, said: events_pb2.WorkerQuarantined, _now_ns: int, _sequence: int) -> None:
     """It is trusted with nothing."""
-    said = event.worker_quarantined
     _become(state, said.worker_id, common_pb2.WORKER_STATE_QUARANTINED, said.reason)
 
 
-def released(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def released(state: State, said: events_pb2.WorkerReleased, _now_ns: int, _sequence: int) -> None:
     """It works again."""
-    _become(state, event.worker_released.worker_id, common_pb2.WORKER_STATE_ACTIVE, "")
+    _become(state, said.worker_id, common_pb2.WORKER_STATE_ACTIVE, "")
 
 
-def lost(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
+def lost(state: State, said: events_pb2.WorkerLost, now_ns: int, _sequence: int) -> None:
     """Its session is over, without its consent."""
-    said = event.worker_lost
     _become(state, said.worker_id, common_pb2.WORKER_STATE_LOST, said.reason, gone_at_ns=now_ns)
 
 
-def left(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
+def left(state: State, said: events_pb2.WorkerLeft, now_ns: int, _sequence: int) -> None:
     """Its session is over."""
-    said = event.worker_left
     _become(state, said.worker_id, common_pb2.WORKER_STATE_LEFT, said.reason, gone_at_ns=now_ns)
 
 
@@ -81,14 +78,11 @@ def _become(
             worker.completed = CompletedFences(generation=worker.completed.generation + 1)
 
 
-def forgotten(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def forgotten(state: State, said: events_pb2.WorkersForgotten, _now_ns: int, _sequence: int) -> None:
     """Workers long gone leave the state, the keys of their sessions too; their incarnations do not come again."""
-    said = event.workers_forgotten
-    cache = state.hash_cache
     gone = {worker_id for worker_id in said.worker_ids if state.workers.pop(worker_id, None) is not None}
-    cache.changed_workers |= gone
     their_requests = [key for key, session in state.session_requests.items() if session[0] in gone]
     for request_id in (*their_requests, *said.request_ids):
-        if state.session_requests.pop(request_id, None) is not None:
-            cache.changed_sessions.add(request_id)
+        state.session_requests.pop(request_id, None)
+    state.hash_cache.note_sessions(gone, (*their_requests, *said.request_ids))
     state.incarnation_floor = max(state.incarnation_floor, said.incarnation_floor)

@@ -5,6 +5,7 @@ cannot be folded, and a reader must get past every event ever stored.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet import evolve as fleet
@@ -13,7 +14,8 @@ from dtf.core.run import evolve_tasks as tasks
 from dtf.core.run.outline import outline_of
 from dtf.core.run.state import Run, State, Template
 
-_Fold = Callable[[State, events_pb2.Event, int, int], None]
+_Fold = Callable[[State, Any, int, int], None]
+"""Of the state, what the event says, the time and the sequence of its commit."""
 
 
 def evolve(state: State, event: events_pb2.Event, now_ns: int = 0, sequence: int = 0) -> None:
@@ -23,30 +25,31 @@ def evolve(state: State, event: events_pb2.Event, now_ns: int = 0, sequence: int
     if sequence > state.last_sequence:
         state.last_sequence = sequence
     kind = event.WhichOneof("event")
-    fold = _FOLDS.get(kind) if kind is not None else None
-    if kind is None or fold is None:
+    fold = _FOLDS.get(kind)  # type: ignore[arg-type]  # None, of an event not known, is in no dict
+    if fold is None:
         return
-    fold(state, event, now_ns, sequence)
-    said = getattr(event, kind)
-    if kind in _ABOUT_RUNS:
-        state.hash_cache.changed_runs.add(said.run_id)
-    if kind in _ABOUT_WORKERS:
-        state.hash_cache.changed_workers.add(said.worker_id)
+    said = getattr(event, kind)  # type: ignore[arg-type]  # a kind that has a fold is a name
+    fold(state, said, now_ns, sequence)
+    cache = state.hash_cache
+    if cache.is_in_use:
+        if kind in _ABOUT_RUNS:
+            cache.changed_runs.add(said.run_id)
+        if kind in _ABOUT_WORKERS:
+            cache.changed_workers.add(said.worker_id)
 
 
-def _leader_elected(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
-    elected = event.leader_elected
-    state.epoch = elected.epoch
-    state.leader = elected.leader
-    state.lease_seconds = elected.lease_seconds
-    if elected.HasField("accepted_loss"):
+def _leader_elected(state: State, said: events_pb2.LeaderElected, _now_ns: int, _sequence: int) -> None:
+    state.epoch = said.epoch
+    state.leader = said.leader
+    state.lease_seconds = said.lease_seconds
+    if said.HasField("accepted_loss"):
         # A worker may hold a lease that the log lost: its fence must never be given out again.
-        state.next_fence = max(state.next_fence, elected.accepted_loss.next_fence)
+        state.next_fence = max(state.next_fence, said.accepted_loss.next_fence)
 
 
-def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: int) -> None:
+def _run_created(state: State, said: events_pb2.RunCreated, now_ns: int, sequence: int) -> None:
     created = events_pb2.RunCreated()
-    created.CopyFrom(event.run_created)
+    created.CopyFrom(said)
     run = Run(
         run_id=created.run_id,
         created=created,
@@ -61,32 +64,32 @@ def _run_created(state: State, event: events_pb2.Event, now_ns: int, sequence: i
         state.run_requests[created.request_id] = run.run_id
 
 
-def _submission_sealed(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
-    run = state.runs.get(event.submission_sealed.run_id)
+def _submission_sealed(state: State, said: events_pb2.SubmissionSealed, _now_ns: int, _sequence: int) -> None:
+    run = state.runs.get(said.run_id)
     if run is not None:
         run.is_sealed = True
 
 
-def _placement_changed(state: State, event: events_pb2.Event, now_ns: int, _sequence: int) -> None:
-    changed = event.placement_changed
-    run = state.runs.get(changed.run_id)
-    if run is None or changed.template >= len(run.templates):
+def _placement_changed(state: State, said: events_pb2.PlacementChanged, now_ns: int, _sequence: int) -> None:
+    run = state.runs.get(said.run_id)
+    if run is None or said.template >= len(run.templates):
         return
-    template = run.templates[changed.template]
-    if changed.waiting and not template.is_waiting:
+    template = run.templates[said.template]
+    if said.waiting and not template.is_waiting:
         template.waiting_since_ns = now_ns
-    template.is_waiting = changed.waiting
-    template.waiting_reason = changed.reason if changed.waiting else ""
+    template.is_waiting = said.waiting
+    template.waiting_reason = said.reason if said.waiting else ""
 
 
-def _run_cancel_requested(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
-    requested = event.run_cancel_requested
-    run = state.runs.get(requested.run_id)
+def _run_cancel_requested(
+    state: State, said: events_pb2.RunCancelRequested, _now_ns: int, _sequence: int
+) -> None:
+    run = state.runs.get(said.run_id)
     if run is None or run.is_terminal:
         return
     run.state = common_pb2.RUN_STATE_CANCELLING
-    run.cancel_requested_by = requested.requested_by
-    run.cancel_reason = requested.reason
+    run.cancel_requested_by = said.requested_by
+    run.cancel_reason = said.reason
     run.task_states = run.task_states.translate(_QUEUED_TO_CANCELLED)
     run.finished_count += run.queued_count
     state.queued_count -= run.queued_count
@@ -101,35 +104,31 @@ _QUEUED_TO_CANCELLED = bytes(
 )
 
 
-def _run_finished(state: State, event: events_pb2.Event, now_ns: int, sequence: int) -> None:
-    finished = event.run_finished
-    run = state.runs.get(finished.run_id)
+def _run_finished(state: State, said: events_pb2.RunFinished, now_ns: int, sequence: int) -> None:
+    run = state.runs.get(said.run_id)
     if run is None:
         return
-    run.state = finished.state
+    run.state = said.state
     run.finished_at_ns = now_ns
     run.last_sequence = sequence
-    state.active_runs.pop(finished.run_id, None)
+    state.active_runs.pop(said.run_id, None)
 
 
-def _runs_retired(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def _runs_retired(state: State, said: events_pb2.RunsRetired, _now_ns: int, _sequence: int) -> None:
     """Outlines take the place of runs, and the oldest outlines go."""
-    said = event.runs_retired
-    cache = state.hash_cache
     for run_id in said.run_ids:
         run = state.runs.get(run_id)
         if run is None or not run.is_terminal:
             continue
         del state.runs[run_id]
         state.retired_runs[run_id] = outline_of(run)
-        cache.changed_runs.add(run_id)
-        cache.changed_retired.add(run_id)
+        state.hash_cache.note_retired(run_id)
     for run_id in said.forgotten_run_ids:
         retired = state.retired_runs.pop(run_id, None)
         if retired is None:
             continue
         state.run_requests.pop(retired.request_id, None)
-        cache.changed_retired.add(run_id)
+        state.hash_cache.note_retired(run_id)
 
 
 _FOLDS: dict[str, _Fold] = {

@@ -17,30 +17,39 @@ _CANCELLED = common_pb2.TASK_STATE_CANCELLED
 _PASSED = common_pb2.VERDICT_PASSED
 _MOST_ATTEMPTS = 65_535
 _OBSERVATIONS = 4096
+_FEW = 8
+"""Up to so many, a loop is quicker than what is built to spare it."""
 _INFRASTRUCTURE = (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_LOST)
 _CHARGED = (*_INFRASTRUCTURE, common_pb2.OUTCOME_TIMED_OUT)
 
 
-def granted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def granted(state: State, said: events_pb2.LeasesGranted, _now_ns: int, _sequence: int) -> None:
     """Queued tasks are leased to a worker, under rising fences."""
-    said = event.leases_granted
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None or worker is None:
         return
-    tasks = known_tasks(run, list(said.tasks))
+    granted_tasks, first_fence = list(said.tasks), said.first_fence
+    tasks = known_tasks(run, granted_tasks)
     count = dequeue(state, run, tasks)
-    state.hash_cache.touch(run.run_id, tasks)
-    fences = range(said.first_fence, said.first_fence + len(tasks))
-    worker.leases.setdefault(run.run_id, {}).update(zip(fences, tasks, strict=True))
+    if state.hash_cache.is_in_use:
+        state.hash_cache.touch(run.run_id, tasks)
+    held = worker.leases.get(run.run_id)
+    if held is None:
+        held = worker.leases[run.run_id] = {}
+    held.update(zip(range(first_fence, first_fence + len(tasks)), tasks, strict=True))
     worker.lease_count += len(tasks)
     _begin_attempts(run, tasks, is_first=not said.attempts)
     run.leased_count += count
     state.leased_count += count
-    state.next_fence = max(state.next_fence, said.first_fence + len(said.tasks))
+    state.next_fence = max(state.next_fence, first_fence + len(granted_tasks))
 
 
 def _begin_attempts(run: Run, tasks: Sequence[int], *, is_first: bool) -> None:
     states, attempts = run.task_states, run.attempts
+    if is_first and len(tasks) == 1:
+        states[tasks[0]] = _LEASED
+        attempts[tasks[0]] = 1
+        return
     if is_first and tasks and as_ranges(tasks) == [(tasks[0], tasks[-1] + 1)]:
         states[tasks[0] : tasks[-1] + 1] = bytes((_LEASED,)) * len(tasks)
         attempts[tasks[0] : tasks[-1] + 1] = array("H", (1,)) * len(tasks)
@@ -56,7 +65,11 @@ def _end_leases(state: State, run: Run, worker: Worker | None, fences: Sequence[
     if worker is None or held is None:
         return
     before = len(held)
-    deque(map(held.pop, fences, repeat(None)), maxlen=0)
+    if len(fences) > _FEW:
+        deque(map(held.pop, fences, repeat(None)), maxlen=0)
+    else:
+        for fence in fences:
+            held.pop(fence, None)
     ended = before - len(held)
     if not held:
         del worker.leases[run.run_id]
@@ -65,24 +78,24 @@ def _end_leases(state: State, run: Run, worker: Worker | None, fences: Sequence[
     state.leased_count -= ended
 
 
-def accepted(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def accepted(state: State, said: events_pb2.ResultsAccepted, _now_ns: int, _sequence: int) -> None:
     """Cases get their verdicts; attempts that reported their last case complete."""
-    said = event.results_accepted
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None:
         return
     tasks, fences = list(said.tasks), list(said.fences)
     if known_tasks(run, tasks) is not tasks:
         return
-    state.hash_cache.touch(run.run_id, tasks)
-    _observe(run, tasks, said.durations_seconds)
+    if state.hash_cache.is_in_use:
+        state.hash_cache.touch(run.run_id, tasks)
+    _observe(run, tasks, list(said.durations_seconds))
     if run.case_offsets is None and not said.retried:
-        _judge_single(run, tasks, said)
+        _judge_single(run, tasks, list(said.verdicts))
     else:
         _judge_cases(run, tasks, said)
-    completed = fences if said.all_completed else list(said.completed)
-    done = _completed_tasks(tasks, fences, completed, said.all_completed)
-    _complete(state, run, done, said.requeued)
+    is_all = said.all_completed
+    completed = fences if is_all else list(said.completed)
+    _complete(state, run, _completed_tasks(tasks, fences, completed, is_all), said.requeued)
     _end_leases(state, run, worker, completed)
     if worker is not None:
         worker.completed.update(completed)
@@ -106,17 +119,17 @@ def _learn(template: Template, seconds: float, count: int) -> None:
         template.observed_count //= 2
 
 
-def _judge_single(run: Run, tasks: Sequence[int], said: events_pb2.ResultsAccepted) -> None:
+def _judge_single(run: Run, tasks: Sequence[int], given: Sequence[int]) -> None:
     """Every task has one case, and every verdict is final."""
     verdicts, counts = run.verdicts, run.counts
-    if not said.verdicts:
+    if not given:
         for task in tasks:
             verdicts[task] = _PASSED
         counts[_PASSED] += len(tasks)
         return
-    for task, verdict in zip(tasks, said.verdicts, strict=False):
+    for task, verdict in zip(tasks, given, strict=False):
         verdicts[task] = verdict & 0xFF
-    for verdict, count in Counter(said.verdicts).items():
+    for verdict, count in Counter(given).items():
         if verdict < len(counts):
             counts[verdict] += count
 
@@ -164,15 +177,15 @@ def _complete(state: State, run: Run, done: Sequence[int], requeued: Sequence[in
             if run.retry_pending.pop(task, None):
                 states[task] = _CANCELLED
             run.task_charges.pop(task, None)
-    back = known_tasks(run, requeued)
-    if back:
+    run.finished_count += len(done)
+    if requeued:
+        back = known_tasks(run, requeued)
         requeue(state, run, list(back))
-    run.finished_count += len(done) - len(back)
+        run.finished_count -= len(back)
 
 
-def ended(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def ended(state: State, said: events_pb2.AttemptsEnded, _now_ns: int, _sequence: int) -> None:
     """Attempts end before their time; what they did not report is requeued, judged or left."""
-    said = event.attempts_ended
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None:
         return
@@ -224,9 +237,8 @@ def _end_task(run: Run, task: int, remaining_verdict: int) -> None:
     run.task_charges.pop(task, None)
 
 
-def released(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def released(state: State, said: events_pb2.LeasesReleased, _now_ns: int, _sequence: int) -> None:
     """Leases that had not started are undone, their attempts with them."""
-    said = event.leases_released
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None:
         return

@@ -16,9 +16,8 @@ _FINISHED = common_pb2.TASK_STATE_FINISHED
 _ERROR = common_pb2.VERDICT_ERROR
 
 
-def submitted(state: State, event: events_pb2.Event, _now_ns: int, sequence: int) -> None:
+def submitted(state: State, said: events_pb2.TasksSubmitted, _now_ns: int, sequence: int) -> None:
     """The columns grow by the event's, and its tasks are queued."""
-    said = event.tasks_submitted
     run = state.runs.get(said.run_id)
     if run is None or run.is_terminal or not _is_whole(run, said):
         return
@@ -177,9 +176,8 @@ def judge_rest(run: Run, task: int, verdict: int) -> int:
     return judged
 
 
-def abandoned(state: State, event: events_pb2.Event, _now_ns: int, _sequence: int) -> None:
+def abandoned(state: State, said: events_pb2.TasksAbandoned, _now_ns: int, _sequence: int) -> None:
     """Queued tasks are finished, and their cases get ERROR."""
-    said = event.tasks_abandoned
     run = state.runs.get(said.run_id)
     if run is None:
         return

@@ -244,6 +244,8 @@ class FencesHash:
 class HashCache:
     """What state_hash remembers from call to call, and what changed since (state_hash.py)."""
 
+    is_in_use: bool = False
+    """Whether the state was hashed; before that nothing is noted, and the first call looks at everything."""
     total: int = 0
     digests: dict[str, int] = field(default_factory=dict)
     runs: dict[str, RunHash] = field(default_factory=dict)
@@ -253,6 +255,18 @@ class HashCache:
     changed_retired: set[str] = field(default_factory=set)
     changed_workers: set[str] = field(default_factory=set)
     changed_sessions: set[str] = field(default_factory=set)
+
+    def note_retired(self, run_id: str) -> None:
+        """A run was retired, or its outline went."""
+        if self.is_in_use:
+            self.changed_runs.add(run_id)
+            self.changed_retired.add(run_id)
+
+    def note_sessions(self, workers: Iterable[str], request_ids: Iterable[str]) -> None:
+        """These workers and keys of sessions came or went."""
+        if self.is_in_use:
+            self.changed_workers.update(workers)
+            self.changed_sessions.update(request_ids)
 
     def touch(self, run_id: str, tasks: Iterable[int]) -> None:
         """State, attempts or verdicts of `tasks` changed."""

@@ -33,6 +33,8 @@ _CHUNK = 1 << TASKS_A_CHUNK_BITS
 def state_hash(state: State) -> str:
     """64 hexadecimal digits."""
     cache = state.hash_cache
+    if not cache.is_in_use:
+        cache = state.hash_cache = _all_of(state)
     _settle_runs(state, cache)
     for worker_id in cache.changed_workers:
         worker = state.workers.get(worker_id)
@@ -50,7 +52,12 @@ def state_hash(state: State) -> str:
 
 def forget_caches(state: State) -> None:
     """Make the next hash start from nothing, as after a state was copied or loaded."""
-    state.hash_cache = HashCache(
+    state.hash_cache = HashCache()
+
+
+def _all_of(state: State) -> HashCache:
+    return HashCache(
+        is_in_use=True,
         changed_runs=set(state.runs),
         changed_retired=set(state.retired_runs),
         changed_workers=set(state.workers),
