@@ -24,9 +24,12 @@ from dtf.settings.model import CoordinatorSettings, NatsSettings
 from dtf.settings.project import namespace_dir
 from tests.coordinators import create_request, peer_of, running_coordinator, tasks
 from tests.integration.coordinator.rig import resumed_worker
-from tests.scripted_worker import WAIT_SECONDS, scripted_worker
+from tests.scripted_worker import scripted_worker
 
 pytestmark = pytest.mark.coordinator
+
+WAIT_SECONDS = 60.0
+"""A machine that runs other tests too is slow."""
 
 
 @dataclass(slots=True)
