@@ -65,4 +65,6 @@ async def test_of_several_addresses_it_says_what_each_met(address: str) -> None:
             with pytest.raises(CoordinatorUnreachable) as raised:
                 await client.wait_connected(0.5)
     assert f"{address}: connection refused" in str(raised.value)
-    assert f"{other}: something listens there, but it does not speak gRPC, or only over TLS" in str(raised.value)
+    assert f"{other}: something listens there, but it does not speak gRPC, or only over TLS" in str(
+        raised.value
+    )
