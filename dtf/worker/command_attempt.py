@@ -125,11 +125,12 @@ class CommandAttempt:
                 self._launcher.kill(self._process, first_signal=signal.SIGTERM, grace_seconds=grace_seconds)
 
     async def run(self) -> None:
-        """Run it to its end and report it."""
-        try:
-            await self._run()
-        finally:
-            self.on_end()
+        """Run it to its end and report it.
+
+        One that is cancelled ends with its session: its slot is not to be filled again.
+        """
+        await self._run()
+        self.on_end()
 
     async def _run(self) -> None:
         before = [modified_at(path) for path in self._result_paths()]

@@ -154,7 +154,9 @@ class LauncherClient:
                     if not pending.launched.cancelled():
                         pending.launched.set_exception(LaunchRefused(message))
                 case Exited() as exited:
-                    self._pending.pop(exited.id).exited.set_result(exited)
+                    pending = self._pending.pop(exited.id)
+                    if not pending.exited.cancelled():  # by the end of the session that waited for it
+                        pending.exited.set_result(exited)
 
     def _lose(self) -> None:
         self._disconnect()

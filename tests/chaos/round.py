@@ -30,7 +30,7 @@ from tests.chaos.tail import RepairFailed
 from tests.chaos.watch import LogWatch
 
 IN_FLIGHT_SECONDS = 60.0
-RECOVERY_SECONDS = 60.0
+RECOVERY_SECONDS = 120.0
 FINISH_SECONDS = 90.0
 READ_SECONDS = 120.0
 QUIET_SECONDS = 0.25

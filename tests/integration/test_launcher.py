@@ -182,6 +182,18 @@ async def test_one_that_ignores_the_first_signal_is_killed() -> None:
         assert (await end_of(process)).signal == signal.SIGKILL
 
 
+async def test_an_end_that_nobody_waits_for_any_more_keeps_no_other_from_being_told() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    async with launcher() as client:
+        (one, _), (other, _) = [await launch(client, "/bin/sleep", "600") for _ in range(2)]
+        one.exited.cancel()  # as the end of the session that waited for it does
+        for process in (one, other):
+            os.kill(process.process_id, signal.SIGKILL)
+        assert (await end_of(other)).signal == signal.SIGKILL
+    assert faults == []
+
+
 async def test_a_killed_launcher_is_noticed_and_takes_its_children_along() -> None:
     lost: list[str] = []
     async with launcher(lost) as client:

@@ -1,6 +1,7 @@
 """A real worker runs commands for a real coordinator."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
-from tests.integration.worker_rig import Rig, eventually, finish, is_running, running
+from tests.integration.worker_rig import Rig, WorkerProcess, eventually, finish, is_running, running
 
 pytestmark = pytest.mark.worker
 
@@ -162,6 +163,23 @@ JUNIT = """<?xml version="1.0"?>
 <testsuites><testsuite name="s"><testcase classname="pkg.A" name="one" time="0.25"/>
 <testcase classname="pkg.A" name="two" time="1.5"><failure message="no good">trace</failure></testcase>
 <testcase name="three"><skipped/></testcase></testsuite></testsuites>"""
+
+
+def _sleepers(worker: WorkerProcess) -> int:
+    return sum(process.name() == "sleep" for process in worker.tree())
+
+
+async def test_a_worker_that_was_lost_while_commands_ran_opens_a_session_and_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path, lease_seconds=1.0, heartbeat_seconds=0.2) as rig, rig.client() as client:
+        worker = await rig.worker("--slots", "2")
+        run = await client.start_run("commands", commands=[["sleep", "2.5"]] * 4, infrastructure_retries=5)
+        await eventually(lambda: _sleepers(worker) == 2, "two commands run and two wait")
+        worker.process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: any(rig.events("worker_lost")), "the worker is given up")
+        worker.process.send_signal(signal.SIGCONT)
+        assert (await finish(run)).counts.passed == 4
+        assert worker.process.poll() is None, worker.log
+        assert "Error" not in worker.log
 
 
 async def test_a_junit_file_replaces_the_exit_codes_verdict(tmp_path: Path) -> None:
