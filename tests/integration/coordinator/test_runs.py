@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dtf.adapters.memory_log import MemoryLog
 from dtf.api.v1 import (
@@ -71,9 +72,11 @@ async def test_a_batch_sent_again_is_answered_and_not_repeated(client: Client) -
 
 
 async def test_a_submitter_that_is_too_fast_is_paced(
-    client: Client, log: MemoryLog, coordinator: Coordinator
+    client: Client, log: MemoryLog, coordinator: Coordinator, channel: grpc.aio.Channel
 ) -> None:
     run = await client.create_run(create_request())
+    health_stub: Any = health_pb2_grpc.HealthStub
+    health, probe = health_stub(channel), health_pb2.HealthCheckRequest()
     log.hold_acknowledgements()
     call = client.runs.SubmitTasks(metadata=client.metadata)
     for batch in range(1, 301):
@@ -82,9 +85,9 @@ async def test_a_submitter_that_is_too_fast_is_paced(
     queued = coordinator.desk.writer._queue
     async with asyncio.timeout(WAIT_SECONDS):
         while len(queued) < MAX_UNANSWERED:
-            await client.get_fleet()
+            await health.Check(probe)
     for _ in range(20):
-        await client.get_fleet()
+        await health.Check(probe)
         assert len(queued) <= MAX_UNANSWERED + 2, "the rest is not even read"
     log.release_acknowledgements()
     answers: list[Any] = [await call.read() for _ in range(300)]
