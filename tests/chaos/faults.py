@@ -4,6 +4,7 @@ A fault draws what it varies (durations, victims, offsets) from the generator it
 nothing else, so that a seed gives the same schedule again.
 """
 
+import asyncio
 import contextlib
 import random
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.chaos.load import Load
 from tests.chaos.members import AnyMember, Member
 from tests.chaos.proxies import Proxies
 from tests.chaos.stranger import say_again, send_twice
@@ -19,7 +21,7 @@ from tests.chaos.system import COORDINATORS, LEASE_SECONDS, Means, System
 from tests.chaos.tail import lose_tail
 from tests.chaos.watch import LogWatch
 
-GONE_SECONDS = 30.0
+CALLABLES_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Scene:
 
     system: System
     watch: LogWatch
+    load: Load
     draw: random.Random
 
     @property
@@ -119,7 +122,11 @@ async def _kill_launcher(scene: Scene) -> str:
 
 
 async def _kill_runner(scene: Scene) -> str:
-    """A process that runs callables, of whichever worker has one."""
+    """A process that runs callables, of whichever worker has one, while there are callables to run."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CALLABLES_SECONDS):
+            while not scene.load.callables_run:
+                await scene.sleep(0.02)
     workers = scene.system.worker_pids()
     runners = sorted({process.pid for pid in workers for process in _children(pid, "dtf.runner.main")})
     if not runners:

@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,10 @@ from dtf.ports.clock import Clock
 
 BATCH_TASKS = 6
 BATCHES_PER_RUN = 40
-OUTSTANDING_TASKS = 36
+BATCHES_PER_CALLABLE_RUN = 10
+CALLABLE_PAUSE_SECONDS = 4.0
+"""Between two runs of callables: processes that ran some serve one run, and each costs a third of a second."""
+OUTSTANDING_TASKS = 18
 """Tasks of one client that may wait for their verdicts."""
 INFRASTRUCTURE_RETRIES = 20
 """Chance may kill the workers of one case again and again: that must not become its verdict."""
@@ -52,6 +56,7 @@ class Submitted:
     is_finished: bool = False
     """The client saw its end."""
     cancelled: bool = False
+    has_callables: bool = False
 
 
 class Load:
@@ -77,16 +82,27 @@ class Load:
         """Submit no more; what was submitted is to finish."""
         self._stopping.set()
 
+    @property
+    def callables_run(self) -> bool:
+        """Whether tasks that are callables have begun and not ended, as far as the clients know."""
+        return any(
+            each.has_callables and each.seen and len(each.seen) < len(each.names) and not each.is_finished
+            for each in self.journal.values()
+        )
+
     async def stream(self, name: str, function: str = "") -> None:
         """One client: run after run until told to stop; each is watched to its end."""
         async with asyncio.TaskGroup() as watchers:
             number = 0
             while not self._stopping.is_set():
                 number += 1
+                if function and number > 1:
+                    await self._pause(CALLABLE_PAUSE_SECONDS)
                 handle = await self._create(f"{name}-{number}", function)
                 if handle is None:
                     continue
                 submitted = self.journal[handle.run_id]
+                submitted.has_callables = bool(function)
                 watchers.create_task(self._watch(handle, submitted))
                 try:
                     await self._fill(handle, submitted, f"{name}-{number}", function)
@@ -154,7 +170,7 @@ class Load:
         return tasks
 
     async def _fill(self, handle: RunHandle, submitted: Submitted, name: str, function: str) -> None:
-        for batch in range(BATCHES_PER_RUN):
+        for batch in range(BATCHES_PER_CALLABLE_RUN if function else BATCHES_PER_RUN):
             if self._stopping.is_set():
                 break
             await self._submit(
@@ -169,11 +185,15 @@ class Load:
 
     async def _next_progress(self) -> None:
         self._progress.clear()
-        try:
+        with suppress(TimeoutError):  # to see whether it is time to stop
             async with asyncio.timeout(1.0):
                 await self._progress.wait()
-        except TimeoutError:
-            pass  # to see whether it is time to stop
+
+    async def _pause(self, seconds: float) -> None:
+        """Let some time pass, unless it is time to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _submit(
         self, handle: RunHandle, submitted: Submitted, tasks: Sequence[common_pb2.TaskSpec]

@@ -139,7 +139,7 @@ class Round:
             await load.probe(f"probe-{planned.number}")
             through = self._clock.monotonic()
 
-        scene = Scene(self._system, self._watch, draw)
+        scene = Scene(self._system, self._watch, load, draw)
         lifted, recovery, detail = at, -1.0, ""
         async with asyncio.TaskGroup() as group:
             striking = self._kinds[planned.kind].strike(scene)

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.lifeline import VARIABLE, watch_lifeline
 from tests.chaos.round import Outcome, Round
-from tests.chaos.schedule import Planned, plan, share
+from tests.chaos.schedule import plan, share
 from tests.chaos.system import Means
 from tests.chaos.table import Struck
 
@@ -30,12 +29,15 @@ def main() -> int:
     options = _options()
     kinds = options.kinds.split(",")
     planned = share(plan(options.seed, kinds, options.faults), options.stack, options.stacks)
-    means, clean = Means.find(), True
-    for number, part in enumerate(_rounds(planned, options.round_faults), 1):
+    means, clean, number = Means.find(), True, 0
+    while planned:
+        number += 1
+        part = planned[: options.round_faults]
         directory = options.directory / f"stack-{options.stack}-round-{number}"
         directory.mkdir(parents=True)
         current = Round(directory, means, SystemClock(), stack=options.stack, seed=part[0].seed)
         outcome = asyncio.run(current.run(part, _tell_struck))
+        planned = planned[max(1, len(outcome.struck)) :]  # a round that failed ends early
         _say("round", _summary(outcome, options.stack, number))
         if outcome.findings:
             clean = False
@@ -60,11 +62,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--keep", action="store_true")
     return parser.parse_args()
-
-
-def _rounds(planned: Sequence[Planned], size: int) -> Iterator[Sequence[Planned]]:
-    for start in range(0, len(planned), size):
-        yield planned[start : start + size]
 
 
 def _summary(outcome: Outcome, stack: int, number: int) -> dict[str, Any]:

@@ -254,8 +254,8 @@ class System:
                 kept_gone_workers=3,
                 worker_grace_seconds=5.0,
             ),
-            worker=WorkerSettings(server=self._servers("worker"), token_file=token_file, slots=2, credits=8),
-            pool=PoolSettings(min_workers=2, max_workers=3, slots=2),
+            worker=WorkerSettings(server=self._servers("worker"), token_file=token_file, slots=1, credits=8),
+            pool=PoolSettings(min_workers=2, max_workers=3, slots=1),
             store=StoreSettings(path=str(self.directory / "metrics.duckdb")),
             analyzer=AnalyzerSettings(
                 listen=self._ports["trend-analyzer"].address,

@@ -423,3 +423,11 @@ def test_the_page_of_the_checker_has_each_property_as_it_is() -> None:
     page = (STREAMS.parents[1] / "docs" / "checker.md").read_text()
     for each in Property:
         assert f"| {each.title} | {each.says} | {each.source.value} |" in page
+
+
+def test_an_election_that_was_tried_twice_is_no_second_writer() -> None:
+    commits = recorded_commits("lost_worker")
+    for commit in commits:
+        if commit.events[0].HasField("leader_elected"):
+            commit.commit_id = commit.commit_id[:8] + (1).to_bytes(4, "big") + bytes(4)  # reign.py: the try
+    assert not check(chained(commits)).of(Property.EPOCHS).violation_count

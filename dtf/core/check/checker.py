@@ -122,6 +122,8 @@ class HistoryChecker:
             is_next = commit.epoch == least or (commit.epoch > least and elected.HasField("accepted_loss"))
             what = f"epoch {commit.epoch} follows {books.epoch}, and its first event elects epoch {elected.epoch}"
             findings.expect(Property.EPOCHS, is_next and elected.epoch == commit.epoch, what)
+        if commit.epoch != books.epoch:
+            counter = 0  # an election's id says in its upper half how often it was tried
         books.epoch, books.nonce, books.counter = commit.epoch, nonce, counter
 
     def _accept_loss(self, elected: events_pb2.LeaderElected) -> int:
