@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.chaos.forger import forge_results
 from tests.chaos.load import Load
 from tests.chaos.members import AnyMember, Member
 from tests.chaos.proxies import Proxies
@@ -106,6 +107,19 @@ def _freeze_worker(shortest: float, longest: float) -> Strike:
         return f"worker {pid} stood still for {seconds:.2f} s"
 
     return strike
+
+
+async def _kill_coordinators(scene: Scene) -> str:
+    for name in COORDINATORS:
+        scene.system.members[name].send(signal.SIGKILL)
+    return "SIGKILL to both coordinators"
+
+
+async def _kill_leader_and_broker(scene: Scene) -> str:
+    scene.system.broker.send(signal.SIGKILL)
+    await scene.sleep(scene.draw.uniform(0, 0.3))
+    scene.leader.send(signal.SIGKILL)
+    return f"SIGKILL to nats-server, then to {scene.leader.name}"
 
 
 async def _kill_worker(scene: Scene) -> str:
@@ -259,6 +273,10 @@ async def _twice(scene: Scene) -> str:
     return await send_twice(scene.system, scene.draw)
 
 
+async def _forged(scene: Scene) -> str:
+    return await forge_results(scene.system.peer(scene.leader.name), scene.watch, scene.draw)
+
+
 async def _lost_tail(scene: Scene) -> str:
     return await lose_tail(scene.system, scene.watch)
 
@@ -304,6 +322,13 @@ BELOW_LEASE, ABOVE_LEASE = (0.2, 0.9), (LEASE_SECONDS * 1.3, LEASE_SECONDS * 1.8
 KINDS: Sequence[Kind] = (
     Kind("kill-leader", "kill -9 of the coordinator that leads", _kill(KILL, _leader), _always),
     Kind("kill-standby", "kill -9 of the one that stands by", _kill(KILL, _standby), _always),
+    Kind("kill-coordinators", "… of both at once: nobody has the state", _kill_coordinators, _always),
+    Kind(
+        "kill-leader-broker",
+        "… of nats-server and, while it is away, the leader",
+        _kill_leader_and_broker,
+        _always,
+    ),
     Kind("kill-worker", "kill -9 of a worker", _kill_worker, _always),
     Kind("kill-launcher", "kill -9 of the process that starts a worker's commands", _kill_launcher, _always),
     Kind("kill-runner", "kill -9 of a process that runs callables", _kill_runner, _always),
@@ -338,6 +363,7 @@ KINDS: Sequence[Kind] = (
     Kind("jump-coordinators", "their wall clock jumps", _jump("coordinators"), _with_clocks),
     Kind("jump-workers", "the workers' wall clock jumps", _jump("workers"), _with_clocks),
     Kind("strangers", "old commits said again on the log's subject", _strangers, _always),
+    Kind("forged", "a worker reports results of leases that are others', or over", _forged, _always),
     Kind("twice", "clients' requests sent twice", _twice, _always),
 )
 HARM = Kind("accepted-loss", "… and the operator goes on without them", _accepted_loss, _always)

@@ -60,7 +60,7 @@ async def send_twice(system: System, draw: random.Random) -> str:
                     answers.append(await _submit(client, one))
                 assert all(answer == answers[0] for answer in answers), f"one batch was answered as {answers}"
         except (grpc.aio.AioRpcError, TimeoutError) as error:
-            return f"requests sent twice did not get through: {error}"[:200]
+            return f"requests sent twice did not get through: {error}".partition("\n")[0]
     return f"run {one} created twice, its batches sent {len(answers)} times"
 
 

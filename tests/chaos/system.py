@@ -27,6 +27,7 @@ from dtf.client.client import Client
 from dtf.client.connect import peer
 from dtf.client.stack import write_private
 from dtf.ports.clock import Clock
+from dtf.rpc.channel import Peer
 from dtf.settings.loader import dump_settings, without_settings
 from dtf.settings.model import (
     AnalyzerSettings,
@@ -164,7 +165,12 @@ class System:
 
     def client(self) -> Client:
         """A client that knows both coordinators."""
-        return Client(peer(self._servers("client"), str(self._token_file)))
+        return Client(self.peer())
+
+    def peer(self, only: str = "") -> Peer:
+        """How to call the coordinators, or one of them."""
+        addresses = self._links[f"client-{only[-1]}"] if only else self._servers("client")
+        return peer(addresses, str(self._token_file))
 
     @property
     def nats(self) -> NatsSettings:

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -14,6 +15,7 @@ from dtf.ports.event_log import StoredCommit
 from dtf.settings.model import NatsSettings
 
 KEPT_PAYLOADS = 512
+KEPT_FENCES = 64
 
 
 class LogWatch:
@@ -23,8 +25,10 @@ class LogWatch:
         self.sequence = 0
         self.epoch = 0
         self.leader_pid = 0
-        self.fences: set[int] = set()
-        """Leases that are out."""
+        self.fences: dict[int, str] = {}
+        """Leases that are out, and their runs."""
+        self.ended: deque[tuple[int, str]] = deque(maxlen=KEPT_FENCES)
+        """Leases that were out, and their runs."""
         self.last_commit_at = 0.0
         """On the monotonic clock."""
         self.recent: list[StoredCommit] = []
@@ -76,15 +80,20 @@ class LogWatch:
                 self.leader_pid = int(event.leader_elected.leader.rpartition(":")[2])
             case "leases_granted":
                 granted = event.leases_granted
-                self.fences.update(range(granted.first_fence, granted.first_fence + len(granted.tasks)))
+                for index in range(len(granted.tasks)):
+                    self.fences[granted.first_fence + index] = granted.run_id
             case "results_accepted":
                 accepted = event.results_accepted
-                self.fences.difference_update(
-                    accepted.fences if accepted.all_completed else accepted.completed
-                )
+                self._end(accepted.fences if accepted.all_completed else accepted.completed)
             case "attempts_ended":
-                self.fences.difference_update(event.attempts_ended.fences)
+                self._end(event.attempts_ended.fences)
             case "leases_released":
-                self.fences.difference_update(event.leases_released.fences)
+                self._end(event.leases_released.fences)
             case _:
                 pass
+
+    def _end(self, fences: Iterable[int]) -> None:
+        for fence in fences:
+            run_id = self.fences.pop(fence, None)
+            if run_id is not None:
+                self.ended.append((fence, run_id))
