@@ -37,3 +37,9 @@ class CaseQueue:
         if gone:
             self._items = deque(item for item in self._items if item.fence not in gone)
         return dropped
+
+    def forget(self, fences: Iterable[int]) -> None:
+        """Forget what is left of the attempts of `fences`, begun or not."""
+        gone = set(fences)
+        self._begun -= gone
+        self._items = deque(item for item in self._items if item.fence not in gone)

@@ -6,12 +6,13 @@ the last. A case that was announced as a successor counts as begun: what is set 
 be taken back.
 
     waits ── Run ──▶ queued ──(a successor, or Flush)──▶ runs ──▶ reported
-                       └── Drop (nothing of its attempt begun) ──▶ dropped
+                       └── Drop (nothing of its attempt begun, or the session stopped) ──▶ dropped
 """
 
 import resource
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -157,11 +158,20 @@ class CaseLoop:
                 self._is_flushed = True
             case Drop(fences):
                 self._outbox.send()
-                self._channel.send(Dropped(self._queue.drop(fences)))
+                self._channel.send(Dropped(self._drop(fences)))
             case Finish():
                 self._is_finished = True
             case _:
                 raise ValueError(f"got {message!r}; expected Run, Flush, Drop or Finish")
+
+    def _drop(self, fences: Sequence[int]) -> list[int]:
+        """Forget attempts that have not begun; once the session stopped, begun ones too: nothing more is run."""
+        if not self._is_stopped:
+            return self._queue.drop(fences)
+        if self._announced is not None and self._announced.fence in fences:
+            self._announced = None
+        self._queue.forget(fences)
+        return list(fences)
 
     def _run_case(self, case: CaseItem) -> None:
         self._announced = self._queue.take() if self._queue else None

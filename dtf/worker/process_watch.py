@@ -5,7 +5,7 @@ from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.warm_process import State, StopReason, WarmProcess
 
 PREPARE_TIMEOUT_SECONDS = 900.0
-"""Time to collect or import a suite."""
+"""Time to start, and to collect or import a suite."""
 
 
 class ProcessWatch:
@@ -16,7 +16,8 @@ class ProcessWatch:
 
     def look(self, process: WarmProcess, now: float) -> None:
         """Take what the process has recorded; end it if it must be."""
-        if process.state is State.PREPARING and now - process.given_at > PREPARE_TIMEOUT_SECONDS:
+        is_getting_ready = process.state in (State.STARTING, State.PREPARING)
+        if is_getting_ready and now - process.given_at > PREPARE_TIMEOUT_SECONDS:
             words = f"it took longer than {PREPARE_TIMEOUT_SECONDS:.0f} s to get ready"
             self._runners.stop(process, StopReason(common_pb2.OUTCOME_CRASHED, words), with_stacks=True)
         if process.state is State.SERVING and process.leases:

@@ -5,6 +5,8 @@ what is not stored; an attempt's end is said after the last of its results.
 """
 
 import asyncio
+import logging
+from collections.abc import Sequence
 
 from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
 from dtf.runner.channel import Detail, ResultItem
@@ -25,6 +27,8 @@ _VERDICTS = (
     common_pb2.VERDICT_ERROR,
     common_pb2.VERDICT_SKIPPED,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -97,6 +101,14 @@ class Reporter:
         for lease in leases:
             self._book.forget(lease)
         self._outbound.add_released([lease.fence for lease in leases])
+
+    def disown(self, fences: Sequence[int]) -> None:
+        """Give back those that are neither held nor said to be over: a word of them was lost on its way."""
+        said = self._outbound.unacknowledged_fences
+        unknown = [fence for fence in fences if fence not in self._book and fence not in said]
+        if unknown:
+            _log.warning("giving back leases that this worker was never told of fences=%s", unknown)
+            self._outbound.add_released(unknown)
 
     def _say(self, lease: Lease, item: ResultItem, detail: bytes, is_last: bool) -> None:
         if is_last:

@@ -139,7 +139,8 @@ class SlotBoard:
         self.fill()
 
     def revoke(self, fences: Sequence[int]) -> None:
-        """Give back what has not begun."""
+        """Give back what has not begun, and what is not held at all."""
+        self._reporter.disown(fences)
         self._reporter.release(self._book.take_waiting(fences))
         for slot in self._slots:
             if slot.process is not None:
@@ -216,6 +217,7 @@ class SlotBoard:
         slot.bound_at = self._clock.monotonic()
         slot.process = self._runners.take(self)
         slot.process.key = key
+        slot.process.given_at = slot.bound_at
         if slot.process.state is State.WARM:
             self.on_ready(slot.process)
 
@@ -414,6 +416,7 @@ class SlotBoard:
                 self._watch.look(slot.process, now)
                 self._give_up_if_idle(slot, slot.process, now)
         self._flush_held_back(now)
+        self.fill()  # who yields to whom changes with time
 
     def _give_up_if_idle(self, slot: Slot, process: WarmProcess, now: float) -> None:
         is_idle = process.state is State.SERVING and not process.leases
@@ -428,11 +431,16 @@ class SlotBoard:
     def _flush_if_due(self, process: WarmProcess, now: float) -> None:
         """Tell a process that no successor comes, once nothing of its kind is to be had."""
         key = process.key
-        if key is None or process.is_flushed or not process.leases or self._book.waiting_count(key):
+        if key is None or process.is_flushed or not process.leases or self._will_be_given(process, key):
             return
         is_alone = self._is_draining or key[0] in self._exhausted
         if is_alone or now - process.given_at > FLUSH_LINGER_SECONDS:
             process.flush()
+
+    def _will_be_given(self, process: WarmProcess, key: Key) -> bool:
+        """Whether a successor is at hand; what waits is none for a process that gets nothing more (rule 4)."""
+        slot = next((slot for slot in self._slots if slot.process is process), None)
+        return bool(self._book.waiting_count(key)) and not (slot is not None and self._must_yield(slot, key))
 
     # State.
 

@@ -206,6 +206,24 @@ def test_a_case_that_stops_the_session_is_reported_and_nothing_runs_after_it(
     assert runner.finish() == 0
 
 
+def test_a_session_that_stopped_gives_everything_back_when_asked(
+    runner: RunnerProcess, tmp_path: Path
+) -> None:
+    """Also what was announced as a successor, and the rest of the attempt that stopped it."""
+    write(
+        tmp_path,
+        "import pytest\ndef test_1(): pytest.exit('enough')\ndef test_2(): pass\ndef test_3(): pass\n",
+    )
+    runner.prepared(tmp_path)
+    runner.send(Run(attempt(1, ["test_a.py::test_1", "test_a.py::test_2"])))
+    runner.send(Run(attempt(2, ["test_a.py::test_3"])))
+    runner.send(Flush())
+    assert len(runner.results(1)) == 1
+    runner.send(Drop([1, 2]))
+    assert runner.expect(Dropped).fences == [1, 2]
+    assert runner.finish() == 0
+
+
 def test_output_that_is_no_text_and_attributes_that_are_no_json_survive(
     runner: RunnerProcess, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def test_z(): pass
 def test_large():
     print("x" * 50_000)
     assert 0
+def test_stop(): pytest.exit("enough")
 """
 PASSED, FAILED, ERROR = common_pb2.VERDICT_PASSED, common_pb2.VERDICT_FAILED, common_pb2.VERDICT_ERROR
 ALL = [
@@ -52,6 +53,7 @@ ALL = [
     "test_wait",
     "test_z",
     "test_large",
+    "test_stop",
 ]
 
 
@@ -204,3 +206,18 @@ async def test_a_suite_that_cannot_be_collected_says_so_for_each_case(tmp_path: 
         run = await submit(client, suite, [["test_a", "test_b"]])
         assert (await finish(run)).counts.error == 2
         assert "no_such_module" in rig.details(0)[0].message + rig.details(0)[0].output_tail
+
+
+async def test_a_session_that_stopped_holds_nothing_back_once_its_run_is_cancelled(
+    tmp_path: Path, suite: Path
+) -> None:
+    """Neither the rest of the attempt that stopped it, nor the successor it had announced."""
+    async with running(tmp_path) as rig, rig.client() as client:
+        await rig.worker("--slots", "1")
+        run = await submit(client, suite, [["test_stop", "test_a"], ["test_z"]])
+        await eventually(lambda: (0, 0) in rig.accepted(), "the stopping case was reported")
+        await run.cancel("test")
+        await finish(run)
+        assert ran(suite) == ["test_stop"]
+        after = await submit(client, suite, [["test_a"]])
+        assert (await finish(after)).counts.passed == 1

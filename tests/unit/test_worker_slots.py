@@ -14,6 +14,7 @@ from dtf.worker.command_attempt import Commands
 from dtf.worker.leases import Key, Lease, LeaseBook
 from dtf.worker.outbound import Outbound
 from dtf.worker.pace import MAX_WINDOW, window_of
+from dtf.worker.process_watch import PREPARE_TIMEOUT_SECONDS
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.slots import (
@@ -415,3 +416,59 @@ def test_other_work_takes_the_slot_of_one_that_only_got_ready() -> None:
     assert table.runners.retired == [table.processes[0]]
     table.prepared(table.processes[1])
     assert table.processes[1].given == [[fence]]
+
+
+async def test_a_case_held_back_is_run_when_its_successors_yield_to_older_work(clock: FakeClock) -> None:
+    """Else neither goes on: the successor is not given, and the slot is not given up."""
+    table = Table(clock)
+    table.run("endless", 1, executor="pytest")
+    (process,) = table.processes
+    table.prepared(process)
+    (older,) = table.run("other", 1)
+    await clock.advance(MINIMUM_SERVICE_SECONDS + 1)
+    table.run("endless", 5, executor="pytest")
+    assert len(process.leases) == 1
+    table.board.tick(clock.monotonic())
+    assert process.is_flushed
+    table.result(process, *process.leases)
+    assert table.runners.retired == [process]
+    table.prepared(table.processes[1])
+    assert table.processes[1].given == [[older]]
+
+
+async def test_work_that_waited_for_older_work_is_given_when_that_is_gone(clock: FakeClock) -> None:
+    table = Table(clock)
+    table.run("endless", 1, executor="pytest")
+    (process,) = table.processes
+    table.prepared(process)
+    older = table.run("other", 1)
+    await clock.advance(MINIMUM_SERVICE_SECONDS + 1)
+    fences = table.run("endless", 2, executor="pytest")
+    assert len(process.leases) == 1
+    table.board.revoke(older)
+    table.board.tick(clock.monotonic())
+    assert process.given[1] == fences[:1]
+
+
+def test_a_lease_asked_back_that_was_never_told_is_given_back(table: Table) -> None:
+    (held,) = table.run("r", 1)
+    (process,) = table.processes
+    table.prepared(process)
+    table.board.revoke([held, 77])
+    assert list(table.said().released_fences) == [77]
+    table.result(process, held)
+    table.said()
+    table.board.revoke([held])
+    assert not table.outbound.has_more
+
+
+async def test_a_process_that_never_gets_warm_is_stopped(table: Table) -> None:
+    table.run("r", 1)
+    (process,) = table.processes
+    process.state = State.STARTING
+    await table.clock.advance(PREPARE_TIMEOUT_SECONDS)
+    table.board.tick(table.clock.monotonic())
+    assert process.stop_reason is None
+    await table.clock.advance(1)
+    table.board.tick(table.clock.monotonic())
+    assert process.stop_reason is not None
