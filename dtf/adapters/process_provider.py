@@ -103,6 +103,11 @@ class ProcessProvider:
                 self._records[record.launch_id] = record
                 self._adopt(record)
 
+    @property
+    def child_ids(self) -> frozenset[int]:
+        """Process ids of the launches that are children of this process and were not seen to end."""
+        return frozenset(child.pid for child in self._children.values())
+
     async def launch(self, request: LaunchRequest) -> Instance:
         """Start a worker unless its launch is known."""
         known = self._records.get(request.launch_id)

@@ -17,6 +17,7 @@ import click
 from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
+from dtf.adapters.orphan_reaper import OrphanReaper
 from dtf.adapters.process_provider import ProcessProvider, WorkerCommand, dtf_worker_command
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
@@ -193,6 +194,7 @@ async def _serve_pool(deployment: _Deployment) -> None:
             beside = [
                 tasks.create_task(_tell_ready(manager)),
                 tasks.create_task(await _live_feed(settings, clock, stack)),
+                tasks.create_task(OrphanReaper(lambda: provider.child_ids, clock).run()),
             ]
             await manager.run()
             for task in beside:
