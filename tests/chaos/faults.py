@@ -135,6 +135,14 @@ async def _kill_launcher(scene: Scene) -> str:
     return f"SIGKILL to launcher {pid}"
 
 
+async def _kill_worker_and_launcher(scene: Scene) -> str:
+    worker = _worker(scene)
+    pids = [worker, *(process.pid for process in _children(worker, "dtf.runner.launcher"))]
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+    return f"SIGKILL to worker and launcher, processes {', '.join(map(str, pids))}"
+
+
 async def _kill_runner(scene: Scene) -> str:
     """A process that runs callables, of whichever worker has one, while there are callables to run."""
     with contextlib.suppress(TimeoutError):
@@ -331,6 +339,9 @@ KINDS: Sequence[Kind] = (
     ),
     Kind("kill-worker", "kill -9 of a worker", _kill_worker, _always),
     Kind("kill-launcher", "kill -9 of the process that starts a worker's commands", _kill_launcher, _always),
+    Kind(
+        "kill-worker-launcher", "… of a worker and that process at once", _kill_worker_and_launcher, _always
+    ),
     Kind("kill-runner", "kill -9 of a process that runs callables", _kill_runner, _always),
     Kind(
         "kill-manager", "kill -9 of the resource manager", _kill(KILL, _member("resource-manager")), _always

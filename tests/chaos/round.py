@@ -28,6 +28,7 @@ from tests.chaos.system import Means, System
 from tests.chaos.table import Struck
 from tests.chaos.tail import RepairFailed
 from tests.chaos.watch import LogWatch
+from tests.processes import wait_until_gone
 
 IN_FLIGHT_SECONDS = 60.0
 RECOVERY_SECONDS = 120.0
@@ -96,6 +97,8 @@ class Round:
                 await self._read_log()
             except (LogError, TimeoutError) as error:
                 self.outcome.findings.append(Finding(Loss.OTHER, f"the log cannot be read: {error}"))
+        left = await asyncio.to_thread(wait_until_gone, self._directory)
+        self.outcome.findings += [Finding(Loss.OTHER, f"a process was left behind: {each}") for each in left]
         return self.outcome
 
     async def _strike_all(self, plan: Sequence[Planned], tell: Callable[[Struck], None]) -> None:
