@@ -145,6 +145,7 @@ async def _kill_worker_and_launcher(scene: Scene) -> str:
 
 async def _kill_runner(scene: Scene) -> str:
     """A process that runs callables, of whichever worker has one, while there are callables to run."""
+    scene.load.want_callables()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CALLABLES_SECONDS):
             while not scene.load.callables_run:

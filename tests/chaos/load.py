@@ -24,8 +24,9 @@ from dtf.ports.clock import Clock
 BATCH_TASKS = 6
 BATCHES_PER_RUN = 40
 BATCHES_PER_CALLABLE_RUN = 10
-CALLABLE_PAUSE_SECONDS = 4.0
-"""Between two runs of callables: processes that ran some serve one run, and each costs a third of a second."""
+CALLABLE_PAUSE_SECONDS = 20.0
+"""Between two runs of callables, unless some are wanted: each process that ran some serves one run, and costs a
+third of a second of processor time."""
 OUTSTANDING_TASKS = 18
 """Tasks of one client that may wait for their verdicts."""
 INFRASTRUCTURE_RETRIES = 20
@@ -75,12 +76,18 @@ class Load:
         self._clock = clock
         self._draw = random.Random(seed)
         self._stopping = asyncio.Event()
+        self._callables_wanted = asyncio.Event()
         self._progress = asyncio.Event()
         (directory / "task.sh").write_text(SCRIPT)
 
     def stop(self) -> None:
         """Submit no more; what was submitted is to finish."""
         self._stopping.set()
+        self._callables_wanted.set()
+
+    def want_callables(self) -> None:
+        """Let the next run of callables begin."""
+        self._callables_wanted.set()
 
     @property
     def callables_run(self) -> bool:
@@ -97,7 +104,9 @@ class Load:
             while not self._stopping.is_set():
                 number += 1
                 if function and number > 1:
-                    await self._pause(CALLABLE_PAUSE_SECONDS)
+                    await self._pause_callables()
+                    if self._stopping.is_set():
+                        return
                 handle = await self._create(f"{name}-{number}", function)
                 if handle is None:
                     continue
@@ -189,11 +198,11 @@ class Load:
             async with asyncio.timeout(1.0):
                 await self._progress.wait()
 
-    async def _pause(self, seconds: float) -> None:
-        """Let some time pass, unless it is time to stop."""
+    async def _pause_callables(self) -> None:
+        self._callables_wanted.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+            async with asyncio.timeout(CALLABLE_PAUSE_SECONDS):
+                await self._callables_wanted.wait()
 
     async def _submit(
         self, handle: RunHandle, submitted: Submitted, tasks: Sequence[common_pb2.TaskSpec]
