@@ -82,20 +82,26 @@ class ScriptedWorker:
         """Its identity."""
         return self.session.worker_id
 
-    def handle(self, held: Sequence[int] = ()) -> worker_service_pb2.SessionHandle:
+    def handle(
+        self, held: Sequence[int] = (), known_runs: Sequence[str] = ()
+    ) -> worker_service_pb2.SessionHandle:
         """What names the session."""
         return worker_service_pb2.SessionHandle(
             worker_id=self.session.worker_id,
             incarnation=self.session.incarnation,
             session_token=self.session.session_token,
             held_fences=held,
+            known_runs=known_runs,
         )
 
-    async def attach(self, *, credits: int = 64, held: Sequence[int] | None = None) -> None:
+    async def attach(
+        self, *, credits: int = 64, held: Sequence[int] | None = None, known_runs: Sequence[str] = ()
+    ) -> None:
         """Open a stream, saying what is held, and hear its first message."""
         fences = list(self.held) if held is None else held
         self.call = self.stub.Attach(metadata=self.peer.metadata)
-        await self.call.write(worker_service_pb2.AttachRequest(session=self.handle(fences), credits=credits))
+        handle = self.handle(fences, known_runs)
+        await self.call.write(worker_service_pb2.AttachRequest(session=handle, credits=credits))
         await self.hear()
 
     async def say(self, **fields: object) -> None:

@@ -37,6 +37,12 @@ class Announcer:
                     touched.add(event.leases_granted.worker_id)
         self.tell_exhausted(touched)
 
+    def note_durable(self, commit: PendingCommit) -> None:
+        """Know the fences that a commit granted."""
+        for event in commit.events:
+            granted = event.leases_granted
+            self.durable_fence = max(self.durable_fence, granted.first_fence + len(granted.tasks))
+
     def tell_exhausted(self, worker_ids: Iterable[str]) -> None:
         """Tell workers that hold little which of their runs they will get no more of now."""
         for worker_id in worker_ids:

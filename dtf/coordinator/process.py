@@ -80,8 +80,10 @@ class Conductor:
 
     def durable(self, commit: PendingCommit) -> None:
         """A commit was acknowledged."""
-        self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
-        self.hub.durable(commit)
+        try:
+            self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
+        finally:
+            self.hub.durable(commit)
         if self.snapshot_keeper is not None:
             self.snapshot_keeper.durable(commit)
         if any(event.HasField("run_finished") for event in commit.events):

@@ -31,6 +31,8 @@ from dtf.rpc.errors import SessionReplaced, StaleSession
 
 log = logging.getLogger(__name__)
 
+_NOT_TOLD = "the coordinator failed while it told workers what they lack; its log says why. Attach again"
+
 TelemetrySink = Callable[[Session, worker_service_pb2.Telemetry], None]
 
 
@@ -80,6 +82,7 @@ class SessionHub:
             ReconcileLeases(session.worker_id, session.incarnation, held),
             lambda outcome: self._reconciled(session, stream, held, outcome),
         )
+        stream.outbox.known_runs.update(handle.known_runs)
         return session, stream
 
     def detach(self, session: Session, stream: Stream) -> None:
@@ -97,6 +100,15 @@ class SessionHub:
         if outcome.error is not None:
             stream.end(_as_rejection(outcome.error))
             return
+        try:
+            self._bring_up_to_date(session, stream, held)
+        except Exception:
+            stream.end(Rejection(_NOT_TOLD))  # a stream that is attached and not served would wait for ever
+            raise
+        self._announcer.tell_exhausted([session.worker_id])
+        self.writer.wake()
+
+    def _bring_up_to_date(self, session: Session, stream: Stream, held: Sequence[int]) -> None:
         worker = self._sessions.worker(session)
         has = set(held)
         owned = {fence for leases in worker.leases.values() for fence in leases}
@@ -110,11 +122,15 @@ class SessionHub:
             stream.outbox.leases.add(run_id, [fence for fence, _ in untold], [task for _, task in untold])
             if self._sessions.state.runs[run_id].is_cancelling:
                 stream.outbox.cancelled.extend(leases)
+        stream.outbox.ended.update(run_id for run_id in stream.outbox.known_runs if self._is_over(run_id))
         stream.is_reconciled = True
         self._sessions.weigh(session)
         stream.outbox.wake.set()
-        self._announcer.tell_exhausted([session.worker_id])
-        self.writer.wake()
+
+    def _is_over(self, run_id: str) -> bool:
+        """Whether a run has ended durably, or is gone from the state altogether."""
+        run = self._sessions.state.runs.get(run_id)
+        return run is None or (run.is_terminal and run.last_sequence <= self.writer.durable_sequence)
 
     # -- what workers say
 
@@ -237,7 +253,13 @@ class SessionHub:
 
     def durable(self, commit: PendingCommit) -> None:
         """A commit was acknowledged."""
-        self._announcer.announce(commit)
+        try:
+            self._announcer.announce(commit)
+        except Exception:
+            # Some worker waits for a word that will not come. Attached anew, each is told all that it lacks.
+            self._announcer.note_durable(commit)
+            self._sessions.end_streams(Rejection(_NOT_TOLD))
+            raise
         if not self.writer.in_flight_count:
             self._dispatcher.steal()
 

@@ -150,14 +150,27 @@ class Link:
     def cancel(self, run_id: str, requested_by: str, reason: str) -> None:
         """Stop the run."""
         request = run_service_pb2.CancelRunRequest(run_id=run_id, requested_by=requested_by, reason=reason)
-        self._runs.CancelRun(request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata)
+        self._runs.CancelRun(
+            request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata, wait_for_ready=True
+        )
 
     def fetch_blob(self, digest: str) -> bytes:
-        """The content of a blob."""
+        """The content of a blob; asked for again where the coordinator changes meanwhile."""
         stub = worker_service_pb2_grpc.WorkerServiceStub(self._channel)
         request = worker_service_pb2.FetchBlobRequest(digest=digest)
-        pieces = stub.FetchBlob(request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata)
-        return b"".join(piece.data for piece in pieces)
+        deadline = time.monotonic() + RECONNECT_TIMEOUT_SECONDS
+        while True:
+            try:
+                pieces = stub.FetchBlob(
+                    request,
+                    timeout=CALL_TIMEOUT_SECONDS,
+                    metadata=self._peer.metadata,
+                    wait_for_ready=True,
+                )
+                return b"".join(piece.data for piece in pieces)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                    raise
 
 
 def submissions(

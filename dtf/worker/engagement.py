@@ -22,6 +22,7 @@ from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.session import Metadata, Session
 from dtf.worker.slots import SlotBoard
+from dtf.worker.standstill import Standstill
 from dtf.worker.telemetry import TelemetrySampler
 from dtf.worker.uploads import Uploads
 
@@ -101,6 +102,7 @@ class Engagement:
             commands=Commands(self._launcher, reporter, tasks, self._clock),
             clock=self._clock,
         )
+        self._standstill = Standstill(self._board.slots, self._book, self._outbound, self._clock.monotonic())
 
     def drain(self) -> None:
         """Finish what has begun, give back the rest, and leave."""
@@ -116,6 +118,7 @@ class Engagement:
         while True:
             now = self._clock.monotonic()
             self._board.tick(now)
+            self._standstill.look(now)
             beat = self._pulse.due(now)
             if beat.with_telemetry:
                 sample = self._sampler.sample(self._board.running_count, self._book.total_waiting)
@@ -178,6 +181,10 @@ class Engagement:
     def held_fences(self) -> list[int]:
         """Of every lease that is not durably over."""
         return [*self._book.fences, *(self._outbound.unacknowledged_fences - set(self._book.fences))]
+
+    def known_runs(self) -> list[str]:
+        """Runs whose context the board has."""
+        return self._board.known_runs
 
     def credits(self) -> int:
         """How many more leases can be taken."""

@@ -145,6 +145,15 @@ class LeaseBook:
         """It is reported, ended or given back."""
         del self._held[lease.fence]
 
+    @property
+    def added_count(self) -> int:
+        """How many leases ever came."""
+        return self._count
+
+    def uploading(self) -> list[int]:
+        """Fences of leases of which a result waits for an upload."""
+        return [lease.fence for lease in self._held.values() if lease.uploading]
+
     def waiting_count(self, key: Key) -> int:
         """How many leases wait for a process of `key`."""
         return len(self._waiting.get(key, ()))

@@ -96,6 +96,16 @@ class Outbound:
         return not (self._unacknowledged or self._results or self._ends or self._released)
 
     @property
+    def unacknowledged_count(self) -> int:
+        """Messages that were packed and are not known to be durable."""
+        return len(self._unacknowledged)
+
+    @property
+    def first_unacknowledged(self) -> int:
+        """Number of the first of them; 0: there is none."""
+        return self._unacknowledged[0][0].sequence if self._unacknowledged else 0
+
+    @property
     def unacknowledged_fences(self) -> set[int]:
         """Fences of leases reported in full, or about to be, as far as that is not known to be durable."""
         waiting = {item.fence for _, item, _, is_last in self._results if is_last}

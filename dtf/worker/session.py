@@ -98,6 +98,9 @@ class Handler(Protocol):
     def held_fences(self) -> list[int]:
         """Fences of every lease held or reported and not acknowledged."""
 
+    def known_runs(self) -> list[str]:
+        """Runs whose context is known."""
+
     def credits(self) -> int:
         """How many more leases can be taken."""
 
@@ -223,6 +226,7 @@ class Session:
     async def _write(self, call: AttachCall) -> None:
         handle = self.session_handle()
         handle.held_fences.extend(self._handler.held_fences())
+        handle.known_runs.extend(self._handler.known_runs())
         first = Up(session=handle, credits=self._handler.credits(), state=self._handler.state())
         await self._send(call, first)
         while True:

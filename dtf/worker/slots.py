@@ -19,7 +19,6 @@ in front, under the same fences.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from google.protobuf.json_format import MessageToDict
 
@@ -27,12 +26,13 @@ from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.ports.clock import Clock
 from dtf.runner.channel import Prepare, ResultItem
 from dtf.worker.casualties import sort_out
-from dtf.worker.command_attempt import CommandAttempt, Commands
+from dtf.worker.command_attempt import Commands
 from dtf.worker.leases import Key, Lease, LeaseBook
 from dtf.worker.pace import Pace, smoothed, window_of
 from dtf.worker.process_watch import ProcessWatch
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
+from dtf.worker.slot import Slot
 from dtf.worker.warm_process import Death, State, WarmProcess
 
 _log = logging.getLogger(__name__)
@@ -42,20 +42,6 @@ IDLE_SECONDS = 30.0
 MINIMUM_SERVICE_SECONDS = 5.0
 MAX_FRUITLESS_DEATHS = 2
 """Deaths in a row that no case can be charged with, after which the work itself is at fault."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """Room for one attempt at a time."""
-
-    process: WarmProcess | None = None
-    command: CommandAttempt | None = None
-    bound_at: float = 0.0
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing runs and nothing is bound."""
-        return self.process is None and self.command is None
 
 
 class SlotBoard:
@@ -72,7 +58,7 @@ class SlotBoard:
         commands: Commands,
         clock: Clock,
     ) -> None:
-        self._slots = [Slot() for _ in range(slot_count)]
+        self.slots = [Slot() for _ in range(slot_count)]
         self._worker_id = worker_id
         self._book = book
         self._reporter = reporter
@@ -103,7 +89,7 @@ class SlotBoard:
         """Let free slots take a kind of work that nothing waits of yet, if nothing else waits either."""
         if self._is_draining or self._next_key() is not None:
             return
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.is_free:
                 self._seat(slot, key)
 
@@ -130,7 +116,7 @@ class SlotBoard:
             lease_held = self._book.get(fence)
             if lease_held is not None:
                 lease_held.is_cancelled = True
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.command is not None and slot.command.lease.fence in fences:
                 slot.command.cancel()
             if slot.process is not None:
@@ -142,7 +128,7 @@ class SlotBoard:
         """Give back what has not begun, and what is not held at all."""
         self._reporter.disown(fences)
         self._reporter.release(self._book.take_waiting(fences))
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.process is not None:
                 self._drop(slot.process, fences)
 
@@ -154,7 +140,7 @@ class SlotBoard:
     def runs_ended(self, run_ids: Iterable[str]) -> None:
         """These runs are over: their processes can go."""
         ended = set(run_ids)
-        for slot in self._slots:
+        for slot in self.slots:
             process = slot.process
             if (
                 process is not None
@@ -185,7 +171,7 @@ class SlotBoard:
         """Finish what has begun; what has not, another worker may have."""
         self._gives_back = True
         self._reporter.release(self._book.take_all_waiting())
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.process is not None:
                 self._drop(slot.process, list(slot.process.leases))
         self.drain()
@@ -194,7 +180,7 @@ class SlotBoard:
 
     def fill(self) -> None:
         """Give every slot what it can take."""
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.is_free:
                 self._bind(slot)
             elif slot.process is not None:
@@ -226,7 +212,7 @@ class SlotBoard:
         for key in self._book.waiting_keys():
             getting_ready = sum(
                 slot.process is not None and slot.process.key == key and not slot.process.leases
-                for slot in self._slots
+                for slot in self.slots
             )
             if self._book.waiting_count(key) > getting_ready:
                 return key
@@ -262,7 +248,7 @@ class SlotBoard:
 
     def _fair_share(self, key: Key) -> int:
         """Leases of `key`, given or waiting, for each slot that serves it."""
-        serving = [slot.process for slot in self._slots if slot.process and slot.process.key == key]
+        serving = [slot.process for slot in self.slots if slot.process and slot.process.key == key]
         total = self._book.waiting_count(key) + sum(len(process.leases) for process in serving)
         return -(-total // max(1, len(serving)))
 
@@ -274,7 +260,7 @@ class SlotBoard:
         own_order = self._book.oldest_order(key)
         if other is None or other == key or own_order is None:
             return False
-        is_served = any(each.process is not None and each.process.key == other for each in self._slots)
+        is_served = any(each.process is not None and each.process.key == other for each in self.slots)
         return not is_served and (self._book.oldest_order(other) or 0) < own_order
 
     def _give_up(self, slot: Slot) -> None:
@@ -318,7 +304,7 @@ class SlotBoard:
         process.prepare(message, process.key)
 
     def _abandon(self, process: WarmProcess) -> None:
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.process is process:
                 self._give_up(slot)
 
@@ -377,7 +363,7 @@ class SlotBoard:
 
     def on_death(self, process: WarmProcess, death: Death) -> None:
         """It is gone: charge the attempt that ran, let the others wait again."""
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.process is process:
                 slot.process = None
         self._runners.forget(process, death)
@@ -409,7 +395,7 @@ class SlotBoard:
     def tick(self, now: float) -> None:
         """Look at what runs: too long, cancelled, held back, idle."""
         self._runners.tick(now, self)
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.command is not None:
                 slot.command.tick(now)
             if slot.process is not None:
@@ -424,7 +410,7 @@ class SlotBoard:
             self._give_up(slot)
 
     def _flush_held_back(self, now: float) -> None:
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.process is not None:
                 self._flush_if_due(slot.process, now)
 
@@ -439,18 +425,23 @@ class SlotBoard:
 
     def _will_be_given(self, process: WarmProcess, key: Key) -> bool:
         """Whether a successor is at hand; what waits is none for a process that gets nothing more (rule 4)."""
-        slot = next((slot for slot in self._slots if slot.process is process), None)
+        slot = next((slot for slot in self.slots if slot.process is process), None)
         return bool(self._book.waiting_count(key)) and not (slot is not None and self._must_yield(slot, key))
 
     # State.
 
     def wanted_leases(self, least: int, most: int) -> int:
         """How many leases should be held."""
-        return self._pace.wanted(len(self._slots), least, most)
+        return self._pace.wanted(len(self.slots), least, most)
+
+    @property
+    def known_runs(self) -> list[str]:
+        """Runs whose end is to be heard of: their warm processes stay until then."""
+        return list(self._contexts)
 
     @property
     def running_count(self) -> int:
         """Attempts that run."""
         return sum(
-            slot.command is not None or bool(slot.process and slot.process.leases) for slot in self._slots
+            slot.command is not None or bool(slot.process and slot.process.leases) for slot in self.slots
         )

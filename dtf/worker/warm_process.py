@@ -138,6 +138,7 @@ class WarmProcess:
         self.average_seconds = 0.0
         """How long its cases take, lately; 0: unknown."""
         self.stop_reason: StopReason | None = None
+        self._fault: asyncio.Future[None] = self._loop.create_future()
         self._open()
 
     def _open(self) -> None:
@@ -169,7 +170,7 @@ class WarmProcess:
         self._loop.add_reader(self._socket.fileno(), self._read)
 
     async def watch(self, process: Process) -> None:
-        """Return when it has ended and its death was told."""
+        """Return when it has ended and its death was told. Raises what a listener failed with."""
         self.process = process
         try:
             exited = await self._exit_of(process)
@@ -184,11 +185,13 @@ class WarmProcess:
         death = Death(exited, self._status.read(), self._tail.text, last, self._loop.time())
         self._listener.on_death(self, death)
 
-    @staticmethod
-    async def _exit_of(process: Process) -> Exited | None:
+    async def _exit_of(self, process: Process) -> Exited | None:
         """How it ended; None: its launcher died."""
+        await asyncio.wait((process.exited, self._fault), return_when=asyncio.FIRST_COMPLETED)
+        if self._fault.done():
+            self._fault.result()
         try:
-            return await asyncio.shield(process.exited)
+            return process.exited.result()
         except LauncherLost:
             return None
 
@@ -275,7 +278,14 @@ class WarmProcess:
         if not data:
             self._close_channel()
             return
-        self._feed(data)
+        try:
+            self._feed(data)
+        except Exception as error:
+            # The event loop would log it and go on, and what this process waits for would never be said.
+            self._close_channel()
+            if not self._fault.done():
+                self._fault.set_exception(error)
+                self._fault.exception()
 
     def _feed(self, data: bytes) -> None:
         try:

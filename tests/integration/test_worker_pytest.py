@@ -1,5 +1,6 @@
 """A real worker runs pytest cases, many to an attempt, for a real coordinator."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
+from dtf.worker.slots import IDLE_SECONDS
 from tests.integration.worker_rig import eventually, finish, is_running, running
 
 pytestmark = pytest.mark.worker
@@ -221,3 +223,21 @@ async def test_a_session_that_stopped_holds_nothing_back_once_its_run_is_cancell
         assert ran(suite) == ["test_stop"]
         after = await submit(client, suite, [["test_a"]])
         assert (await finish(after)).counts.passed == 1
+
+
+async def test_processes_end_with_their_run_though_the_coordinator_changed_meanwhile(
+    tmp_path: Path, suite: Path
+) -> None:
+    """Whoever leads now never granted them anything, and has to tell them all the same."""
+    async with running(tmp_path) as rig:
+        await rig.worker("--slots", "1")
+        async with rig.client() as client:
+            run = await submit(client, suite, [["test_wait"]])
+            await eventually(lambda: (suite / "ran").exists(), "the case began")
+        await rig.stop_coordinator()
+        await rig.start_coordinator()
+        (suite / "gate").touch()
+        async with rig.client() as client:
+            assert (await finish(await client.attach(run.run_id))).counts.passed == 1
+        async with asyncio.timeout(IDLE_SECONDS / 2):
+            await eventually(lambda: (suite / "sessions").read_text() == "up down ", "the session ended")

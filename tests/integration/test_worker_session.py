@@ -90,6 +90,9 @@ class QuietHandler:
     def handle(self, message: Down) -> None:
         pass
 
+    def known_runs(self) -> list[str]:
+        return ["known"]
+
     def held_fences(self) -> list[int]:
         return [11, 12]
 
@@ -160,6 +163,7 @@ async def test_after_a_break_the_worker_says_what_it_holds_and_repeats_what_was_
             running.cancel()
     first, *again = script.streams[1]
     assert list(first.session.held_fences) == [11, 12]
+    assert list(first.session.known_runs) == ["known"]
     assert (first.session.worker_id, first.session.incarnation, first.credits) == ("w", 3, 5)
     assert [message.sequence for message in again if message.sequence] == [1, 2]
     assert not any(message.HasField("session") for message in again)

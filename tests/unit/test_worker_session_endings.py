@@ -62,6 +62,9 @@ class Idle:
     def handle(self, message: worker_service_pb2.AttachResponse) -> None:
         raise AssertionError(message)
 
+    def known_runs(self) -> list[str]:
+        return ["known"]
+
     def held_fences(self) -> list[int]:
         return []
 

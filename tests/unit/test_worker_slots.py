@@ -39,6 +39,7 @@ class NotedProcess:
 
     def __init__(self) -> None:
         self.state = State.WARM
+        self.process = None
         self.key: Key | None = None
         self.leases: dict[int, Lease] = {}
         self.outstanding = 0

@@ -215,6 +215,7 @@ class SessionHandle(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     HELD_FENCES_FIELD_NUMBER: _builtins.int
+    KNOWN_RUNS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     incarnation: _builtins.int
@@ -225,6 +226,10 @@ class SessionHandle(_message.Message):
     def held_fences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Fences of every lease the worker knows and has not reported in full, run or waiting."""
 
+    @_builtins.property
+    def known_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Runs whose context the worker has: it is told of the end of each, of those that ended meanwhile too."""
+
     def __init__(
         self,
         *,
@@ -232,10 +237,11 @@ class SessionHandle(_message.Message):
         incarnation: _builtins.int = ...,
         session_token: _builtins.str = ...,
         held_fences: _abc.Iterable[_builtins.int] | None = ...,
+        known_runs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_fences", b"held_fences", "incarnation", b"incarnation", "session_token", b"session_token", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_fences", b"held_fences", "incarnation", b"incarnation", "known_runs", b"known_runs", "session_token", b"session_token", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,10 +16,12 @@ from dtf.api.v1 import (
     worker_service_pb2,
 )
 from dtf.client.client import Client
+from dtf.coordinator import announcer
+from dtf.coordinator.session_hub import SessionHub
 from dtf.rpc.errors import parse
 from tests.coordinators import create_request, peer_of, running_coordinator, tasks
 from tests.fakes import FakeClock
-from tests.integration.coordinator.rig import Crew, failure_of, resumed_worker, start_run
+from tests.integration.coordinator.rig import Crew, end_of, failure_of, resumed_worker, start_run
 from tests.scripted_worker import WAIT_SECONDS, ScriptedWorker, results, scripted_worker
 
 pytestmark = pytest.mark.coordinator
@@ -295,3 +297,78 @@ async def test_a_restarted_coordinator_goes_on_with_the_sessions_there_are(
             assert ended.counts.passed == 3
             assert resumed.held == {}, "nothing was assigned a second time"
             assert second.desk.writer.epoch == 2
+
+
+@pytest.mark.parametrize("failing", ["leases_granted", "tell_exhausted"])
+async def test_a_worker_that_could_not_be_told_is_told_when_it_attaches_again(
+    client: Client, workers: Crew, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """A fault of the coordinator's costs a stream, and never leaves a lease that nobody knows of."""
+    worker = await workers.hire()
+    faults = [KeyError("a fault")]
+
+    def fail_once(*_arguments: object) -> None:
+        if faults:
+            raise faults.pop()
+
+    with monkeypatch.context() as patch:
+        if failing == "leases_granted":
+            patch.setitem(announcer._TELL, "leases_granted", fail_once)
+        else:
+            patch.setattr(announcer.Announcer, "tell_exhausted", fail_once)
+        run = await start_run(client, 2)
+        await end_of(worker)
+    assert not faults
+    await worker.attach()
+    await worker.hear_leases(2)
+    await worker.pass_all()
+    assert (await run.result()).counts.passed == 2
+
+
+async def test_a_stream_that_cannot_be_brought_up_to_date_ends(
+    client: Client, workers: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attached worker that is not served would send heartbeats and wait for ever."""
+    run = await start_run(client, 2)
+    worker = await workers.hire(attach=False)
+
+    def fail(*_arguments: object) -> None:
+        raise KeyError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SessionHub, "_bring_up_to_date", fail)
+        with pytest.raises(grpc.aio.AioRpcError, match="Attach again"):
+            await worker.attach()
+    await worker.attach()
+    await worker.hear_leases(2)
+    await worker.pass_all()
+    assert (await run.result()).counts.passed == 2
+
+
+async def test_a_worker_hears_of_the_end_of_a_run_that_it_knows_from_an_earlier_stream(
+    client: Client, workers: Crew
+) -> None:
+    """Its warm processes wait for that word; what it holds, and so the context, is not told again."""
+    worker = await workers.hire()
+    run = await start_run(client, 1)
+    await worker.hear_leases(1)
+    await worker.detach()
+    await worker.attach(known_runs=[run.run_id])
+    await worker.pass_all()
+    while not worker.ended_runs:
+        await worker.hear()
+    assert worker.ended_runs == [run.run_id]
+    assert worker.contexts == [run.run_id]
+
+
+async def test_a_worker_hears_of_runs_that_ended_while_it_was_away(client: Client, workers: Crew) -> None:
+    worker = await workers.hire()
+    run = await start_run(client, 1)
+    await worker.hear_leases(1)
+    await worker.pass_all()
+    await run.result()
+    late = await workers.hire(attach=False)
+    await late.attach(known_runs=[run.run_id, "gone"])
+    while len(late.ended_runs) < 2:
+        await late.hear()
+    assert sorted(late.ended_runs) == sorted([run.run_id, "gone"])
