@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dtf.api.v1 import common_pb2, run_service_pb2
@@ -21,6 +22,7 @@ HERE = pathlib.Path(__file__).parent
 @pytest.fixture(scope="session", autouse=True)
 def session_note():
     with open(HERE / "sessions", "a") as file: file.write("up ")
+    (HERE / "pid").write_text(str(os.getpid()))
     yield
     with open(HERE / "sessions", "a") as file: file.write("down ")
 
@@ -234,10 +236,11 @@ async def test_processes_end_with_their_run_though_the_coordinator_changed_meanw
         async with rig.client() as client:
             run = await submit(client, suite, [["test_wait"]])
             await eventually(lambda: (suite / "ran").exists(), "the case began")
+            process = psutil.Process(int((suite / "pid").read_text()))
         await rig.stop_coordinator()
         await rig.start_coordinator()
         (suite / "gate").touch()
         async with rig.client() as client:
             assert (await finish(await client.attach(run.run_id))).counts.passed == 1
         async with asyncio.timeout(IDLE_SECONDS / 2):
-            await eventually(lambda: (suite / "sessions").read_text() == "up down ", "the session ended")
+            await eventually(lambda: not is_running(process), "the pytest process ended")

@@ -37,7 +37,7 @@ class Script:
 
     def __init__(self) -> None:
         self.refusals: list[Rejection | None] = []
-        """What ends each stream after its first message; None: the stream goes on."""
+        """What ends each stream after its first message, the last one every later stream; None: it goes on."""
         self.streams: list[list[Up]] = []
         self.arrived = asyncio.Condition()
         self.breaks_after = 0
@@ -61,7 +61,7 @@ class Script:
     async def Attach(self, _requests: Any, context: Any) -> None:
         received: list[Up] = []
         self.streams.append(received)
-        rejection = self.refusals.pop(0) if self.refusals else None
+        rejection = self.refusals.pop(0) if len(self.refusals) > 1 else next(iter(self.refusals), None)
         while (message := await context.read()) is not grpc.aio.EOF:
             received.append(message)
             async with self.arrived:
