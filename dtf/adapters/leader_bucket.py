@@ -132,6 +132,8 @@ def _parse(data: bytes) -> LeaderRecord | None:
             address=str(found["address"]),
             lease_seconds=float(found["lease_seconds"]),
             phase=LeaderPhase(found["phase"]),
+            sequence=int(found.get("sequence", 0)),
+            message_id=str(found.get("message_id", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None

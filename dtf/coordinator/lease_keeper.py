@@ -1,16 +1,20 @@
 """The leader's side of its lease: renewed five times in its length, and believed no longer than it lasts.
 
-    claiming ──elected──▶ leading ──stop──▶ released
+    claiming ──elected──▶ leading ──stop──▶ released, or lost: the log lacks what it had acknowledged
         └────────────────────┴── another's record of a later epoch, or lapsed while a standby waits: Deposed
 
 How long this leader believes itself is counted from before a renewal was sent, by its own clock; a
 standby counts from when it saw the renewal, which is later. So whoever answers from state within
 `confirm` answers nothing that a next leader could have contradicted by then. A leader without a
 standby outlasts a broker that is away: nobody could take its place.
+
+Each renewal says how far the log has acknowledged, so that a standby which has not seen it itself
+leads on no log that is shorter (standby.py).
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from dtf.coordinator.pipeline import Deposed
@@ -48,15 +52,23 @@ class LeaseKeeper:
         self._tried = asyncio.Event()
         self._fault: LeaseError | None = None
         self._is_over = False
+        self._position: Callable[[], tuple[int, str]] | None = None
 
     @property
     def standbys(self) -> frozenset[str]:
         """Who waited for this place when that could last be asked."""
         return self._standbys
 
-    def lead(self, epoch: int) -> None:
-        """This process was elected."""
+    def lead(self, epoch: int, position: Callable[[], tuple[int, str]]) -> None:
+        """This process was elected. `position` gives sequence and id of the last acknowledged commit."""
         self._record = replace(self._record, epoch=epoch, phase=LeaderPhase.LEADING)
+        self._position = position
+
+    def _present_record(self) -> LeaderRecord:
+        if self._position is not None:
+            sequence, message_id = self._position()
+            self._record = replace(self._record, sequence=sequence, message_id=message_id)
+        return self._record
 
     async def run(self) -> None:
         """Renew until released. Raises Deposed."""
@@ -82,23 +94,26 @@ class LeaseKeeper:
         if self._is_over or (self._has_lapsed and self._standbys):
             raise NotLeading("this coordinator could not renew its lease; a standby may lead by now")
 
-    async def release(self) -> None:
-        """Renew no more, and let the next one take over at once. A lease that cannot be released lapses."""
+    async def release(self, phase: LeaderPhase = LeaderPhase.RELEASED) -> None:
+        """Renew no more, and let the next one take over at once. A lease that cannot be released lapses.
+
+        With LeaderPhase.LOST the next one first makes sure that the log is what this one knew.
+        """
         self._is_over = True
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                while not await self._is_released():
+                while not await self._is_released(phase):
                     pass
         except (LeaseError, TimeoutError) as error:
             log.info("the lease was not released", extra={"cause": str(error)})
 
-    async def _is_released(self) -> bool:
+    async def _is_released(self, phase: LeaderPhase) -> bool:
         """One try; False if a renewal that was under way came in between."""
         view = await self._lease.read()
         if view.record is None or view.record.leader != self._record.leader:
             return True
         try:
-            await self._lease.write(replace(self._record, phase=LeaderPhase.RELEASED), view.revision)
+            await self._lease.write(replace(self._present_record(), phase=phase), view.revision)
         except LeaseTaken:
             return False
         return True
@@ -129,7 +144,7 @@ class LeaseKeeper:
             if self._revision is None:
                 self._revision = await self._revision_to_replace()
             try:
-                self._revision = await self._lease.write(self._record, self._revision)
+                self._revision = await self._lease.write(self._present_record(), self._revision)
             except LeaseTaken:
                 self._revision = None
             else:

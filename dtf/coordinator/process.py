@@ -22,7 +22,7 @@ from dtf.coordinator.desk import Desk
 from dtf.coordinator.fleet_service import FleetService
 from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.lease_keeper import LeaseKeeper
-from dtf.coordinator.pipeline import WriterStopped
+from dtf.coordinator.pipeline import LogTailLost, WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
 from dtf.coordinator.recovery import restore
 from dtf.coordinator.reign import Reign, begin_reign
@@ -236,7 +236,7 @@ class Coordinator:
             record = self._identity().record(epoch, LeaderPhase.LEADING)
             await self._keep(LeaseKeeper(self._lease, self._clock, record))
         if self._keeper is not None:
-            self._keeper.lead(epoch)
+            self._keeper.lead(epoch, lambda: (desk.writer.durable_sequence, desk.writer.durable_hash))
             desk.writer.confirm = self._keeper.confirm
 
     def _make_desk(
@@ -302,7 +302,8 @@ class Coordinator:
                 reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
             )
         if self._keeper is not None:
-            await self._keeper.release()
+            is_lost = self._over is not None and isinstance(self._over.result(), LogTailLost)
+            await self._keeper.release(LeaderPhase.LOST if is_lost else LeaderPhase.RELEASED)
             self._keeper = None
         if self._server is not None:
             await self._server.stop()

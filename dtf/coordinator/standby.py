@@ -6,6 +6,9 @@
                                                                                            ▼
                                 the log still has what was folded (recovery.py): the caller is elected
 
+A place that is free is claimed only if the log has what the leader's record says it had
+acknowledged: a standby that started after the broker lost its tail knows it from nowhere else.
+
 Of several standbys one claims: the lease is replaced at the revision that was read. The claim is
 renewed like a leader's lease until the election is in the log, so that the others wait for it.
 """
@@ -14,11 +17,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from dtf.coordinator.lease_keeper import LeaseKeeper
-from dtf.coordinator.recovery import Fold, fold
+from dtf.coordinator.recovery import Fold, HistoryLost, fold, message_at
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, StoredCommit
 from dtf.ports.leader_lease import (
@@ -64,11 +67,16 @@ class Standby:
         self._reign = reign
         self._presence = Presence(clock)
         self._seen = LeaseView()
+        self._last_record: LeaderRecord | None = None
+        """Kept here where a broker that was restarted forgot it."""
         self._moved_at = clock.monotonic()
         self._enlisted_at = float("-inf")
 
     async def turn(self) -> LeaseKeeper:
-        """Wait until the place is free and claim it; what keeps the claim. Raises ChainBroken, LogError."""
+        """Wait until the place is free and claim it; what keeps the claim.
+
+        Raises HistoryLost if the log lacks what the leader knew, ChainBroken, LogError.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 parts = [tasks.create_task(self._follow()), tasks.create_task(self._presence.run())]
@@ -114,6 +122,7 @@ class Standby:
         if view.revision != self._seen.revision or view.record != self._seen.record:
             self._seen, self._moved_at = view, now
             if view.record is not None:
+                self._last_record = view.record
                 self._presence.follow(view.record.address)
         return view if self._is_free(view.record, now) else None
 
@@ -121,7 +130,7 @@ class Standby:
         silent_seconds = now - self._moved_at
         if record is None:
             return silent_seconds > self._identity.lease_seconds
-        if record.phase is LeaderPhase.RELEASED:
+        if record.phase in (LeaderPhase.RELEASED, LeaderPhase.LOST):
             return True
         if silent_seconds > record.lease_seconds:
             log.warning("the leader is silent", extra={"leader": record.leader, "seconds": silent_seconds})
@@ -135,9 +144,33 @@ class Standby:
         seen_epoch = view.record.epoch if view.record is not None else 0
         epoch = max(seen_epoch, self._reign.chain.epoch) + 1
         record = self._identity.record(epoch, LeaderPhase.CLAIMING)
+        known = view.record or self._last_record
+        if known is not None:
+            await self._check_known(known)
+            record = replace(record, sequence=known.sequence, message_id=known.message_id)
         revision = await self._lease.write(record, view.revision)
         log.info("claimed the lease", extra={"epoch": epoch, "sequence": self._reign.chain.sequence})
         return LeaseKeeper(self._lease, self._clock, record, revision)
+
+    async def _check_known(self, record: LeaderRecord) -> None:
+        """Raises HistoryLost if the log lacks what the leader said was acknowledged.
+
+        A record of an earlier epoch than the log's says nothing: somebody was elected since.
+        """
+        if not record.sequence or record.epoch < self._reign.chain.epoch:
+            return
+        found = await message_at(self._log, record.sequence)
+        head = await self._log.head()
+        if found is None and head.first_sequence > record.sequence:
+            return
+        if found is None or found.message_id != record.message_id:
+            raise HistoryLost(
+                f"the event log lost messages: {record.leader} had acknowledged {record.sequence} in epoch "
+                f"{record.epoch}; the log {'ends' if found is None else 'has another one there and ends'} "
+                f"at {head.last_sequence}",
+                "`dtf log repair` on the machine of that leader puts them back from its spool",
+                "where that spool is gone, `dtf log repair --accept-loss SEQUENCE` there goes on without them",
+            )
 
     async def _withdraw(self) -> None:
         try:

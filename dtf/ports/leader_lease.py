@@ -34,6 +34,8 @@ class LeaderPhase(StrEnum):
     LEADING = "leading"
     RELEASED = "released"
     """It has stopped in good order: whoever comes next need not wait."""
+    LOST = "lost"
+    """It ended because the log lacks what it had acknowledged: nobody may lead before that is mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class LeaderRecord:
     lease_seconds: float
     """Without a renewal for this long it counts as gone."""
     phase: LeaderPhase = LeaderPhase.LEADING
+    sequence: int = 0
+    """Up to here the log had acknowledged commits of this leader; 0: it does not say."""
+    message_id: str = ""
+    """Of the commit at `sequence`."""
 
 
 @dataclass(frozen=True, slots=True)

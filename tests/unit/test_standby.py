@@ -11,7 +11,7 @@ import pytest
 from dtf.adapters.memory_lease import MemoryLease
 from dtf.adapters.memory_log import MemoryLog
 from dtf.coordinator.lease_keeper import LeaseKeeper
-from dtf.coordinator.recovery import HistoryLost
+from dtf.coordinator.recovery import HistoryLost, replay
 from dtf.coordinator.reign import Reign, begin_reign
 from dtf.coordinator.standby import Identity, Standby
 from dtf.ports.leader_lease import LeaderPhase, LeaderRecord
@@ -30,6 +30,12 @@ class Waiting:
 
     async def run(self) -> None:
         self.keeper = await self._standby.turn()
+
+    async def refused(self) -> str:
+        """Why it does not take its turn."""
+        with pytest.raises(HistoryLost) as refusal:
+            await self._standby.turn()
+        return refusal.value.what
 
 
 class Rig:
@@ -187,3 +193,42 @@ async def test_a_log_that_was_cut_and_written_anew_is_not_led(rig: Rig, clock: F
         with pytest.raises(HistoryLost, match="was changed"):
             await rig.elect(standby.reign)
     assert len(rig.log.commits) == 2
+
+
+@pytest.mark.parametrize("phase", [LeaderPhase.LOST, LeaderPhase.RELEASED, LeaderPhase.LEADING])
+async def test_a_log_that_lacks_what_its_leader_knew_is_not_claimed(
+    rig: Rig, clock: FakeClock, phase: LeaderPhase
+) -> None:
+    reign = await rig.elect()
+    known = replace(LEADER, phase=phase, sequence=reign.chain.sequence + 12, message_id="0" * 64)
+    await rig.renew(known)
+    waiting = Waiting(rig.log, rig.lease, clock, "a")
+    async with asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(waiting.refused())
+        await clock.advance(1.7)
+        assert "leader had acknowledged 13 in epoch 1; the log ends at 1" in await turn
+    assert (await rig.lease.read()).record == known, "the next standby can read it as well"
+
+
+async def test_what_a_leader_knew_before_an_election_binds_nobody(rig: Rig, clock: FakeClock) -> None:
+    reign = await rig.elect()
+    await rig.renew(replace(LEADER, phase=LeaderPhase.LOST, sequence=12, message_id="0" * 64))
+    await rig.elect(reign)  # as `dtf log repair --accept-loss` does
+    waiting = Waiting(rig.log, rig.lease, clock, "a")
+    await replay(rig.log, waiting.reign.state, waiting.reign.chain)
+    await waiting.run()
+    assert waiting.keeper is not None
+
+
+async def test_a_broker_that_forgot_the_record_does_not_hide_what_the_leader_knew(
+    rig: Rig, clock: FakeClock
+) -> None:
+    reign = await rig.elect()
+    await rig.renew(replace(LEADER, sequence=reign.chain.sequence + 1, message_id="0" * 64))
+    waiting = Waiting(rig.log, rig.lease, clock, "a")
+    async with asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(waiting.refused())
+        await clock.advance(0.5)
+        rig.lease.reconnect(forgotten=True)
+        await clock.advance(1.9)
+        assert "leader had acknowledged 2" in await turn
