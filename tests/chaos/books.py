@@ -58,13 +58,14 @@ class LogBook:
         self.runs: dict[str, RunBook] = {}
         self.findings: list[Finding] = []
         self._sequence = 0
+        self._last_hash = b""
 
     def read(self, stored: StoredCommit) -> None:
-        """The next message; strangers' are passed over."""
+        """The next message; strangers', old commits said again among them, are passed over."""
         commit = parse_commit(stored.payload, stored.message_id)
-        if commit is None:
+        if commit is None or commit.prev_hash != self._last_hash:
             return
-        self._sequence = stored.sequence
+        self._sequence, self._last_hash = stored.sequence, bytes.fromhex(stored.message_id)
         for event in commit.events:
             self._read(event)
 

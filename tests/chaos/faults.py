@@ -72,6 +72,7 @@ def _kill(number: signal.Signals, victim: Callable[[Scene], AnyMember]) -> Strik
     async def strike(scene: Scene) -> str:
         member = victim(scene)
         pid = member.pid
+        scene.system.must_end(member)
         member.send(number)
         return f"{number.name} to {member.name}, process {pid}"
 
@@ -111,13 +112,16 @@ def _freeze_worker(shortest: float, longest: float) -> Strike:
 
 async def _kill_coordinators(scene: Scene) -> str:
     for name in COORDINATORS:
+        scene.system.must_end(scene.system.members[name])
         scene.system.members[name].send(signal.SIGKILL)
     return "SIGKILL to both coordinators"
 
 
 async def _kill_leader_and_broker(scene: Scene) -> str:
+    scene.system.must_end(scene.system.broker)
     scene.system.broker.send(signal.SIGKILL)
     await scene.sleep(scene.draw.uniform(0, 0.3))
+    scene.system.must_end(scene.leader)
     scene.leader.send(signal.SIGKILL)
     return f"SIGKILL to nats-server, then to {scene.leader.name}"
 

@@ -93,6 +93,8 @@ class System:
         self._ports = {name: ReservedPort("127.0.0.1:0") for name in (*COORDINATORS, "trend-analyzer")}
         self._links: dict[str, str] = {}
         self.members: dict[str, Member] = {}
+        self._ending: dict[str, int] = {}
+        """How often a member had ended before it was told to."""
         self.broker: Broker
 
     # -- start and end
@@ -124,9 +126,17 @@ class System:
                 await self.settled()
             yield self
 
+    def must_end(self, member: AnyMember) -> None:
+        """Its process is about to be told to end: nothing is settled before it has."""
+        if member.ready.is_set():
+            self._ending[member.name] = len(member.exit_codes)
+
     async def settled(self) -> None:
-        """Every process is there and has said that it is ready."""
+        """Every process that was to end has, and every process is there and has said that it is ready."""
         for member in self.everyone():
+            before = self._ending.pop(member.name, -1)
+            while len(member.exit_codes) <= before:
+                await self.clock.sleep(0.02)
             await member.ready.wait()
 
     def everyone(self) -> Iterator[AnyMember]:

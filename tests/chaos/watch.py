@@ -1,7 +1,6 @@
 """What the live log says while a system runs: who leads, which leases are out, and whether it is clean so far."""
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -10,6 +9,7 @@ from typing import cast
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.api.v1 import events_pb2
 from dtf.core.check.checker import HistoryChecker
+from dtf.core.events import parse_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import StoredCommit
 from dtf.settings.model import NatsSettings
@@ -36,6 +36,7 @@ class LogWatch:
         self.live_checker = HistoryChecker()
         self._clock = clock
         self._moved = asyncio.Event()
+        self._last_hash = b""
 
     async def run(self, nats: NatsSettings, namespace: str = "default") -> None:
         """Follow, for ever."""
@@ -67,9 +68,10 @@ class LogWatch:
         self.recent.append(stored)
         if len(self.recent) > 2 * KEPT_PAYLOADS:
             del self.recent[:KEPT_PAYLOADS]
-        if hashlib.sha256(stored.payload).hexdigest() != stored.message_id:
-            return
-        commit = events_pb2.Commit.FromString(stored.payload)
+        commit = parse_commit(stored.payload, stored.message_id)
+        if commit is None or commit.prev_hash != self._last_hash:
+            return  # a stranger's
+        self._last_hash = bytes.fromhex(stored.message_id)
         for event in commit.events:
             self._read(event)
 

@@ -52,13 +52,21 @@ def finished() -> events_pb2.Event:
 WHOLE = (created(), submitted(0, ["a", "b"]), sealed(), granted(0, 1), accepted(0), accepted(1), finished())
 
 
+def chain_of(*events: events_pb2.Event) -> Iterator[StoredCommit]:
+    """The events as messages of one chain."""
+    previous = b""
+    for number, event in enumerate(events, 1):
+        commit = events_pb2.Commit(commit_id=number.to_bytes(16, "big"), prev_hash=previous, events=[event])
+        payload = commit.SerializeToString()
+        previous = hashlib.sha256(payload).digest()
+        yield StoredCommit(number, payload, previous.hex(), {})
+
+
 def book_of(*events: events_pb2.Event) -> LogBook:
     """The books of a log with one event a commit."""
     book = LogBook()
-    for number, event in enumerate(events, 1):
-        commit = events_pb2.Commit(commit_id=number.to_bytes(16, "big"), events=[event])
-        payload = commit.SerializeToString()
-        book.read(StoredCommit(number, payload, hashlib.sha256(payload).hexdigest(), {}))
+    for stored in chain_of(*events):
+        book.read(stored)
     return book
 
 
@@ -93,6 +101,15 @@ def test_a_message_under_another_id_counts_for_nothing() -> None:
     book = book_of(*WHOLE)
     again = events_pb2.Commit(commit_id=bytes(16), events=[accepted(0)])
     book.read(StoredCommit(99, again.SerializeToString(), "", {}))
+    assert not losses(book, told())
+
+
+def test_a_commit_said_again_under_its_own_id_counts_once() -> None:
+    book = LogBook()
+    for stored in (messages := list(chain_of(*WHOLE))):
+        book.read(stored)
+    for stored in messages:
+        book.read(StoredCommit(len(messages) + stored.sequence, stored.payload, stored.message_id, {}))
     assert not losses(book, told())
 
 
