@@ -30,6 +30,7 @@ from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
 from dtf.rpc.channel import Peer, open_channel
+from dtf.rpc.errors import SERVER_WENT
 from dtf.rpc.reachability import why_unreachable
 
 CALL_TIMEOUT_SECONDS = 30.0
@@ -282,7 +283,7 @@ class Client:
                         yield WatchedEvent(0, decision.now_unix_nanos, None, decision)
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in SERVER_WENT:
                     raise
 
     async def tail_logs(
@@ -302,7 +303,7 @@ class Client:
                         yield response
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in SERVER_WENT:
                     raise
 
     async def fetch_blob(self, digest: str) -> bytes:
@@ -338,7 +339,7 @@ class Client:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in SERVER_WENT:
                     raise
         await self._reconnected()
         return await call()

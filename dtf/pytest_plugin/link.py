@@ -23,6 +23,7 @@ from dtf.client.client import CONNECT_TIMEOUT_SECONDS
 from dtf.client.journal import open_journal
 from dtf.client.stack import StackError
 from dtf.rpc.channel import Peer, open_sync_channel
+from dtf.rpc.errors import SERVER_WENT
 from dtf.rpc.reachability import why_unreachable
 
 CALL_TIMEOUT_SECONDS = 30.0
@@ -114,7 +115,7 @@ class Link:
                         journal.submitted(requests[answer.batch - 1], answer)
                 return
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                if error.code() not in SERVER_WENT or time.monotonic() > deadline:
                     raise
 
     def watch(self, run_id: str) -> Iterator[events_pb2.Event]:
@@ -139,11 +140,7 @@ class Link:
             except grpc.RpcError as error:
                 silent_since = silent_since or time.monotonic()
                 waited = time.monotonic() - silent_since
-                if (
-                    self._is_closed
-                    or error.code() != grpc.StatusCode.UNAVAILABLE
-                    or waited > RECONNECT_TIMEOUT_SECONDS
-                ):
+                if self._is_closed or error.code() not in SERVER_WENT or waited > RECONNECT_TIMEOUT_SECONDS:
                     raise
                 grpc.channel_ready_future(self._channel).result(RECONNECT_TIMEOUT_SECONDS - waited)
 
@@ -169,7 +166,7 @@ class Link:
                 )
                 return b"".join(piece.data for piece in pieces)
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                if error.code() not in SERVER_WENT or time.monotonic() > deadline:
                     raise
 
 

@@ -8,6 +8,7 @@ import grpc.aio
 
 from dtf.api.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from dtf.rpc.channel import Peer, open_channel
+from dtf.rpc.errors import SERVER_WENT
 
 REQUESTER = "resource-manager"
 CALL_TIMEOUT_SECONDS = 5.0
@@ -57,7 +58,7 @@ class GrpcFleet:
         try:
             await self._stub.DrainWorker(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            unsure = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            unsure = SERVER_WENT | {grpc.StatusCode.DEADLINE_EXCEEDED}
             return DrainAnswer.UNREACHABLE if error.code() in unsure else DrainAnswer.REFUSED
         return DrainAnswer.DRAINING
 

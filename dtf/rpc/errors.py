@@ -134,6 +134,10 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
 }
 """The table. A class that is not in it has the status of its nearest base."""
 
+SERVER_WENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""What a call gets whose server is gone, or goes: one that meets a server while it closes is told CANCELLED.
+Who cancels a call of its own gets no status but asyncio.CancelledError."""
+
 
 @dataclass(frozen=True, slots=True)
 class RpcFailure:
@@ -151,7 +155,7 @@ class RpcFailure:
     @property
     def is_retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return self.code is grpc.StatusCode.UNAVAILABLE
+        return self.code in SERVER_WENT
 
 
 def status_code(rejection: Rejection) -> grpc.StatusCode:
