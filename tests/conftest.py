@@ -1,6 +1,7 @@
 """Fixtures of all tests: a clock that stands still, and a broker of our own with a namespace a test."""
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,13 @@ from tests.influxd import influxd, own_influxd
 __all__ = ["influxd", "own_influxd"]
 
 _namespaces = count(1)
+
+# What tests start is no part of the pytest that runs them: neither a worker of its xdist …
+for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+    os.environ.pop(_name, None)
+# … nor deaf to Ctrl-C because a shell started that one in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

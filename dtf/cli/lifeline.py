@@ -74,4 +74,6 @@ class Lifeline:
                     pass
         except TimeoutError:
             return False
+        finally:
+            self._ours.close()
         return True

@@ -22,6 +22,7 @@ from tests.chaos.table import Struck, Tally
 ROUND_FAULTS = 120
 """So many one system takes before the next one is made: tails, epochs and snapshots pile up."""
 _ROOT = Path(__file__).resolve().parents[2]
+_END_SECONDS = 30.0
 _LINE_LIMIT_BYTES = 1 << 24
 
 
@@ -54,9 +55,12 @@ class Campaign:
         """Strike with everything that was asked for."""
         make_private_dir(self.directory)
         self._lifeline = Lifeline()
-        async with asyncio.TaskGroup() as group:
-            for stack in range(self.parallel):
-                group.create_task(self._stack(stack))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for stack in range(self.parallel):
+                    group.create_task(self._stack(stack))
+        finally:
+            await self._lifeline.end(_END_SECONDS)
 
     async def _stack(self, stack: int) -> None:
         command = [sys.executable, "-m", "tests.chaos.stack", "--seed", self.seed, "--stack", str(stack)]

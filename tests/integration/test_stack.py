@@ -155,7 +155,9 @@ def test_a_part_that_keeps_dying_ends_the_stack_with_one_clear_line(
     monkeypatch.setenv("FAKE_PART_FAULT", "resource-manager:mortal")
     reasons: queue.Queue[str] = queue.Queue()
     member = join(project, on_lost=reasons.put)
-    assert reasons.get(timeout=60) == "resource-manager keeps dying: exit code 3"
+    what, advice = reasons.get(timeout=60).split("\n")
+    assert what == "resource-manager keeps dying: exit code 3"
+    assert advice == f"its log is {project}/.dtf/logs/resource-manager.log"
     member.close()
 
 
