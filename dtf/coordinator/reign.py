@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from dtf.api.v1 import events_pb2
 from dtf.coordinator.commits import Step, headers_of, serialize
+from dtf.coordinator.monotonic_time import MonotonicTime
 from dtf.coordinator.pipeline import Deposed
 from dtf.coordinator.recovery import Fold, check_history, fold, replay, restore, send_spooled
-from dtf.coordinator.writer import MonotonicTime
 from dtf.core.run.commands import ElectLeader
 from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve

@@ -13,18 +13,18 @@ an append has failed (pipeline.py) nothing is decided.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from dtf.api.v1 import events_pb2
-from dtf.coordinator.commits import Outcome, PendingCommit, Settle, Step, headers_of, serialize
+from dtf.coordinator.command_queue import DEFAULT_WEIGHT_BYTES, CommandQueue, QueuedCommand
+from dtf.coordinator.commit_cutter import CommitCutter, CommitDraft
+from dtf.coordinator.commits import Outcome, PendingCommit, Settle, Step
+from dtf.coordinator.monotonic_time import MonotonicTime
+from dtf.coordinator.outcomes import OutcomeResolver, abandon, tell, tell_all
 from dtf.coordinator.pipeline import CommitPipeline, WriterStopped
 from dtf.core.chain import ChainReader
 from dtf.core.run.commands import Command, Rejection
-from dtf.core.run.decide import decide
-from dtf.core.run.evolve import evolve
 from dtf.core.run.state import State
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
@@ -33,12 +33,6 @@ from dtf.rpc.errors import NotLeading
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WEIGHT_BYTES = 256
-"""What a command is taken to add to a commit when its sender does not say."""
-
-MAX_COMMIT_BYTES = 960 * 1024
-"""Of events: what fits, with inputs and headers, into nats-server's largest message of 1 MiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
@@ -46,22 +40,6 @@ class WriterLimits:
 
     max_commit_bytes: int = 64 * 1024
     max_in_flight: int = 16
-
-
-class MonotonicTime:
-    """The coordinator's time: the wall clock at the start, then the monotonic clock; it never repeats."""
-
-    def __init__(self, clock: Clock, after_ns: int) -> None:
-        self._clock = clock
-        self._base_ns = clock.now_ns()
-        self._base = clock.monotonic()
-        self._last_ns = after_ns
-
-    def next_ns(self) -> int:
-        """Now, and later than every answer before and every commit stored."""
-        now_ns = self._base_ns + int((self._clock.monotonic() - self._base) * 1e9)
-        self._last_ns = max(now_ns, self._last_ns + 1)
-        return self._last_ns
 
 
 class WriterListener(Protocol):
@@ -84,24 +62,6 @@ class WriterListener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
-    command: Command
-    settle: Settle | None
-    weight: int
-    is_patient: bool
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A commit that is being made."""
-
-    now_ns: int
-    steps: list[Step] = field(default_factory=list)
-    size: int = 0
-    """Of its events."""
-
-
 class Writer:
     """Decides commands in the order they come and appends what they produce. Runs in one event loop."""
 
@@ -121,15 +81,9 @@ class Writer:
         self.state = state
         self.epoch = chain.epoch
         self._time = MonotonicTime(clock, chain.now_ns)
-        self._hash = chain.last_hash
-        self._sequence = chain.sequence
-        self._nonce = nonce
-        self._counter = 0
-        self._code_version = code_version
         self._limits = limits
         self._listener = listener
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
+        self._queue = CommandQueue()
         self._is_scheduled = False
         self._wants_follow_up = False
         self._stopped: WriterStopped | None = None
@@ -144,6 +98,7 @@ class Writer:
             message_id=chain.last_hash.hex(),
             spool=spool,
         )
+        self._cutter = CommitCutter(self._pipeline, state, chain, nonce=nonce, code_version=code_version)
 
     @property
     def durable_sequence(self) -> int:
@@ -181,16 +136,15 @@ class Writer:
         """Queue a command; `settle` hears its outcome. One that is not patient is refused while the log fails."""
         refusal = self._refusal(is_patient)
         if refusal is not None:
-            _tell(settle, Outcome(0, (), refusal))
+            tell(settle, Outcome(0, (), refusal))
             return
-        self._queue.append(_Queued(command, settle, weight, is_patient))
-        self._queued_bytes += weight
+        self._queue.put(QueuedCommand(command, settle, weight, is_patient))
         self._schedule()
 
     def begin(self, command: Command, *, weight: int = DEFAULT_WEIGHT_BYTES) -> "asyncio.Future[Outcome]":
         """Queue a command for a caller who waits; the future gives its outcome and never an exception."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.post(command, _Resolver(future), weight=weight, is_patient=False)
+        self.post(command, OutcomeResolver(future), weight=weight, is_patient=False)
         return future
 
     async def submit(self, command: Command, *, weight: int = DEFAULT_WEIGHT_BYTES) -> Outcome:
@@ -240,7 +194,7 @@ class Writer:
         self._stopped = self._stopped or reason
         refusal = NotLeading(str(self._stopped))
         for commit in self._pipeline.in_flight:
-            _abandon(commit, refusal, lambda _step: True)
+            abandon(commit, refusal, lambda _step: True)
             commit.steps, commit.waiters = [], []
         self._drop_queued(refusal, lambda _item: True)
 
@@ -261,7 +215,7 @@ class Writer:
         if self.is_stalled or not (self._queue or self._wants_follow_up):
             return
         in_flight = len(self._pipeline.in_flight)
-        if in_flight and self._queued_bytes < self._limits.max_commit_bytes:
+        if in_flight and self._queue.waiting_bytes < self._limits.max_commit_bytes:
             return
         if in_flight < self._limits.max_in_flight:
             self._cut()
@@ -270,85 +224,24 @@ class Writer:
 
     def _cut(self) -> None:
         """Decide what waits, up to one commit's worth, and send it."""
-        draft = _Draft(self._time.next_ns())
+        cutter, draft = self._cutter, CommitDraft(self._time.next_ns())
         while self._queue and draft.size < self._limits.max_commit_bytes:
-            item = self._queue.popleft()
-            self._queued_bytes -= item.weight
-            draft = self._add(draft, self._decide(item.command, item.settle, draft.now_ns))
+            item = self._queue.take()
+            draft = cutter.add(draft, cutter.decide(item.command, item.settle, draft.now_ns))
         self._wants_follow_up = False
         command = self._listener.follow_up()
         if command is not None:
-            step = self._decide(command, None, draft.now_ns)
-            draft = self._add(draft, step)
+            step = cutter.decide(command, None, draft.now_ns)
+            draft = cutter.add(draft, step)
             self._listener.decided(step)
         if draft.size:
-            self._send(draft)
+            cutter.send(draft)
         elif self._pipeline.in_flight:
             # Answers rest on state that may not be durable yet: they wait for the last commit in flight.
             self._pipeline.in_flight[-1].steps.extend(draft.steps)
         else:
-            _settle(draft.steps, self.durable_sequence)
+            tell_all(draft.steps, self.durable_sequence)
             self._listener.idle()
-
-    def _decide(self, command: Command, settle: Settle | None, now_ns: int) -> Step:
-        try:
-            return Step(command, decide(self.state, command, now_ns), settle)
-        except Rejection as rejection:
-            return Step(command, (), settle, rejection)
-        except Exception as error:  # decide is pure: the state is as it was, and one command is lost
-            log.exception("a command could not be decided", extra={"command": type(command).__name__})
-            return Step(command, (), settle, error)
-
-    def _add(self, draft: _Draft, step: Step) -> _Draft:
-        """Evolve a step into the draft; the draft that is open now.
-
-        A step that would make the draft too large for the broker begins the next one. Only a step
-        that is too large by itself is spread over several: its outcome is told with its last part.
-        """
-        sizes = [event.ByteSize() for event in step.events]
-        if draft.size and draft.size + sum(sizes) > MAX_COMMIT_BYTES:
-            draft = self._sent(draft)
-        taken: list[events_pb2.Event] = []
-        for event, size in zip(step.events, sizes, strict=True):
-            if draft.size and draft.size + size > MAX_COMMIT_BYTES:
-                draft.steps.append(Step(step.command, taken, None, continues=True))
-                draft, taken = self._sent(draft), []
-            evolve(self.state, event, draft.now_ns, self._sequence + 1)
-            taken.append(event)
-            draft.size += size
-        draft.steps.append(Step(step.command, taken, step.settle, step.error))
-        return draft
-
-    def _sent(self, draft: _Draft) -> _Draft:
-        self._send(draft)
-        return _Draft(draft.now_ns)
-
-    def _send(self, draft: _Draft) -> None:
-        self._counter += 1
-        events = [event for step in draft.steps for event in step.events]
-        payload, message_id = serialize(
-            commit_id=self._nonce + self._counter.to_bytes(8, "big"),
-            epoch=self.epoch,
-            previous_hash=self._hash,
-            now_ns=draft.now_ns,
-            code_version=self._code_version,
-            steps=draft.steps,
-            events=events,
-        )
-        commit = PendingCommit(
-            sequence=self._sequence + 1,
-            now_ns=draft.now_ns,
-            payload=payload,
-            message_id=message_id,
-            previous_message_id=self._hash.hex(),
-            expected_last_sequence=None if self._pipeline.in_flight else self._sequence,
-            headers=headers_of(events),
-            events=events,
-            steps=draft.steps,
-        )
-        self._sequence = commit.sequence
-        self._hash = bytes.fromhex(message_id)
-        self._pipeline.send(commit)
 
     # -- what the pipeline tells
 
@@ -358,7 +251,7 @@ class Writer:
             self._listener.durable(commit)
         except Exception:  # one listener's fault must not keep the others from what is durable
             log.exception("a listener failed on a durable commit", extra={"sequence": commit.sequence})
-        _settle(commit.steps, commit.sequence)
+        tell_all(commit.steps, commit.sequence)
         for waiter in commit.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -371,47 +264,8 @@ class Writer:
         """Tell callers who wait. What is in flight may land yet: asking again is safe, it is done once."""
         self._drop_queued(refusal, lambda item: not item.is_patient)
         for commit in self._pipeline.in_flight:
-            _abandon(commit, refusal, lambda step: isinstance(step.settle, _Resolver))
+            abandon(commit, refusal, lambda step: isinstance(step.settle, OutcomeResolver))
 
-    def _drop_queued(self, refusal: Rejection, is_chosen: Callable[[_Queued], bool]) -> None:
-        dropped = [item for item in self._queue if is_chosen(item)]
-        self._queue = deque(item for item in self._queue if not is_chosen(item))
-        self._queued_bytes = sum(item.weight for item in self._queue)
-        for item in dropped:
-            _tell(item.settle, Outcome(0, (), refusal))
-
-
-class _Resolver:
-    """Resolves a future with an outcome, once: a caller told of a stalled log hears nothing later."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: "asyncio.Future[Outcome]") -> None:
-        self._future = future
-
-    def __call__(self, outcome: Outcome) -> None:
-        if not self._future.done():
-            self._future.set_result(outcome)
-
-
-def _tell(settle: Settle | None, outcome: Outcome) -> None:
-    if settle is None:
-        return
-    try:
-        settle(outcome)
-    except Exception:
-        log.exception("an outcome could not be told", extra={"sequence": outcome.sequence})
-
-
-def _settle(steps: list[Step], sequence: int) -> None:
-    for step in steps:
-        _tell(step.settle, Outcome(sequence, step.events, step.error))
-
-
-def _abandon(commit: PendingCommit, refusal: Rejection, is_chosen: Callable[[Step], bool]) -> None:
-    for step in commit.steps:
-        if is_chosen(step):
-            _tell(step.settle, Outcome(0, (), refusal))
-    for waiter in commit.waiters:
-        if not waiter.done():
-            waiter.set_exception(refusal)
+    def _drop_queued(self, refusal: Rejection, is_chosen: Callable[[QueuedCommand], bool]) -> None:
+        for item in self._queue.drop(is_chosen):
+            tell(item.settle, Outcome(0, (), refusal))

@@ -11,10 +11,11 @@ import pytest
 
 from dtf.adapters.memory_log import MemoryLog
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2
+from dtf.coordinator.commit_cutter import MAX_COMMIT_BYTES
 from dtf.coordinator.commits import Outcome, PendingCommit, Step
 from dtf.coordinator.pipeline import Deposed, LogDisturbed, LogTailLost, WriterStopped
 from dtf.coordinator.reign import MAX_ELECTIONS, begin_reign, replay
-from dtf.coordinator.writer import MAX_COMMIT_BYTES, Writer, WriterLimits
+from dtf.coordinator.writer import Writer, WriterLimits
 from dtf.core.chain import ChainBroken, ChainReader
 from dtf.core.run.commands import CancelRun, Command, CreateRun, NotFound, SubmitTasks
 from dtf.core.run.state import State
