@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError
+from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, QuotaExceeded
 from dtf.ports.clock import Clock
 
 
@@ -16,6 +16,8 @@ class MemoryProvider:
         self.terminated: list[str] = []
         self.failure = ""
         """While set, launching raises ProviderError with it."""
+        self.quota = ""
+        """While set, launching raises QuotaExceeded with it."""
         self._clock = clock
         self._instances: dict[str, Instance] = {}
         self._exits: asyncio.Queue[Instance] = asyncio.Queue()
@@ -40,6 +42,8 @@ class MemoryProvider:
         """A running instance, unless the launch is known."""
         if self.failure:
             raise ProviderError(self.failure)
+        if self.quota:
+            raise QuotaExceeded(self.quota)
         if request.launch_id not in self._instances:
             self.requests.append(request)
             self._instances[request.launch_id] = Instance(
@@ -66,6 +70,10 @@ class MemoryProvider:
         self._instances[launch_id] = ended
         self._exits.put_nowait(ended)
         await self._announce()
+
+    def interrupt(self, launch_id: str, announcement: str) -> None:
+        """Announce that it will be taken away."""
+        self._instances[launch_id] = replace(self._instances[launch_id], interruption=announcement)
 
     async def forget(self, launch_id: str) -> None:
         """Drop an exited one."""

@@ -15,6 +15,10 @@ class ProviderError(Exception):
     """The provider could not do what was asked; the message says why and what to do."""
 
 
+class QuotaExceeded(ProviderError):
+    """There is no room: a quota is used up, or the provider has no capacity left. Asking again at once is no use."""
+
+
 class InstanceState(StrEnum):
     """Where an instance stands."""
 
@@ -31,6 +35,13 @@ class LaunchRequest:
     pool: str
     slots: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    cpus: float = 0
+    """Processors the worker needs, all its slots together; 0: what the provider gives by default."""
+    memory_bytes: int = 0
+    """Memory the worker needs; 0: what the provider gives by default."""
+    gpus: int = 0
+    is_spot: bool = False
+    """It may be taken away again, and costs less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Instance:
     """How it ended: "was killed by signal 9", "exited with code 3 (…)"; empty while it runs."""
     is_clean: bool = False
     """It ended by itself, without an error."""
+    interruption: str = ""
+    """The provider has announced that it will take it away: when and why. Empty: it has not."""
 
 
 class CapacityProvider(Protocol):
