@@ -22,7 +22,8 @@ import nats
 from nats.aio.client import Client
 
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import NatsServer, read_credentials
+from dtf.adapters.nats_configuration import read_credentials
+from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import events_pb2
 from dtf.core.events import parse_commit

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from dtf.adapters.leader_bucket import LeaderBucket
-from dtf.adapters.nats_server import find_nats_server
+from dtf.adapters.nats_binary import find_nats_server
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.reserved_port import ReservedPort
 from dtf.ports.event_log import LogError

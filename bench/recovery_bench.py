@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.bench_stack import NAMESPACE
-from bench.recovery_log import LogBuilder, UnsyncedServer
+from bench.recovery_log import LogBuilder
 from bench.recovery_replies import Replies, measure_replies
 from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
@@ -37,6 +37,8 @@ from dtf.settings.model import NatsSettings, Settings
 TAIL_RATIO = 0.1
 """Of the events, after the snapshot: half of what brings on the next one (coordinator.snapshot_events)."""
 ROUNDS = 3
+BUILDING_SYNC_INTERVAL = "1h"
+"""While a log is written: it may be lost with the machine."""
 START_SECONDS = 300.0
 AIM_SNAPSHOT_SECONDS = 2.0
 AIM_BARE_SECONDS = 10.0
@@ -71,14 +73,19 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.server: NatsServer = UnsyncedServer(directory / "nats", directory / "secrets" / "nats")
+        self.server = self._broker(is_synced=False)
         self.settings = Settings()
+
+    def _broker(self, *, is_synced: bool) -> NatsServer:
+        interval = "always" if is_synced else BUILDING_SYNC_INTERVAL
+        return NatsServer(
+            self.directory / "nats", self.directory / "secrets" / "nats", sync_interval=interval
+        )
 
     async def reopen(self, *, is_synced: bool) -> None:
         """Start the broker, or start it again with its store as it is in production."""
         await self.server.stop()
-        kind = NatsServer if is_synced else UnsyncedServer
-        self.server = kind(self.directory / "nats", self.directory / "secrets" / "nats")
+        self.server = self._broker(is_synced=is_synced)
         await self.server.start()
         token = self.directory / "token"
         token.write_text("bench")

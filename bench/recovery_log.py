@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import NatsServer, NatsServerBinary
 from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2, worker_service_pb2
 from dtf.coordinator.commits import Step, headers_of, serialize
 from dtf.core.run.commands import (
@@ -38,15 +37,6 @@ MOST_IN_FLIGHT = 512
 START_NS = 1_800_000_000_000_000_000
 TICK_NS = 1_000_000
 KEPT_RUNS = 20
-
-
-class UnsyncedServer(NatsServer):
-    """A nats-server for building: what it stored may be lost with the machine."""
-
-    def _configuration(self, binary: NatsServerBinary, *credentials: tuple[str, str]) -> str:
-        return (
-            super()._configuration(binary, *credentials).replace("sync_interval: always", "sync_interval: 1h")
-        )
 
 
 @dataclass(slots=True)

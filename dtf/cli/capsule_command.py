@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from dtf.adapters.nats_server import NatsServerError, find_nats_server
+from dtf.adapters.nats_binary import find_nats_server
+from dtf.adapters.nats_errors import NatsServerError
 from dtf.cli.capsule import WrittenCapsule, write_capsule
 from dtf.cli.config_command import setting_values
 from dtf.cli.errors import CommandError

@@ -16,7 +16,8 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dtf.adapters.nats_server import NatsServerError, find_nats_server
+from dtf.adapters.nats_binary import find_nats_server
+from dtf.adapters.nats_errors import NatsServerError
 from dtf.settings.model import Settings
 
 ENOUGH_DISK_BYTES = 2**30

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from dtf.adapters.nats_server import NatsServer, NatsServerError
+from dtf.adapters.nats_errors import NatsServerError
+from dtf.adapters.nats_server import NatsServer
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dtf.adapters.nats_server import NatsServer, NatsServerError
+from dtf.adapters.nats_errors import NatsServerError
+from dtf.adapters.nats_server import NatsServer
 
 DTF_PROGRAM = (sys.executable, "-P", "-m", "dtf.cli.main")
 """-P: the files of the project, where the stack runs, must not stand in for modules of ours."""

@@ -7,7 +7,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dtf.adapters.nats_server import NatsServer, NatsServerError
+from dtf.adapters.nats_errors import NatsServerError
+from dtf.adapters.nats_server import NatsServer
 from dtf.ports.clock import Clock
 
 RESTART_SECONDS = 0.2

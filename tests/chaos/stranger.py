@@ -8,7 +8,7 @@ import grpc.aio
 import nats.errors
 from nats.aio.client import Client as NatsClient
 
-from dtf.adapters.nats_server import read_credentials
+from dtf.adapters.nats_configuration import read_credentials
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.ports.subjects import MESSAGE_ID_HEADER, event_subject

@@ -11,7 +11,8 @@ import pytest
 
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import NatsServer, read_credentials
+from dtf.adapters.nats_configuration import read_credentials
+from dtf.adapters.nats_server import NatsServer
 from dtf.cli import doctor_checks as checks
 from dtf.cli import doctor_services as services
 from dtf.cli.doctor_checks import Finding, Level

@@ -15,7 +15,8 @@ from nats.aio.msg import Msg
 
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
-from dtf.adapters.nats_server import NatsServer, read_credentials
+from dtf.adapters.nats_configuration import read_credentials
+from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.settings.model import NatsSettings

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import find_nats_server
+from dtf.adapters.nats_binary import find_nats_server
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.event_log import LogError
 from dtf.ports.subjects import event_subject

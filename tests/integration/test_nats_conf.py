@@ -15,7 +15,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import find_nats_server
+from dtf.adapters.nats_binary import find_nats_server
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.event_log import LogMismatch
 from dtf.settings.model import NatsSettings

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from dtf.adapters.jetstream_log import JetStreamLog
-from dtf.adapters.nats_server import NatsServer, NatsServerError, NatsServerFailed, NatsServerMissing
+from dtf.adapters.nats_errors import NatsServerError, NatsServerFailed, NatsServerMissing
+from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.event_log import LogMismatch, LogUnavailable
 from dtf.settings.model import NatsSettings
