@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from dtf.api.v1 import events_pb2, scaling_pb2
-from dtf.core.check import attempts, fleet, runs
+from dtf.core.check import ends, fleet, grants, results, runs
 from dtf.core.check.books import Books, Presence
 from dtf.core.check.chain import ChainBook
 from dtf.core.check.journal import Journal
@@ -200,13 +200,13 @@ class HistoryChecker:
             return
         match kind:
             case "leases_granted":
-                attempts.granted(books, run, findings, event.leases_granted)
+                grants.granted(books, run, findings, event.leases_granted)
             case "results_accepted":
-                attempts.accepted(books, run, findings, event.results_accepted)
+                results.accepted(books, run, findings, event.results_accepted)
             case "attempts_ended":
-                attempts.ended(books, run, findings, event.attempts_ended)
+                ends.ended(books, run, findings, event.attempts_ended)
             case "leases_released":
-                attempts.released(books, run, findings, event.leases_released)
+                ends.released(books, run, findings, event.leases_released)
             case "tasks_submitted":
                 runs.submitted(books, run, findings, event.tasks_submitted)
             case "submission_sealed":
@@ -214,7 +214,7 @@ class HistoryChecker:
             case "placement_changed":
                 runs.placement_changed(run, findings, event.placement_changed)
             case "tasks_abandoned":
-                attempts.abandoned(run, findings, event.tasks_abandoned)
+                ends.abandoned(run, findings, event.tasks_abandoned)
             case "run_cancel_requested":
                 runs.cancel_requested(run, findings)
             case "run_finished":

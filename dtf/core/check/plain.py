@@ -1,7 +1,7 @@
 """The common case of grants and results in a few passes over their columns, where nothing is at fault.
 
 Each function looks first and changes nothing unless everything is as it must be; if not, it says so, and the
-columns are looked at entry by entry (attempts.py), which notes what is wrong.
+columns are looked at entry by entry (grants.py, results.py), which notes what is wrong.
 """
 
 from collections import deque
