@@ -1,0 +1,1 @@
+"""Traces to hold policies against, made from seeds."""
