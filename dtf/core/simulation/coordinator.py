@@ -12,7 +12,6 @@ from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
 from dtf.core.run.commands import (
     CloseSession,
     Command,
-    DrainWorker,
     ElectLeader,
     ExpireWorkers,
     GrantLeases,
@@ -27,6 +26,7 @@ from dtf.core.run.evolve import evolve
 from dtf.core.run.state import Run, State
 from dtf.core.simulation.agenda import MILLISECOND, SECOND, Agenda
 from dtf.core.simulation.ledger import Ledger
+from dtf.core.simulation.links import LINK_NS, Links
 from dtf.core.simulation.messages import Assigned, Report
 from dtf.core.simulation.oracle import Oracle
 from dtf.core.simulation.randomness import SplitMix64
@@ -34,7 +34,6 @@ from dtf.core.simulation.recording import Recorded
 from dtf.core.simulation.worker import SimulatedWorker
 
 Answer = Callable[[Rejection | None], None]
-LINK_NS = MILLISECOND // 2
 COMMIT_NS = MILLISECOND
 MOST_DEATHS = 10
 
@@ -75,7 +74,7 @@ class SimulatedCoordinator:
         """Chance that it dies after a commit."""
         self._reign = 0
         self._heard_ns: dict[str, int] = {}
-        self._arrival_ns: dict[tuple[str, bool], int] = {}
+        self._links = Links(world.agenda, world.random, world.workers)
 
     # -- commands
 
@@ -130,30 +129,9 @@ class SimulatedCoordinator:
 
     # -- to workers
 
-    def _to(self, name: str, action: Callable[[SimulatedWorker], None]) -> None:
-        """Do something at a worker, once the message is there; what it was then may be gone."""
-        worker = self._world.workers.get(name)
-        if worker is None or not worker.is_attached or worker.is_silent:
-            return
-        life = worker.life
-
-        def arrive() -> None:
-            if worker.life == life and worker.is_attached and not worker.is_silent:
-                action(worker)
-
-        self._agenda.at(self._in_order(name, True, LINK_NS), arrive)
-
-    def _in_order(self, name: str, is_down: bool, delay_ns: int) -> int:
-        """When a message over a worker's link arrives: none overtakes another."""
-        key = (name, is_down)
-        jitter = self._world.random.below(LINK_NS)
-        at_ns = max(self._agenda.now_ns + delay_ns + jitter, self._arrival_ns.get(key, 0) + 1)
-        self._arrival_ns[key] = at_ns
-        return at_ns
-
     def _announce(self, said: events_pb2.LeasesGranted) -> None:
         leases = self._assigned(said.run_id, enumerate(said.tasks, said.first_fence), said.worker_id)
-        self._to(said.worker_id, lambda worker: worker.assign(leases))
+        self._links.down(said.worker_id, lambda worker: worker.assign(leases))
 
     def _assigned(self, run_id: str, leases: Iterable[tuple[int, int]], worker_id: str) -> list[Assigned]:
         """The leases that are still held, as a worker is told of them."""
@@ -171,13 +149,13 @@ class SimulatedCoordinator:
         for worker in self.state.workers.values():
             fences = list(worker.leases.get(run_id, {}))
             if fences:
-                self._to(worker.worker_id, partial(SimulatedWorker.cancel, fences=fences))
+                self._links.down(worker.worker_id, partial(SimulatedWorker.cancel, fences=fences))
 
     def _stop_all(self, name: str) -> None:
-        self._to(name, lambda worker: worker.cancel(list(worker.held)))
+        self._links.down(name, lambda worker: worker.cancel(list(worker.held)))
 
     def _tell_drain(self, name: str) -> None:
-        self._to(name, lambda worker: worker.drain())
+        self._links.down(name, lambda worker: worker.drain())
 
     # -- from workers (worker.Upstream)
 
@@ -189,8 +167,7 @@ class SimulatedCoordinator:
         """A report is on its way."""
         arrived = partial(self._arrived, worker, report, worker.life)
         for _ in range(2 if worker.traits.repeats else 1):
-            at_ns = self._in_order(worker.name, False, LINK_NS + worker.traits.delay_ns)
-            self._agenda.at(at_ns, arrived)
+            self._links.up(worker, arrived)
 
     def _arrived(self, worker: SimulatedWorker, report: Report, life: int) -> None:
         """A report came. What was on its way when its worker died, or was cut off, may still come."""
@@ -205,7 +182,7 @@ class SimulatedCoordinator:
 
         def answer(refusal: Rejection | None) -> None:
             if worker.life == life and refusal is None and is_current:
-                self._to(worker.name, lambda told: told.acknowledge(report.number))
+                self._links.down(worker.name, lambda told: told.acknowledge(report.number))
             self.dispatch()
 
         command = ReportResults(worker.name, report.incarnation, report.results, report.ends, report.released)
@@ -274,7 +251,7 @@ class SimulatedCoordinator:
         if self.is_down or worker.is_silent or worker.has_left:
             return
         life = worker.life
-        held = {*worker.held, *(fence for report in worker.unacknowledged for fence in _told(report))}
+        held = {*worker.held, *_said(worker)}
 
         def answer(refusal: Rejection | None) -> None:
             if worker.life != life or worker.is_silent:
@@ -296,13 +273,13 @@ class SimulatedCoordinator:
         right = {fence for leases in known.leases.values() for fence in leases}
         strange = sorted(set(held) - right - _said(worker))
         if strange:
-            self._to(worker.name, lambda told: told.cancel(strange))
+            self._links.down(worker.name, lambda told: told.cancel(strange))
         for run_id, leases in known.leases.items():
             missing = self._assigned(
                 run_id, [pair for pair in leases.items() if pair[0] not in held], worker.name
             )
             if missing:
-                self._to(worker.name, partial(SimulatedWorker.assign, leases=missing))
+                self._links.down(worker.name, partial(SimulatedWorker.assign, leases=missing))
         for report in list(worker.unacknowledged):
             self.send(worker, report)
         if known.state == common_pb2.WORKER_STATE_DRAINING:
@@ -393,16 +370,7 @@ class SimulatedCoordinator:
                 delay_ns = self._world.random.below(SECOND // 2)
                 self._agenda.after(delay_ns, partial(self.attach, worker))
 
-    def drain(self, name: str, requested_by: str, *, only_if_idle: bool) -> None:
-        """Someone wants a worker to go."""
-        self.submit(DrainWorker(name, requested_by, "asked by the fork", only_if_idle))
-
-
-def _told(report: Report) -> list[int]:
-    told = [fence for entry in report.results for fence in entry.fences]
-    return [*told, *(end.fence for end in report.ends), *report.released]
-
 
 def _said(worker: SimulatedWorker) -> set[int]:
     """Fences that its reports tell of: they need no cancelling."""
-    return {fence for report in worker.unacknowledged for fence in _told(report)}
+    return {fence for report in worker.unacknowledged for fence in report.fences}

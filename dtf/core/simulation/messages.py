@@ -15,6 +15,12 @@ class Report:
     ends: list[worker_service_pb2.AttemptEnd] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
 
+    @property
+    def fences(self) -> list[int]:
+        """Fences of the leases that it tells of."""
+        told = [fence for entry in self.results for fence in entry.fences]
+        return [*told, *(end.fence for end in self.ends), *self.released]
+
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
