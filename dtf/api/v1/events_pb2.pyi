@@ -169,6 +169,11 @@ class Event(_message.Message):
     TASKS_ABANDONED_FIELD_NUMBER: _builtins.int
     RUNS_RETIRED_FIELD_NUMBER: _builtins.int
     WORKERS_FORGOTTEN_FIELD_NUMBER: _builtins.int
+    TOKEN_ISSUED_FIELD_NUMBER: _builtins.int
+    TOKEN_REVOKED_FIELD_NUMBER: _builtins.int
+    POOL_SCALED_FIELD_NUMBER: _builtins.int
+    POOL_PAUSED_FIELD_NUMBER: _builtins.int
+    POOL_RESUMED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leader_elected(self) -> Global___LeaderElected:
         """A coordinator took up its reign."""
@@ -253,6 +258,26 @@ class Event(_message.Message):
     def workers_forgotten(self) -> Global___WorkersForgotten:
         """Workers long gone left the working state."""
 
+    @_builtins.property
+    def token_issued(self) -> Global___TokenIssued:
+        """Someone may let workers join from outside, by a token."""
+
+    @_builtins.property
+    def token_revoked(self) -> Global___TokenRevoked:
+        """A join token admits nobody any more."""
+
+    @_builtins.property
+    def pool_scaled(self) -> Global___PoolScaled:
+        """Someone set how large a pool may or shall be."""
+
+    @_builtins.property
+    def pool_paused(self) -> Global___PoolPaused:
+        """Someone stopped a pool from changing its size."""
+
+    @_builtins.property
+    def pool_resumed(self) -> Global___PoolResumed:
+        """A paused pool may change its size again."""
+
     def __init__(
         self,
         *,
@@ -277,12 +302,17 @@ class Event(_message.Message):
         tasks_abandoned: Global___TasksAbandoned | None = ...,
         runs_retired: Global___RunsRetired | None = ...,
         workers_forgotten: Global___WorkersForgotten | None = ...,
+        token_issued: Global___TokenIssued | None = ...,
+        token_revoked: Global___TokenRevoked | None = ...,
+        pool_scaled: Global___PoolScaled | None = ...,
+        pool_paused: Global___PoolPaused | None = ...,
+        pool_resumed: Global___PoolResumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "pool_paused", b"pool_paused", "pool_resumed", b"pool_resumed", "pool_scaled", b"pool_scaled", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "token_issued", b"token_issued", "token_revoked", b"token_revoked", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_ended", b"attempts_ended", "event", b"event", "leader_elected", b"leader_elected", "leases_granted", b"leases_granted", "leases_released", b"leases_released", "placement_changed", b"placement_changed", "pool_paused", b"pool_paused", "pool_resumed", b"pool_resumed", "pool_scaled", b"pool_scaled", "results_accepted", b"results_accepted", "results_refused", b"results_refused", "run_cancel_requested", b"run_cancel_requested", "run_created", b"run_created", "run_finished", b"run_finished", "runs_retired", b"runs_retired", "submission_sealed", b"submission_sealed", "tasks_abandoned", b"tasks_abandoned", "tasks_submitted", b"tasks_submitted", "token_issued", b"token_issued", "token_revoked", b"token_revoked", "worker_drain_requested", b"worker_drain_requested", "worker_left", b"worker_left", "worker_lost", b"worker_lost", "worker_quarantined", b"worker_quarantined", "worker_registered", b"worker_registered", "worker_released", b"worker_released", "workers_forgotten", b"workers_forgotten"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left", "tasks_abandoned", "runs_retired", "workers_forgotten"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["leader_elected", "run_created", "tasks_submitted", "submission_sealed", "placement_changed", "leases_granted", "results_accepted", "results_refused", "attempts_ended", "leases_released", "run_cancel_requested", "run_finished", "worker_registered", "worker_drain_requested", "worker_quarantined", "worker_released", "worker_lost", "worker_left", "tasks_abandoned", "runs_retired", "workers_forgotten", "token_issued", "token_revoked", "pool_scaled", "pool_paused", "pool_resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1161,6 +1191,7 @@ class WorkerRegistered(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LAUNCH_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    JOIN_TOKEN_ID_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable identity."""
     incarnation: _builtins.int
@@ -1179,6 +1210,8 @@ class WorkerRegistered(_message.Message):
     """Identity its provider gave the launch; empty: not launched by the resource manager."""
     request_id: _builtins.str
     """The worker's key of the call: the same key opens one session only."""
+    join_token_id: _builtins.str
+    """Join token it was admitted by; empty: it came with the operators' own token."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What it can be matched by."""
@@ -1201,14 +1234,101 @@ class WorkerRegistered(_message.Message):
         version: _builtins.str = ...,
         launch_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        join_token_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "labels", b"labels", "launch_id", b"launch_id", "pool", b"pool", "process_id", b"process_id", "request_id", b"request_id", "resources", b"resources", "slots", b"slots", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "incarnation", b"incarnation", "join_token_id", b"join_token_id", "labels", b"labels", "launch_id", b"launch_id", "pool", b"pool", "process_id", b"process_id", "request_id", b"request_id", "resources", b"resources", "slots", b"slots", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerRegistered: _TypeAlias = WorkerRegistered  # noqa: Y015
+
+@_typing.final
+class TokenIssued(_message.Message):
+    """Someone may let workers join from outside, by a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    EXPIRES_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    IS_SINGLE_USE_FIELD_NUMBER: _builtins.int
+    LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    ISSUED_BY_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """Identity of the token; no secret."""
+    secret_hash: _builtins.bytes
+    """SHA-256 of its secret, which itself is in no log."""
+    pool: _builtins.str
+    """Pool that workers join with it."""
+    expires_unix_nanos: _builtins.int
+    """From then on it admits nobody."""
+    is_single_use: _builtins.bool
+    """Admits one worker only."""
+    launch_id: _builtins.str
+    """Launch it was made for: it admits the worker of that launch only; empty: any worker."""
+    issued_by: _builtins.str
+    """Who asked for it."""
+    cluster_id: _builtins.str
+    """The cluster that it is for; all tokens of one log say the same."""
+    @_builtins.property
+    def forgotten_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tokens that ended long ago and are forgotten with this event."""
+
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        secret_hash: _builtins.bytes = ...,
+        pool: _builtins.str = ...,
+        expires_unix_nanos: _builtins.int = ...,
+        is_single_use: _builtins.bool = ...,
+        launch_id: _builtins.str = ...,
+        issued_by: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        forgotten_token_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "expires_unix_nanos", b"expires_unix_nanos", "forgotten_token_ids", b"forgotten_token_ids", "is_single_use", b"is_single_use", "issued_by", b"issued_by", "launch_id", b"launch_id", "pool", b"pool", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenIssued: _TypeAlias = TokenIssued  # noqa: Y015
+
+@_typing.final
+class TokenRevoked(_message.Message):
+    """A join token admits nobody any more; sessions that it opened go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    REVOKED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """The token."""
+    revoked_by: _builtins.str
+    """Who revoked it."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        revoked_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "revoked_by", b"revoked_by", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenRevoked: _TypeAlias = TokenRevoked  # noqa: Y015
 
 @_typing.final
 class WorkerDrainRequested(_message.Message):
@@ -1431,3 +1551,114 @@ class WorkersForgotten(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkersForgotten: _TypeAlias = WorkersForgotten  # noqa: Y015
+
+@_typing.final
+class PoolScaled(_message.Message):
+    """Someone set how large a pool may or shall be. It takes the place of what was set before: what is absent
+    is left to the pool's settings.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    MIN_WORKERS_FIELD_NUMBER: _builtins.int
+    MAX_WORKERS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    min_workers: _builtins.int
+    """Workers it keeps at least."""
+    max_workers: _builtins.int
+    """Workers it has at most."""
+    workers: _builtins.int
+    """Workers it has, whatever there is to do."""
+    requested_by: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        min_workers: _builtins.int | None = ...,
+        max_workers: _builtins.int | None = ...,
+        workers: _builtins.int | None = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_workers", b"_workers", "max_workers", b"max_workers", "min_workers", b"min_workers", "workers", b"workers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_workers", b"_workers", "max_workers", b"max_workers", "min_workers", b"min_workers", "pool", b"pool", "reason", b"reason", "requested_by", b"requested_by", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_workers: _TypeAlias = _typing.Literal["max_workers"]  # noqa: Y015
+    _WhichOneofArgType__max_workers: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers"]  # noqa: Y015
+    _WhichOneofReturnType__min_workers: _TypeAlias = _typing.Literal["min_workers"]  # noqa: Y015
+    _WhichOneofArgType__min_workers: _TypeAlias = _typing.Literal["_min_workers", b"_min_workers"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_workers) -> _WhichOneofReturnType__max_workers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_workers) -> _WhichOneofReturnType__min_workers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
+
+Global___PoolScaled: _TypeAlias = PoolScaled  # noqa: Y015
+
+@_typing.final
+class PoolPaused(_message.Message):
+    """Someone stopped a pool from changing its size, but for the minimum it keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    requested_by: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "reason", b"reason", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolPaused: _TypeAlias = PoolPaused  # noqa: Y015
+
+@_typing.final
+class PoolResumed(_message.Message):
+    """A paused pool may change its size again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    requested_by: _builtins.str
+    """Who asked."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "requested_by", b"requested_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolResumed: _TypeAlias = PoolResumed  # noqa: Y015

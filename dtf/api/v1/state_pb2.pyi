@@ -48,6 +48,9 @@ class SavedState(_message.Message):
     RUN_REQUESTS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     SESSION_REQUESTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """Version of the state's schema and of its hash."""
     epoch: _builtins.int
@@ -68,6 +71,8 @@ class SavedState(_message.Message):
     """Queued tasks of all runs."""
     leased_count: _builtins.int
     """Leased tasks of all runs."""
+    cluster_id: _builtins.str
+    """Identity of the cluster, from its first join token on."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedRun]:
         """Runs in the working state, in the order of creation."""
@@ -88,6 +93,14 @@ class SavedState(_message.Message):
     def session_requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedSessionRequest]:
         """Keys of CreateSession, in the order of their sessions."""
 
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedToken]:
+        """Join tokens, in the order in which they were issued."""
+
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___SavedPool]:
+        """What operators wish of pools, by the pool's name."""
+
     def __init__(
         self,
         *,
@@ -106,14 +119,61 @@ class SavedState(_message.Message):
         run_requests: _abc.Iterable[Global___SavedRunRequest] | None = ...,
         workers: _abc.Iterable[Global___SavedWorker] | None = ...,
         session_requests: _abc.Iterable[Global___SavedSessionRequest] | None = ...,
+        cluster_id: _builtins.str = ...,
+        tokens: _abc.Iterable[Global___SavedToken] | None = ...,
+        pools: _abc.Iterable[Global___SavedPool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation_floor", b"incarnation_floor", "last_sequence", b"last_sequence", "leader", b"leader", "lease_seconds", b"lease_seconds", "leased_count", b"leased_count", "next_fence", b"next_fence", "now_unix_nanos", b"now_unix_nanos", "queued_count", b"queued_count", "retired_runs", b"retired_runs", "run_requests", b"run_requests", "runs", b"runs", "schema_version", b"schema_version", "session_requests", b"session_requests", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "incarnation_floor", b"incarnation_floor", "last_sequence", b"last_sequence", "leader", b"leader", "lease_seconds", b"lease_seconds", "leased_count", b"leased_count", "next_fence", b"next_fence", "now_unix_nanos", b"now_unix_nanos", "pools", b"pools", "queued_count", b"queued_count", "retired_runs", b"retired_runs", "run_requests", b"run_requests", "runs", b"runs", "schema_version", b"schema_version", "session_requests", b"session_requests", "tokens", b"tokens", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SavedState: _TypeAlias = SavedState  # noqa: Y015
+
+@_typing.final
+class SavedToken(_message.Message):
+    """A join token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_FIELD_NUMBER: _builtins.int
+    ISSUED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    REVOKED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    REVOKED_BY_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_WORKER_ID_FIELD_NUMBER: _builtins.int
+    issued_unix_nanos: _builtins.int
+    """When."""
+    revoked_unix_nanos: _builtins.int
+    """When it was revoked; 0: it was not."""
+    revoked_by: _builtins.str
+    """Who revoked it."""
+    use_count: _builtins.int
+    """Sessions it opened."""
+    last_worker_id: _builtins.str
+    """The worker it admitted last."""
+    @_builtins.property
+    def issued(self) -> _events_pb2.TokenIssued:
+        """How it was issued."""
+
+    def __init__(
+        self,
+        *,
+        issued: _events_pb2.TokenIssued | None = ...,
+        issued_unix_nanos: _builtins.int = ...,
+        revoked_unix_nanos: _builtins.int = ...,
+        revoked_by: _builtins.str = ...,
+        use_count: _builtins.int = ...,
+        last_worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued", b"issued"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued", b"issued", "issued_unix_nanos", b"issued_unix_nanos", "last_worker_id", b"last_worker_id", "revoked_by", b"revoked_by", "revoked_unix_nanos", b"revoked_unix_nanos", "use_count", b"use_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedToken: _TypeAlias = SavedToken  # noqa: Y015
 
 @_typing.final
 class SavedRunRequest(_message.Message):
@@ -619,3 +679,35 @@ class SavedLeases(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SavedLeases: _TypeAlias = SavedLeases  # noqa: Y015
+
+@_typing.final
+class SavedPool(_message.Message):
+    """What operators wish of one pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALED_FIELD_NUMBER: _builtins.int
+    IS_PAUSED_FIELD_NUMBER: _builtins.int
+    CHANGED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    is_paused: _builtins.bool
+    """Its size stays as it is."""
+    changed_unix_nanos: _builtins.int
+    """When it changed last, in nanoseconds since 1970-01-01 UTC."""
+    @_builtins.property
+    def scaled(self) -> _events_pb2.PoolScaled:
+        """Its name, what was asked of its size, by whom and why."""
+
+    def __init__(
+        self,
+        *,
+        scaled: _events_pb2.PoolScaled | None = ...,
+        is_paused: _builtins.bool = ...,
+        changed_unix_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scaled", b"scaled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_unix_nanos", b"changed_unix_nanos", "is_paused", b"is_paused", "scaled", b"scaled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedPool: _TypeAlias = SavedPool  # noqa: Y015
