@@ -14,7 +14,7 @@ been given. Rules, in the order they are applied:
    waits and has no slot.
 
 A process that dies takes along only the attempt that ran (casualties.py); the others wait again,
-in front, under the same fences.
+in front, under the same fences. What a slot takes next is asked of slot_rules.py.
 """
 
 import logging
@@ -27,21 +27,20 @@ from dtf.ports.clock import Clock
 from dtf.runner.channel import Prepare, ResultItem
 from dtf.worker.casualties import sort_out
 from dtf.worker.command_attempt import Commands
+from dtf.worker.hopeless_work import Failure, HopelessWork
 from dtf.worker.leases import Key, Lease, LeaseBook
 from dtf.worker.pace import Pace, smoothed, window_of
 from dtf.worker.process_watch import ProcessWatch
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.slot import Slot
+from dtf.worker.slot_rules import SlotRules
 from dtf.worker.warm_process import Death, State, WarmProcess
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 FLUSH_LINGER_SECONDS = 0.1
 IDLE_SECONDS = 30.0
-MINIMUM_SERVICE_SECONDS = 5.0
-MAX_FRUITLESS_DEATHS = 2
-"""Deaths in a row that no case can be charged with, after which the work itself is at fault."""
 
 
 class SlotBoard:
@@ -67,8 +66,8 @@ class SlotBoard:
         self._clock = clock
         self._contexts: dict[str, worker_service_pb2.RunContext] = {}
         self._exhausted: set[str] = set()
-        self._failed: dict[Key, tuple[str, str]] = {}
-        self._fruitless: dict[Key, int] = {}
+        self._hopeless = HopelessWork()
+        self._rules = SlotRules(self.slots, book, clock)
         self._pace = Pace()
         self._watch = ProcessWatch(runners)
         self.is_warm = False
@@ -87,7 +86,7 @@ class SlotBoard:
 
     def _get_ready_for(self, key: Key) -> None:
         """Let free slots take a kind of work that nothing waits of yet, if nothing else waits either."""
-        if self._is_draining or self._next_key() is not None:
+        if self._is_draining or self._rules.next_key() is not None:
             return
         for slot in self.slots:
             if slot.is_free:
@@ -102,8 +101,9 @@ class SlotBoard:
         for batch in batches:
             self._exhausted.discard(batch.run_id)
             for lease in self._book.add(batch, is_over):
-                if lease.key in self._failed:
-                    self._fail_waiting(lease.key)
+                failure = self._hopeless.failure_of(lease.key)
+                if failure is not None:
+                    self._fail_waiting(lease.key, failure)
         if self._gives_back:
             self._reporter.release(self._book.take_all_waiting())
         self.fill()
@@ -153,9 +153,7 @@ class SlotBoard:
             self._contexts.pop(run_id, None)
             self._exhausted.discard(run_id)
             self._book.forget_run(run_id)
-        for memory in (self._failed, self._fruitless):
-            for key in [key for key in memory if key[0] in ended]:
-                del memory[key]
+        self._hopeless.forget_runs(ended)
         self.fill()
 
     def drain(self) -> None:
@@ -187,7 +185,7 @@ class SlotBoard:
                 self._feed(slot, slot.process)
 
     def _bind(self, slot: Slot) -> None:
-        key = self._next_key()
+        key = self._rules.next_key()
         if key is None:
             return
         slot.bound_at = self._clock.monotonic()
@@ -207,36 +205,23 @@ class SlotBoard:
         if slot.process.state is State.WARM:
             self.on_ready(slot.process)
 
-    def _next_key(self) -> Key | None:
-        """The kind of work a free slot should take."""
-        for key in self._book.waiting_keys():
-            getting_ready = sum(
-                slot.process is not None and slot.process.key == key and not slot.process.leases
-                for slot in self.slots
-            )
-            if self._book.waiting_count(key) > getting_ready:
-                return key
-        return None
-
     def _feed(self, slot: Slot, process: WarmProcess) -> None:
         key = process.key
         if key is None or process.state is not State.SERVING or process.stop_reason is not None:
             return
-        must_yield = self._must_yield(slot, key)
+        must_yield = self._rules.must_yield(slot, key)
         if not must_yield and self._book.waiting_count(key):
             self._give(process, key)
-        if not process.leases and (must_yield or self._next_key() not in (None, key)):
+        if not process.leases and (must_yield or self._rules.next_key() not in (None, key)):
             self._give_up(slot)
             self._bind(slot)
 
     def _give(self, process: WarmProcess, key: Key) -> None:
         given: list[Lease] = []
         outstanding = process.outstanding
-        at_hand = 2 if process.needs_successor else 1
         window = window_of(process.average_seconds)
-        share = max(at_hand, self._fair_share(key)) - len(process.leases)
-        at_hand -= len(process.leases)
-        for n in range(min(share, self._book.waiting_count(key))):
+        most, at_hand = self._rules.most_to_give(process, key)
+        for n in range(most):
             if n >= at_hand and outstanding >= window:
                 break
             lease = self._book.take(key)
@@ -245,23 +230,6 @@ class SlotBoard:
         if given:
             process.give(given, self.timeout_of(key), self._clock.monotonic())
             self._flush_if_due(process, self._clock.monotonic())
-
-    def _fair_share(self, key: Key) -> int:
-        """Leases of `key`, given or waiting, for each slot that serves it."""
-        serving = [slot.process for slot in self.slots if slot.process and slot.process.key == key]
-        total = self._book.waiting_count(key) + sum(len(process.leases) for process in serving)
-        return -(-total // max(1, len(serving)))
-
-    def _must_yield(self, slot: Slot, key: Key) -> bool:
-        """Rule 4."""
-        if self._clock.monotonic() - slot.bound_at < MINIMUM_SERVICE_SECONDS:
-            return False
-        other = self._next_key()
-        own_order = self._book.oldest_order(key)
-        if other is None or other == key or own_order is None:
-            return False
-        is_served = any(each.process is not None and each.process.key == other for each in self.slots)
-        return not is_served and (self._book.oldest_order(other) or 0) < own_order
 
     def _give_up(self, slot: Slot) -> None:
         assert slot.process is not None
@@ -317,7 +285,7 @@ class SlotBoard:
         assert process.key is not None
         key = process.key
         self._abandon(process)
-        self._fail(key, message, output)
+        self._fail(key, Failure(message, output))
 
     def on_results(self, process: WarmProcess, items: Sequence[ResultItem]) -> None:
         """Cases ended."""
@@ -337,7 +305,7 @@ class SlotBoard:
             process.outstanding -= taken
             process.average_seconds = smoothed(process.average_seconds, seconds / taken)
             if process.key is not None:
-                self._fruitless.pop(process.key, None)
+                self._hopeless.ran(process.key)
             self.fill()
 
     def on_dropped(self, process: WarmProcess, fences: Sequence[int]) -> None:
@@ -369,26 +337,22 @@ class SlotBoard:
         self._runners.forget(process, death)
         had_work = bool(process.leases) or death.state is State.PREPARING
         is_charged = sort_out(process, death, self._book, self._reporter)
-        if had_work and not is_charged and process.key is not None and not process.was_told_to_go:
-            self._count_fruitless(process.key, death)
+        is_fruitless = had_work and not is_charged and not process.was_told_to_go
+        if is_fruitless and process.key is not None and self._hopeless.count_death(process.key):
+            words = f"the process {death.reason} before it ran a case"
+            self._fail(process.key, Failure(words, death.output))
         self.fill()
 
-    def _count_fruitless(self, key: Key, death: Death) -> None:
-        self._fruitless[key] = self._fruitless.get(key, 0) + 1
-        if self._fruitless[key] >= MAX_FRUITLESS_DEATHS:
-            self._fail(key, f"the process {death.reason} before it ran a case", death.output)
-
-    def _fail(self, key: Key, message: str, output: str) -> None:
+    def _fail(self, key: Key, failure: Failure) -> None:
         """No case of `key` can be run on this worker."""
-        _log.warning("a run cannot be served run=%s template=%s: %s", key[0], key[1], message)
-        self._failed[key] = (message, output)
-        self._fail_waiting(key)
+        _log.warning("a run cannot be served run=%s template=%s: %s", key[0], key[1], failure.message)
+        self._hopeless.give_up(key, failure)
+        self._fail_waiting(key, failure)
         self.fill()
 
-    def _fail_waiting(self, key: Key) -> None:
-        message, output = self._failed[key]
+    def _fail_waiting(self, key: Key, failure: Failure) -> None:
         for lease in self._book.take_all_waiting(key):
-            self._reporter.error(lease, message, output)
+            self._reporter.error(lease, failure.message, failure.output)
 
     # Time.
 
@@ -417,16 +381,11 @@ class SlotBoard:
     def _flush_if_due(self, process: WarmProcess, now: float) -> None:
         """Tell a process that no successor comes, once nothing of its kind is to be had."""
         key = process.key
-        if key is None or process.is_flushed or not process.leases or self._will_be_given(process, key):
+        if key is None or process.is_flushed or not process.leases or self._rules.will_be_given(process, key):
             return
         is_alone = self._is_draining or key[0] in self._exhausted
         if is_alone or now - process.given_at > FLUSH_LINGER_SECONDS:
             process.flush()
-
-    def _will_be_given(self, process: WarmProcess, key: Key) -> bool:
-        """Whether a successor is at hand; what waits is none for a process that gets nothing more (rule 4)."""
-        slot = next((slot for slot in self.slots if slot.process is process), None)
-        return bool(self._book.waiting_count(key)) and not (slot is not None and self._must_yield(slot, key))
 
     # State.
 
