@@ -12,11 +12,11 @@ JSON ?=
 NAME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: natscli help setup demo test e2e proto lint types bench chaos toxiproxy peers influxd format clean lock
+.PHONY: kubernetes natscli help setup demo test e2e proto lint types bench chaos toxiproxy peers influxd format clean lock
 
 help: ## this list
 	@echo "make TARGET; the first one sets up .venv by itself"
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 # One stamp for the environment: it is made again when the lock or the project file changes.
 $(STAMP): requirements.lock pyproject.toml
@@ -65,6 +65,9 @@ chaos: $(STAMP) ## N=1000 SEED=… KINDS=a,b PARALLEL=2: the real system under a
 
 toxiproxy: ## build toxiproxy once into the cache, for faults of connections
 	@tools/toxiproxy/build.sh
+
+kubernetes: ## build a Kubernetes control plane once into the cache, for its tests
+	@tools/kubernetes/build.sh
 
 influxd: ## build InfluxDB once into the cache, for its tests
 	@tools/influxd/build.sh

@@ -15,8 +15,9 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.settings.model import NatsSettings
 from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
+from tests.kubernetes_cluster import kubernetes
 
-__all__ = ["influxd", "own_influxd"]
+__all__ = ["influxd", "kubernetes", "own_influxd"]
 
 _namespaces = count(1)
 
