@@ -14,6 +14,7 @@ from dtf.core.run.commands import (
     ExpireWorkers,
     ForgetWorkers,
     GrantLeases,
+    RegisterWorker,
     ReportResults,
     RetireRuns,
     ReviewPlacement,
@@ -40,6 +41,8 @@ def _values(command: Command) -> Mapping[str, object]:
             return _unsaid_cases(request)
         case ExpireWorkers(silent=silent, reason=reason):
             return {"reason": reason, "silent": [list(item) for item in silent]}
+        case RegisterWorker(proved_incarnation=proved) if proved:
+            return {"proved_incarnation": proved}
         case ReviewPlacement(worker_expected=expected):
             return {"worker_expected": expected}
         case RetireRuns() | ForgetWorkers():

@@ -180,8 +180,8 @@ class HistoryChecker:
                 books.elected_epoch = max(books.elected_epoch, elected)
             case "run_created":
                 runs.created(self._books, self._findings, event.run_created, sequence)
-            case "results_refused":
-                pass
+            case "results_refused" | "token_issued" | "token_revoked" | "pool_scaled" | "pool_paused" | "pool_resumed":
+                pass  # nothing that tasks or workers must answer for
             case "runs_retired":
                 runs.retired(self._books, self._findings, event.runs_retired)
             case "workers_forgotten":

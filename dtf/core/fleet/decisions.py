@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
+from dtf.core.fleet.tokens import admitting_token
 from dtf.core.fleet.worker import Worker
 from dtf.core.run import limits
 from dtf.core.run.commands import (
@@ -57,7 +58,7 @@ def open_session(state: State, worker_id: str, incarnation: int) -> Worker:
     return present_worker(state, worker_id)
 
 
-def register_worker(state: State, command: RegisterWorker) -> list[events_pb2.Event]:
+def register_worker(state: State, command: RegisterWorker, now_ns: int = 0) -> list[events_pb2.Event]:
     """WorkerRegistered; before it the end of what its earlier incarnation held."""
     request = command.request
     _check_registration(request)
@@ -70,6 +71,7 @@ def register_worker(state: State, command: RegisterWorker) -> list[events_pb2.Ev
             f"request id {request.request_id!r} opened incarnation {known[1]} of worker {known[0]}, which is over; "
             "use a new id"
         )
+    join_token_id = admitting_token(state, command, now_ns)
     worker_id = request.worker_id or command.worker_id
     if not worker_id or (not request.worker_id and worker_id in state.workers):
         raise Conflict(f"worker {worker_id!r} exists already; give a fresh identifier")
@@ -80,7 +82,7 @@ def register_worker(state: State, command: RegisterWorker) -> list[events_pb2.Ev
     if before is not None:
         incarnation = before.incarnation + 1
         events.extend(_replace(state, before, incarnation, outlooks))
-    registered = _registered(worker_id, incarnation, request)
+    registered = _registered(worker_id, incarnation, join_token_id, request)
     events.append(events_pb2.Event(worker_registered=registered))
     events.extend(no_longer_waiting(state, _as_it_will_be(registered)))
     return events + outlooks.finishing()
@@ -112,7 +114,7 @@ def _check_registration(request: worker_service_pb2.CreateSessionRequest) -> Non
 
 
 def _registered(
-    worker_id: str, incarnation: int, request: worker_service_pb2.CreateSessionRequest
+    worker_id: str, incarnation: int, join_token_id: str, request: worker_service_pb2.CreateSessionRequest
 ) -> events_pb2.WorkerRegistered:
     return events_pb2.WorkerRegistered(
         worker_id=worker_id,
@@ -126,6 +128,7 @@ def _registered(
         version=request.version,
         launch_id=request.launch_id,
         request_id=request.request_id,
+        join_token_id=join_token_id,
     )
 
 

@@ -1,6 +1,8 @@
 """Folds of the events about workers. Leases end by events of their own (AttemptsEnded)."""
 
 from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.join_token import JoinToken
+from dtf.core.fleet.pool_wish import PoolEvent, fold_wish
 from dtf.core.fleet.worker import CompletedFences, Worker
 from dtf.core.run.state import State
 
@@ -23,6 +25,7 @@ def registered(state: State, said: events_pb2.WorkerRegistered, now_ns: int, _se
     worker.version = said.version
     worker.launch_id = said.launch_id
     worker.request_id = said.request_id
+    worker.join_token_id = said.join_token_id
     worker.reason = ""
     worker.registered_at_ns = now_ns
     worker.gone_at_ns = 0
@@ -31,6 +34,29 @@ def registered(state: State, said: events_pb2.WorkerRegistered, now_ns: int, _se
     if said.request_id:
         state.session_requests[said.request_id] = (said.worker_id, said.incarnation)
         state.hash_cache.note_sessions((), (said.request_id,))
+    token = state.tokens.get(said.join_token_id)
+    if token is not None:
+        token.use_count += 1
+        token.last_worker_id = said.worker_id
+        state.hash_cache.note_tokens((token.token_id,))
+
+
+def token_issued(state: State, said: events_pb2.TokenIssued, now_ns: int, _sequence: int) -> None:
+    """Workers may join with it; others are forgotten."""
+    state.cluster_id = state.cluster_id or said.cluster_id
+    state.tokens[said.token_id] = JoinToken.of(said, now_ns)
+    for token_id in said.forgotten_token_ids:
+        state.tokens.pop(token_id, None)
+    state.hash_cache.note_tokens((said.token_id, *said.forgotten_token_ids))
+
+
+def token_revoked(state: State, said: events_pb2.TokenRevoked, now_ns: int, _sequence: int) -> None:
+    """It admits nobody any more."""
+    token = state.tokens.get(said.token_id)
+    if token is not None:
+        token.revoked_at_ns = now_ns
+        token.revoked_by = said.revoked_by
+        state.hash_cache.note_tokens((said.token_id,))
 
 
 def drain_requested(
@@ -86,3 +112,8 @@ def forgotten(state: State, said: events_pb2.WorkersForgotten, _now_ns: int, _se
         state.session_requests.pop(request_id, None)
     state.hash_cache.note_sessions(gone, (*their_requests, *said.request_ids))
     state.incarnation_floor = max(state.incarnation_floor, said.incarnation_floor)
+
+
+def pool_wished(state: State, said: PoolEvent, now_ns: int, _sequence: int) -> None:
+    """An operator wished something of a pool."""
+    fold_wish(state.pools, said, now_ns)

@@ -71,6 +71,8 @@ class Worker:
     version: str = ""
     launch_id: str = ""
     request_id: str = ""
+    join_token_id: str = ""
+    """Join token it was admitted by; empty: it came with the operators' own."""
     reason: str = ""
     """Why it is drained, quarantined, lost or gone, in words."""
     registered_at_ns: int = 0

@@ -49,6 +49,33 @@ class RegisterWorker:
 
     worker_id: str
     request: worker_service_pb2.CreateSessionRequest
+    join_token_id: str = ""
+    """Join token whose secret the caller knows; empty: it knows the operators' own."""
+    proved_incarnation: int = 0
+    """Incarnation of the worker that the request names whose secret the caller knows; 0: it shows no such."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueToken:
+    """Let workers join a pool by a token. `token_id` is fresh; `cluster_id` is used if the log has none."""
+
+    token_id: str
+    secret_hash: bytes
+    pool: str
+    expires_at_ns: int
+    cluster_id: str
+    is_single_use: bool = False
+    launch_id: str = ""
+    issued_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken:
+    """Let a join token admit nobody any more."""
+
+    token_id: str
+    revoked_by: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +166,35 @@ class ReviewPlacement:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalePool:
+    """Wish bounds or a size of a pool; what is None is left to the pool's settings."""
+
+    pool: str
+    min_workers: int | None
+    max_workers: int | None
+    workers: int | None
+    requested_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PausePool:
+    """Let a pool's size stay as it is."""
+
+    pool: str
+    requested_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePool:
+    """Let a paused pool change its size again."""
+
+    pool: str
+    requested_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetireRuns:
     """Let ended runs leave the working state; the newest stay, by number and by the tasks they hold."""
 
@@ -166,6 +222,8 @@ Command = (
     | SubmitTasks
     | CancelRun
     | RegisterWorker
+    | IssueToken
+    | RevokeToken
     | GrantLeases
     | ReportResults
     | ReconcileLeases
@@ -175,6 +233,9 @@ Command = (
     | CloseSession
     | ExpireWorkers
     | ReviewPlacement
+    | ScalePool
+    | PausePool
+    | ResumePool
     | RetireRuns
     | ForgetWorkers
 )
@@ -196,6 +257,7 @@ class Rejection(Exception):
     ├── NotFound             it names something that is not there
     ├── Conflict             it contradicts what is there
     ├── NotPossible          the state does not allow it now
+    ├── TokenRefused         the join token, or the session, does not admit this worker
     └── Unplaceable          nothing could ever run it
     """
 
@@ -230,6 +292,12 @@ class NotPossible(Rejection):
     """The state does not allow it now."""
 
     reason = "NOT_POSSIBLE"
+
+
+class TokenRefused(Rejection):
+    """The join token, or the session, does not admit this worker."""
+
+    reason = "TOKEN_REFUSED"
 
 
 class Unplaceable(Rejection):

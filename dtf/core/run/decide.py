@@ -7,12 +7,15 @@ Where the rules live:
     results, fences, repetitions             results.py        retries, FLAKY            acceptance.py
     crashes, time-outs, losses, charges      endings.py        when a run has ended      outlook.py
     workers                                  dtf/core/fleet/decisions.py
+    join tokens, and whom they admit         dtf/core/fleet/tokens.py
+    what is wished of pools                  dtf/core/fleet/pools.py
 """
 
 from typing import assert_never
 
 from dtf.api.v1 import events_pb2
 from dtf.core.fleet import decisions as fleet
+from dtf.core.fleet import pools, tokens
 from dtf.core.run import commands
 from dtf.core.run.commands import Command
 from dtf.core.run.grants import grant_leases
@@ -51,6 +54,8 @@ def decide(state: State, command: Command, now_ns: int = 0) -> list[events_pb2.E
 
 FleetCommand = (
     commands.RegisterWorker
+    | commands.IssueToken
+    | commands.RevokeToken
     | commands.ReconcileLeases
     | commands.DrainWorker
     | commands.QuarantineWorker
@@ -58,13 +63,20 @@ FleetCommand = (
     | commands.CloseSession
     | commands.ExpireWorkers
     | commands.ForgetWorkers
+    | commands.ScalePool
+    | commands.PausePool
+    | commands.ResumePool
 )
 
 
 def _decide_fleet(state: State, command: FleetCommand, now_ns: int) -> list[events_pb2.Event]:
     match command:
         case commands.RegisterWorker():
-            return fleet.register_worker(state, command)
+            return fleet.register_worker(state, command, now_ns)
+        case commands.IssueToken():
+            return tokens.issue_token(state, command, now_ns)
+        case commands.RevokeToken():
+            return tokens.revoke_token(state, command)
         case commands.ReconcileLeases():
             return fleet.reconcile_leases(state, command)
         case commands.DrainWorker():
@@ -79,6 +91,12 @@ def _decide_fleet(state: State, command: FleetCommand, now_ns: int) -> list[even
             return fleet.expire_workers(state, command)
         case commands.ForgetWorkers():
             return forget_workers(state, command, now_ns)
+        case commands.ScalePool():
+            return pools.scale_pool(state, command)
+        case commands.PausePool():
+            return pools.pause_pool(state, command)
+        case commands.ResumePool():
+            return pools.resume_pool(state, command)
         case _:
             assert_never(command)
 

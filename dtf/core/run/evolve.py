@@ -145,6 +145,8 @@ _FOLDS: dict[str, _Fold] = {
     "run_cancel_requested": _run_cancel_requested,
     "run_finished": _run_finished,
     "worker_registered": fleet.registered,
+    "token_issued": fleet.token_issued,
+    "token_revoked": fleet.token_revoked,
     "worker_drain_requested": fleet.drain_requested,
     "worker_quarantined": fleet.quarantined,
     "worker_released": fleet.released,
@@ -152,6 +154,9 @@ _FOLDS: dict[str, _Fold] = {
     "worker_left": fleet.left,
     "runs_retired": _runs_retired,
     "workers_forgotten": fleet.forgotten,
+    "pool_scaled": fleet.pool_wished,
+    "pool_paused": fleet.pool_wished,
+    "pool_resumed": fleet.pool_wished,
 }
 """ResultsRefused is absent: it changes nothing."""
 

@@ -239,6 +239,10 @@ def _worker_released(redactor: Redactor, said: events_pb2.WorkerReleased) -> Non
     said.requested_by = redactor.text(said.requested_by)
 
 
+def _pool_resumed(redactor: Redactor, said: events_pb2.PoolResumed) -> None:
+    said.requested_by = redactor.text(said.requested_by)
+
+
 def _results_accepted(redactor: Redactor, said: events_pb2.ResultsAccepted) -> None:
     redactor.details(said.details)
 
@@ -251,6 +255,15 @@ def _attempts_ended(redactor: Redactor, said: events_pb2.AttemptsEnded) -> None:
 def _worker_registered(redactor: Redactor, said: events_pb2.WorkerRegistered) -> None:
     said.host = redactor.text(said.host)
     redactor.labels(said.labels)
+
+
+def _token_issued(redactor: Redactor, said: events_pb2.TokenIssued) -> None:
+    said.issued_by = redactor.text(said.issued_by)
+
+
+def _token_revoked(redactor: Redactor, said: events_pb2.TokenRevoked) -> None:
+    said.revoked_by = redactor.text(said.revoked_by)
+    said.reason = redactor.text(said.reason)
 
 
 def _placement(redactor: Redactor, said: Any) -> None:
@@ -272,6 +285,8 @@ _REDACTIONS: dict[str, Callable[[Redactor, Any], None]] = {
     "run_cancel_requested": _asked,
     "run_finished": _keep,
     "worker_registered": _worker_registered,
+    "token_issued": _token_issued,
+    "token_revoked": _token_revoked,
     "worker_drain_requested": _asked,
     "worker_quarantined": _asked,
     "worker_released": _worker_released,
@@ -280,6 +295,9 @@ _REDACTIONS: dict[str, Callable[[Redactor, Any], None]] = {
     "tasks_abandoned": _placement,
     "runs_retired": _keep,
     "workers_forgotten": _keep,
+    "pool_scaled": _asked,
+    "pool_paused": _asked,
+    "pool_resumed": _pool_resumed,
 }
 
 

@@ -192,7 +192,12 @@ def _command_of(state: State, kind: str, said: dict[str, Any], told: _Told) -> C
 def _fleet_command_of(kind: str, said: dict[str, Any], told: _Told) -> Command:
     match kind:
         case "RegisterWorker":
-            return _register(told.only("worker_registered"))
+            return _register(told.only("worker_registered"), int(said.get("proved_incarnation", 0)))
+        case "IssueToken":
+            return _issue_token(told.only("token_issued"))
+        case "RevokeToken":
+            revoked = told.only("token_revoked")
+            return commands.RevokeToken(revoked.token_id, revoked.revoked_by, revoked.reason)
         case "DrainWorker":
             asked = told.only("worker_drain_requested")
             return commands.DrainWorker(asked.worker_id, asked.requested_by, asked.reason)
@@ -208,10 +213,29 @@ def _fleet_command_of(kind: str, said: dict[str, Any], told: _Told) -> Command:
         case "ExpireWorkers":
             silent = [(str(name), int(number), float(seconds)) for name, number, seconds in said["silent"]]
             return commands.ExpireWorkers(silent, str(said.get("reason", "")))
+        case "ScalePool":
+            return _scale_pool(told.only("pool_scaled"))
+        case "PausePool":
+            paused = told.only("pool_paused")
+            return commands.PausePool(paused.pool, paused.requested_by, paused.reason)
+        case "ResumePool":
+            resumed = told.only("pool_resumed")
+            return commands.ResumePool(resumed.pool, resumed.requested_by)
         case "ForgetWorkers":
             return commands.ForgetWorkers(**said)
         case _:
             raise ValueError("no command of this name has events")
+
+
+def _scale_pool(scaled: events_pb2.PoolScaled) -> commands.ScalePool:
+    return commands.ScalePool(
+        scaled.pool,
+        min_workers=scaled.min_workers if scaled.HasField("min_workers") else None,
+        max_workers=scaled.max_workers if scaled.HasField("max_workers") else None,
+        workers=scaled.workers if scaled.HasField("workers") else None,
+        requested_by=scaled.requested_by,
+        reason=scaled.reason,
+    )
 
 
 def _create_run(created: events_pb2.RunCreated) -> commands.CreateRun:
@@ -228,7 +252,20 @@ def _create_run(created: events_pb2.RunCreated) -> commands.CreateRun:
     return commands.CreateRun(created.run_id, request)
 
 
-def _register(registered: events_pb2.WorkerRegistered) -> commands.RegisterWorker:
+def _issue_token(issued: events_pb2.TokenIssued) -> commands.IssueToken:
+    return commands.IssueToken(
+        issued.token_id,
+        issued.secret_hash,
+        issued.pool,
+        issued.expires_unix_nanos,
+        issued.cluster_id,
+        is_single_use=issued.is_single_use,
+        launch_id=issued.launch_id,
+        issued_by=issued.issued_by,
+    )
+
+
+def _register(registered: events_pb2.WorkerRegistered, proved_incarnation: int) -> commands.RegisterWorker:
     request = worker_service_pb2.CreateSessionRequest(
         worker_id=registered.worker_id,
         pool=registered.pool,
@@ -241,7 +278,9 @@ def _register(registered: events_pb2.WorkerRegistered) -> commands.RegisterWorke
         launch_id=registered.launch_id,
         request_id=registered.request_id,
     )
-    return commands.RegisterWorker(registered.worker_id, request)
+    # Who proved an earlier session showed no token: the event names that of the session.
+    token_id = "" if proved_incarnation else registered.join_token_id
+    return commands.RegisterWorker(registered.worker_id, request, token_id, proved_incarnation)
 
 
 def _submission(state: State, said: dict[str, Any], told: _Told) -> run_service_pb2.SubmitTasksRequest:

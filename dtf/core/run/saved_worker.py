@@ -27,6 +27,7 @@ def save_worker(worker: Worker) -> state_pb2.SavedWorker:
         version=worker.version,
         launch_id=worker.launch_id,
         request_id=worker.request_id,
+        join_token_id=worker.join_token_id,
     )
     return state_pb2.SavedWorker(
         registered=registered,
@@ -69,6 +70,7 @@ def load_worker(saved: state_pb2.SavedWorker, runs: Mapping[str, Run]) -> Worker
         version=said.version,
         launch_id=said.launch_id,
         request_id=said.request_id,
+        join_token_id=said.join_token_id,
         reason=saved.reason,
         registered_at_ns=saved.registered_unix_nanos,
         gone_at_ns=saved.gone_unix_nanos,

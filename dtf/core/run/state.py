@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.join_token import JoinToken
+from dtf.core.fleet.pool_wish import PoolWish
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.task_queue import TaskQueue
 
@@ -69,6 +71,12 @@ class Template:
     def needs_resources(self) -> bool:
         """Whether an attempt occupies part of its worker."""
         return self.cpus > 0 or self.memory_bytes > 0 or self.gpus > 0
+
+    @property
+    def needs(self) -> tuple[object, ...]:
+        """Equal for templates whose tasks the same workers can run."""
+        labels = tuple(sorted(self.labels.items()))
+        return self.cpus, self.memory_bytes, self.gpus, self.pool, labels
 
 
 @dataclass(slots=True)
@@ -255,6 +263,7 @@ class HashCache:
     changed_retired: set[str] = field(default_factory=set)
     changed_workers: set[str] = field(default_factory=set)
     changed_sessions: set[str] = field(default_factory=set)
+    changed_tokens: set[str] = field(default_factory=set)
 
     def note_retired(self, run_id: str) -> None:
         """A run was retired, or its outline went."""
@@ -267,6 +276,11 @@ class HashCache:
         if self.is_in_use:
             self.changed_workers.update(workers)
             self.changed_sessions.update(request_ids)
+
+    def note_tokens(self, token_ids: Iterable[str]) -> None:
+        """These join tokens came, changed or went."""
+        if self.is_in_use:
+            self.changed_tokens.update(token_ids)
 
     def touch(self, run_id: str, tasks: Iterable[int]) -> None:
         """State, attempts or verdicts of `tasks` changed."""
@@ -306,6 +320,12 @@ class State:
     """The highest incarnation of those forgotten; one that comes anew begins above it."""
     session_requests: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Request id of CreateSession → worker and incarnation."""
+    cluster_id: str = ""
+    """What join tokens call this cluster; empty until the first is issued."""
+    tokens: dict[str, JoinToken] = field(default_factory=dict)
+    """Join tokens, in the order in which they were issued."""
+    pools: dict[str, PoolWish] = field(default_factory=dict)
+    """What operators wish of pools, those of which nothing is wished left out."""
     queued_count: int = 0
     leased_count: int = 0
     hash_cache: HashCache = field(default_factory=HashCache, compare=False, repr=False)

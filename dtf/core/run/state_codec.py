@@ -10,8 +10,10 @@ StateUndecodable; whether it is the right one is for the hash beside it to say.
 from google.protobuf.message import DecodeError
 
 from dtf.api.v1 import run_service_pb2, state_pb2
+from dtf.core.fleet.pool_wish import PoolWish, fold_wish, scaled_event
 from dtf.core.run.saved_columns import StateUndecodable, demand
 from dtf.core.run.saved_run import load_run, save_run
+from dtf.core.run.saved_token import load_token, save_token
 from dtf.core.run.saved_worker import load_worker, save_worker
 from dtf.core.run.state import RetiredRun, State
 from dtf.core.run.state_hash import SCHEMA_VERSION, forget_caches
@@ -38,8 +40,11 @@ def encode_state(state: State) -> bytes:
     for request_id, run_id in sorted(state.run_requests.items()):
         saved.run_requests.add(request_id=request_id, run_id=run_id)
     saved.workers.extend(map(save_worker, state.workers.values()))
+    saved.cluster_id = state.cluster_id
+    saved.tokens.extend(save_token(token, state.cluster_id) for token in state.tokens.values())
     for request_id, (worker_id, incarnation) in state.session_requests.items():
         saved.session_requests.add(request_id=request_id, worker_id=worker_id, incarnation=incarnation)
+    saved.pools.extend(_save_pool(wish) for _, wish in sorted(state.pools.items()))
     return saved.SerializeToString(deterministic=True)
 
 
@@ -86,6 +91,14 @@ def _load(saved: state_pb2.SavedState) -> State:
         demand(worker.worker_id not in state.workers, f"worker {worker.worker_id!r} is there twice")
         state.workers[worker.worker_id] = worker
     _load_sessions(state, saved)
+    state.cluster_id = saved.cluster_id
+    for token in map(load_token, saved.tokens):
+        demand(token.token_id not in state.tokens, f"token {token.token_id!r} is there twice")
+        state.tokens[token.token_id] = token
+    for pool in map(_load_pool, saved.pools):
+        demand(not pool.is_empty, f"nothing is wished of pool {pool.pool!r}")
+        demand(pool.pool not in state.pools, f"pool {pool.pool!r} is there twice")
+        state.pools[pool.pool] = pool
     _check_totals(state)
     forget_caches(state)
     return state
@@ -125,3 +138,15 @@ def _load_retired(saved: state_pb2.SavedRetiredRun) -> RetiredRun:
         content_digest=saved.content_digest,
         outline=run.SerializeToString(deterministic=True),
     )
+
+
+def _save_pool(wish: PoolWish) -> state_pb2.SavedPool:
+    return state_pb2.SavedPool(
+        scaled=scaled_event(wish), is_paused=wish.is_paused, changed_unix_nanos=wish.changed_at_ns
+    )
+
+
+def _load_pool(saved: state_pb2.SavedPool) -> PoolWish:
+    wishes = {saved.scaled.pool: PoolWish(saved.scaled.pool, is_paused=saved.is_paused)}
+    fold_wish(wishes, saved.scaled, saved.changed_unix_nanos)
+    return wishes.get(saved.scaled.pool) or PoolWish(saved.scaled.pool)

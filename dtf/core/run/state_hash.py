@@ -18,8 +18,10 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
+from dtf.core.fleet.join_token import JoinToken
 from dtf.core.fleet.worker import CompletedFences, Worker
 from dtf.core.run.columns import column_bytes
 from dtf.core.run.state import TASKS_A_CHUNK_BITS, FencesHash, HashCache, RetiredRun, Run, RunHash, State
@@ -45,6 +47,7 @@ def state_hash(state: State) -> str:
         session = state.session_requests.get(request_id)
         digest = _digest(_canonical([request_id, *session])) if session else None
         _replace(cache, "session " + request_id, digest)
+    _settle_tokens(state, cache)
     cache.changed_workers.clear()
     cache.changed_sessions.clear()
     return _digest(_canonical(_scalars(state)), cache.total.to_bytes(32, "big")).hex()
@@ -62,7 +65,26 @@ def _all_of(state: State) -> HashCache:
         changed_retired=set(state.retired_runs),
         changed_workers=set(state.workers),
         changed_sessions=set(state.session_requests),
+        changed_tokens=set(state.tokens),
     )
+
+
+def _settle_tokens(state: State, cache: HashCache) -> None:
+    for token_id in cache.changed_tokens:
+        token = state.tokens.get(token_id)
+        _replace(cache, "token " + token_id, _token_digest(token) if token else None)
+    if cache.changed_tokens:
+        _replace(cache, "cluster", _digest(state.cluster_id.encode()))
+    cache.changed_tokens.clear()
+
+
+def _token_digest(token: JoinToken) -> bytes:
+    scalars = [
+        [token.token_id, token.pool, token.expires_at_ns, token.is_single_use, token.launch_id],
+        [token.issued_by, token.issued_at_ns, token.revoked_at_ns, token.revoked_by],
+        [token.use_count, token.last_worker_id],
+    ]
+    return _digest(_canonical(scalars), token.secret_hash)
 
 
 def _settle_runs(state: State, cache: HashCache) -> None:
@@ -113,7 +135,13 @@ def _scalars(state: State) -> list[Any]:
         state.incarnation_floor,
         state.queued_count,
         state.leased_count,
+        *_pools(state),
     ]
+
+
+def _pools(state: State) -> list[Any]:
+    """The wishes, if there are any: a state without hashes as before there were such."""
+    return [[asdict(wish) for _, wish in sorted(state.pools.items())]] if state.pools else []
 
 
 def _run_digest(known: RunHash, run: Run) -> bytes:
@@ -244,6 +272,7 @@ def _worker_digest(cache: HashCache, worker: Worker) -> bytes:
         [worker.reason, worker.registered_at_ns, worker.gone_at_ns],
         [worker.lease_count, worker.completed_count],
         [(run_id, len(held)) for run_id, held in worker.leases.items()],
+        *([[worker.join_token_id]] if worker.join_token_id else []),
     ]
     leases = (
         column_bytes(array("Q", numbers))

@@ -1,0 +1,173 @@
+"""Join tokens in the core: whom they admit, until when, and what the log remembers of them."""
+
+import pytest
+
+from dtf.api.v1 import events_pb2, worker_service_pb2
+from dtf.core.run.commands import (
+    Conflict,
+    ExpireWorkers,
+    ForgetWorkers,
+    InvalidRequest,
+    IssueToken,
+    NotFound,
+    RegisterWorker,
+    RevokeToken,
+    TokenRefused,
+)
+from dtf.core.run.state_codec import decode_state, encode_state
+from dtf.core.run.state_hash import state_hash
+from tests.unit.core_world import SECOND, World, checked, kinds
+
+world = pytest.fixture(checked)
+
+HASH = bytes(range(32))
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
+
+def issue(world: World, token_id: str = "t", lifetime_ns: int = HOUR, **more: object) -> None:
+    given = {"pool": "local", "cluster_id": f"cluster of {token_id}", **more}
+    world.do(IssueToken(token_id, HASH, expires_at_ns=world.now_ns + lifetime_ns, **given))  # type: ignore[arg-type]
+
+
+def joining(
+    world: World,
+    token_id: str = "t",
+    *,
+    worker_id: str = "",
+    pool: str = "local",
+    launch_id: str = "",
+    request_id: str = "",
+    proved_incarnation: int = 0,
+) -> RegisterWorker:
+    request = worker_service_pb2.CreateSessionRequest(
+        worker_id=worker_id,
+        pool=pool,
+        slots=1,
+        launch_id=launch_id,
+        request_id=request_id or f"session {len(world.commits)}",
+    )
+    fresh = f"w-{len(world.commits)}"
+    return RegisterWorker(fresh, request, "" if proved_incarnation else token_id, proved_incarnation)
+
+
+def lose(world: World, worker_id: str) -> None:
+    world.do(ExpireWorkers([(worker_id, world.state.workers[worker_id].incarnation, 12.5)]))
+
+
+def test_a_token_admits_workers_of_its_pool_until_it_expires(world: World) -> None:
+    issue(world)
+    assert kinds(world.do(joining(world))) == ["worker_registered"]
+    world.do(joining(world, worker_id="named"))
+    assert world.state.workers["named"].join_token_id == "t"
+    assert (world.state.tokens["t"].use_count, world.state.tokens["t"].last_worker_id) == (2, "named")
+    world.refused(joining(world, pool="other"), TokenRefused, "is for pool 'local', and the worker is of")
+    world.now_ns += HOUR
+    world.refused(joining(world), TokenRefused, "expired 0 s ago by the coordinator's clock; ask for a new")
+
+
+def test_a_revoked_token_admits_nobody_and_is_revoked_once(world: World) -> None:
+    issue(world)
+    assert kinds(world.do(RevokeToken("t", "me", "leaked"))) == ["token_revoked"]
+    assert world.do(RevokeToken("t", "me", "leaked")) == []
+    world.refused(joining(world), TokenRefused, "was revoked by me")
+    world.refused(RevokeToken("u", "me", ""), NotFound, "no join token 'u'")
+
+
+def test_a_token_of_single_use_is_spent_by_its_worker_whose_repeated_call_is_the_same_session(
+    world: World,
+) -> None:
+    issue(world, is_single_use=True)
+    command = joining(world, worker_id="first", request_id="r")
+    world.do(command)
+    assert world.do(command) == []
+    world.refused(joining(world), TokenRefused, "was for one worker, and first came with it")
+
+
+def test_a_token_of_a_launch_admits_the_worker_of_that_launch(world: World) -> None:
+    issue(world, launch_id="launch-1")
+    world.refused(joining(world), TokenRefused, "is for launch 'launch-1', and the worker is of 'none'")
+    world.refused(joining(world, launch_id="launch-2"), TokenRefused, "is of 'launch-2'")
+    world.do(joining(world, launch_id="launch-1"))
+
+
+def test_a_token_takes_no_name_of_another_pool(world: World) -> None:
+    world.worker("theirs", pool="other")
+    issue(world)
+    world.refused(joining(world, worker_id="theirs"), TokenRefused, "worker theirs is of pool 'other'")
+
+
+def test_a_token_that_is_not_known_admits_nobody(world: World) -> None:
+    world.refused(joining(world), TokenRefused, "join token 't' is not known here")
+
+
+def test_a_worker_whose_session_was_lost_opens_another_by_its_secret_though_its_token_is_spent(
+    world: World,
+) -> None:
+    issue(world, is_single_use=True)
+    world.do(joining(world, worker_id="w"))
+    lose(world, "w")
+    world.now_ns += DAY
+    world.do(joining(world, worker_id="w", proved_incarnation=1))
+    assert (world.state.workers["w"].incarnation, world.state.workers["w"].join_token_id) == (2, "t")
+    world.refused(joining(world, worker_id="w", proved_incarnation=1), TokenRefused, "not its last one")
+    again = joining(world, worker_id="w", proved_incarnation=2, pool="other")
+    world.refused(again, TokenRefused, "opens no session of another")
+
+
+def test_a_worker_whose_token_was_revoked_opens_no_further_session(world: World) -> None:
+    issue(world)
+    world.do(joining(world, worker_id="w"))
+    world.do(RevokeToken("t", "me", ""))
+    assert world.state.workers["w"].is_present
+    lose(world, "w")
+    world.refused(joining(world, worker_id="w", proved_incarnation=1), TokenRefused, "was revoked by me")
+
+
+def test_tokens_that_ended_a_day_ago_are_forgotten_unless_a_worker_came_with_them(world: World) -> None:
+    issue(world, "unused")
+    issue(world, "used")
+    issue(world, "later", lifetime_ns=3 * DAY)
+    world.do(joining(world, "used", worker_id="w"))
+    world.now_ns += 2 * DAY
+    issue(world, "fourth")
+    assert list(world.state.tokens) == ["used", "later", "fourth"]
+    lose(world, "w")
+    world.do(ForgetWorkers(kept_workers=0, grace_seconds=-1))
+    issue(world, "fifth")
+    assert list(world.state.tokens) == ["later", "fourth", "fifth"]
+
+
+def test_the_first_token_names_the_cluster_for_all(world: World) -> None:
+    issue(world, "a")
+    issue(world, "b")
+    said = [
+        event.token_issued
+        for _, events in world.commits
+        for event in events
+        if event.HasField("token_issued")
+    ]
+    assert [event.cluster_id for event in said] == ["cluster of a"] * 2
+    world.refused(IssueToken("a", HASH, "local", 1, "c"), Conflict, "exists already")
+    world.refused(IssueToken("c", b"short", "", 1, "c"), InvalidRequest, "pool")
+
+
+def test_no_event_can_hold_a_secret() -> None:
+    fields = events_pb2.TokenIssued.DESCRIPTOR.fields_by_name
+    assert [name for name in fields if "secret" in name] == ["secret_hash"]
+
+
+def test_tokens_are_part_of_the_state_its_hash_and_its_snapshots(world: World) -> None:
+    hashes = [state_hash(world.state)]
+    issue(world, is_single_use=True, launch_id="l", issued_by="me")
+    world.do(joining(world, worker_id="w", launch_id="l"))
+    hashes.append(state_hash(world.state))
+    world.do(RevokeToken("t", "me", "why"))
+    hashes.append(state_hash(world.state))
+    assert len(set(hashes)) == 3
+    again = decode_state(encode_state(world.state))
+    assert again == world.state
+    assert state_hash(again) == hashes[-1]
+    again.tokens["t"].secret_hash = bytes(32)
+    again.hash_cache = type(again.hash_cache)()
+    assert state_hash(again) != hashes[-1]
