@@ -77,6 +77,11 @@ class ScalingDecision(_message.Message):
     WORKER_IDS_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    CONSIDERATIONS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    FIRST_LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Unique: the pool and a number that rises."""
     now_unix_nanos: _builtins.int
@@ -97,6 +102,12 @@ class ScalingDecision(_message.Message):
     """The decision in one sentence."""
     log_sequence: _builtins.int
     """Last sequence of the log that was taken into account."""
+    policy_version: _builtins.int
+    """Version of the rules that made it; recordings of another version are not made again to the last field."""
+    strategy: _builtins.str
+    """Name of the strategy that recommended, as "target"."""
+    first_log_sequence: _builtins.int
+    """First sequence of the log that was taken into account since the decision before."""
     @_builtins.property
     def demand(self) -> Global___Demand:
         """What was seen."""
@@ -121,6 +132,14 @@ class ScalingDecision(_message.Message):
     def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
         """What the manager heard since its decision before, in order; with the log, all that this one rests on."""
 
+    @_builtins.property
+    def considerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Consideration]:
+        """What each consideration of the strategy alone would have."""
+
+    @_builtins.property
+    def forecast(self) -> Global___Forecast:
+        """What the next start-up delay was expected to bring."""
+
     def __init__(
         self,
         *,
@@ -140,14 +159,97 @@ class ScalingDecision(_message.Message):
         worker_ids: _abc.Iterable[_builtins.str] | None = ...,
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
         observations: _abc.Iterable[Global___Observation] | None = ...,
+        policy_version: _builtins.int = ...,
+        strategy: _builtins.str = ...,
+        considerations: _abc.Iterable[Global___Consideration] | None = ...,
+        forecast: Global___Forecast | None = ...,
+        first_log_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "requested", b"requested", "rules", b"rules", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "considerations", b"considerations", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "first_log_sequence", b"first_log_sequence", "forecast", b"forecast", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "policy_version", b"policy_version", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "requested", b"requested", "rules", b"rules", "strategy", b"strategy", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScalingDecision: _TypeAlias = ScalingDecision  # noqa: Y015
+
+@_typing.final
+class Consideration(_message.Message):
+    """What one consideration of a strategy would have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As "queue" or "forecast"."""
+    workers: _builtins.int
+    """Workers."""
+    reason: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consideration: _TypeAlias = Consideration  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """What the next start-up delay was expected to bring."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HORIZON_SECONDS_FIELD_NUMBER: _builtins.int
+    NEEDED_SLOTS_FIELD_NUMBER: _builtins.int
+    KEPT_SLOTS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_LOW_FIELD_NUMBER: _builtins.int
+    RATE_HIGH_FIELD_NUMBER: _builtins.int
+    ERROR_RATIO_FIELD_NUMBER: _builtins.int
+    horizon_seconds: _builtins.float
+    """How far it looks."""
+    needed_slots: _builtins.float
+    """Slots that were expected to be needed, at the service level."""
+    kept_slots: _builtins.float
+    """Slots worth keeping."""
+    method: _builtins.str
+    """How it was made, as "lead time" or "seasonal"."""
+    rate: _builtins.float
+    """Of a forecast of arrivals: tasks a second expected, and the interval."""
+    rate_low: _builtins.float
+    rate_high: _builtins.float
+    error_ratio: _builtins.float
+    """Its mean absolute error on this very stream, looking back, over that of persistence; 0: not compared."""
+    def __init__(
+        self,
+        *,
+        horizon_seconds: _builtins.float = ...,
+        needed_slots: _builtins.float = ...,
+        kept_slots: _builtins.float = ...,
+        method: _builtins.str = ...,
+        rate: _builtins.float = ...,
+        rate_low: _builtins.float = ...,
+        rate_high: _builtins.float = ...,
+        error_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_ratio", b"error_ratio", "horizon_seconds", b"horizon_seconds", "kept_slots", b"kept_slots", "method", b"method", "needed_slots", b"needed_slots", "rate", b"rate", "rate_high", b"rate_high", "rate_low", b"rate_low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
 
 @_typing.final
 class Observation(_message.Message):
@@ -301,6 +403,8 @@ class Demand(_message.Message):
     UNPLACEABLE_COUNT_FIELD_NUMBER: _builtins.int
     STARTUP_SECONDS_FIELD_NUMBER: _builtins.int
     SERVICE_RATE_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    UNPLACEABLE_FIELD_NUMBER: _builtins.int
     queue_depth: _builtins.int
     """Tasks queued."""
     leased_count: _builtins.int
@@ -321,6 +425,14 @@ class Demand(_message.Message):
     """Launch-to-registration delay learned for the provider."""
     service_rate: _builtins.float
     """Tasks finished per second and worker."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassDemand]:
+        """By requirement class."""
+
+    @_builtins.property
+    def unplaceable(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnplaceableDemand]:
+        """What this pool cannot run, by requirement class."""
+
     def __init__(
         self,
         *,
@@ -334,14 +446,80 @@ class Demand(_message.Message):
         unplaceable_count: _builtins.int = ...,
         startup_seconds: _builtins.float = ...,
         service_rate: _builtins.float = ...,
+        classes: _abc.Iterable[Global___ClassDemand] | None = ...,
+        unplaceable: _abc.Iterable[Global___UnplaceableDemand] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "assumed_seconds", b"assumed_seconds", "backlog_seconds", b"backlog_seconds", "known_count", b"known_count", "leased_count", b"leased_count", "queue_depth", b"queue_depth", "service_rate", b"service_rate", "startup_seconds", b"startup_seconds", "unplaceable_count", b"unplaceable_count", "utilization_ratio", b"utilization_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "assumed_seconds", b"assumed_seconds", "backlog_seconds", b"backlog_seconds", "classes", b"classes", "known_count", b"known_count", "leased_count", b"leased_count", "queue_depth", b"queue_depth", "service_rate", b"service_rate", "startup_seconds", b"startup_seconds", "unplaceable", b"unplaceable", "unplaceable_count", b"unplaceable_count", "utilization_ratio", b"utilization_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Demand: _TypeAlias = Demand  # noqa: Y015
+
+@_typing.final
+class ClassDemand(_message.Message):
+    """The work of one requirement class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    BACKLOG_SECONDS_FIELD_NUMBER: _builtins.int
+    requirement: _builtins.str
+    """In words, as "gpus=1 os=linux"; empty: any worker will do."""
+    queued: _builtins.int
+    """Tasks queued."""
+    leased: _builtins.int
+    """Tasks leased."""
+    backlog_seconds: _builtins.float
+    """Expected time of all of them, for one slot."""
+    def __init__(
+        self,
+        *,
+        requirement: _builtins.str = ...,
+        queued: _builtins.int = ...,
+        leased: _builtins.int = ...,
+        backlog_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_seconds", b"backlog_seconds", "leased", b"leased", "queued", b"queued", "requirement", b"requirement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassDemand: _TypeAlias = ClassDemand  # noqa: Y015
+
+@_typing.final
+class UnplaceableDemand(_message.Message):
+    """Queued tasks that a pool cannot run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    IS_NOWHERE_FIELD_NUMBER: _builtins.int
+    requirement: _builtins.str
+    """What they require, in words."""
+    queued: _builtins.int
+    """How many."""
+    is_nowhere: _builtins.bool
+    """Whether no pool can."""
+    def __init__(
+        self,
+        *,
+        requirement: _builtins.str = ...,
+        queued: _builtins.int = ...,
+        is_nowhere: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_nowhere", b"is_nowhere", "queued", b"queued", "requirement", b"requirement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnplaceableDemand: _TypeAlias = UnplaceableDemand  # noqa: Y015
 
 @_typing.final
 class RuleEffect(_message.Message):
