@@ -20,6 +20,7 @@ from dtf.api.v1 import (
     common_pb2,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
+    resource_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     worker_service_pb2,
@@ -111,6 +112,11 @@ class Client:
     def fleet(self) -> "fleet_service_pb2_grpc.FleetServiceAsyncStub":
         """The stub of FleetService."""
         return fleet_service_pb2_grpc.FleetServiceStub(self.channel)
+
+    @property
+    def pools(self) -> "resource_service_pb2_grpc.ResourceServiceAsyncStub":
+        """The stub of ResourceService."""
+        return resource_service_pb2_grpc.ResourceServiceStub(self.channel)
 
     @property
     def analysis(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":

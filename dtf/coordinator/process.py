@@ -14,7 +14,12 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from dtf.api.v1 import fleet_service_pb2_grpc, run_service_pb2_grpc, worker_service_pb2_grpc
+from dtf.api.v1 import (
+    fleet_service_pb2_grpc,
+    resource_service_pb2_grpc,
+    run_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed, feed_commit
 from dtf.coordinator.commits import PendingCommit, Step
@@ -26,6 +31,7 @@ from dtf.coordinator.pipeline import LogTailLost, WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
 from dtf.coordinator.recovery import restore
 from dtf.coordinator.reign import Reign, begin_reign
+from dtf.coordinator.resource_service import ResourceService
 from dtf.coordinator.retirement import Retirement
 from dtf.coordinator.run_service import RunService
 from dtf.coordinator.scaling_relay import ScalingRelay
@@ -224,6 +230,7 @@ class Coordinator:
             [
                 _service("RunService", run_service_pb2_grpc, RunService(desk)),
                 _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
+                _service("ResourceService", resource_service_pb2_grpc, ResourceService(desk)),
                 _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk)),
             ]
         )

@@ -15,6 +15,8 @@ from dtf.ports.event_log import LogError, RecordStream
 log = logging.getLogger(__name__)
 
 MAX_KEPT = 2000
+MAX_POOLS_KEPT = 1000
+"""Pools whose newest decision is kept, those decided on last."""
 RETRY_SECONDS = 1.0
 
 
@@ -34,6 +36,8 @@ class ScalingRelay:
         self._clock = clock
         self._kept: deque[KeptDecision] = deque(maxlen=MAX_KEPT)
         self._bell = bell
+        self.latest: dict[str, scaling_pb2.ScalingDecision] = {}
+        """The newest decision of each pool."""
 
     @property
     def position(self) -> int:
@@ -67,4 +71,8 @@ class ScalingRelay:
         except DecodeError:
             return
         self._kept.append(KeptDecision(self.position + 1, decision))
+        self.latest.pop(decision.pool, None)
+        self.latest[decision.pool] = decision
+        if len(self.latest) > MAX_POOLS_KEPT:
+            del self.latest[next(iter(self.latest))]
         self._bell.ring()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtf.api.v1 import common_pb2, state_pb2
-from dtf.core.run.commands import CancelRun, CloseSession, QuarantineWorker
+from dtf.core.run.commands import CancelRun, CloseSession, PausePool, QuarantineWorker, ScalePool
 from dtf.core.run.evolve import evolve
 from dtf.core.run.invariants import check
 from dtf.core.run.state import State
@@ -41,6 +41,9 @@ def eventful() -> World:
     world.report("w", columns("mixed", [next(iter(crash))]))
     world.run("stopped", [task("never")])
     world.do(CancelRun("stopped", "me", "why"))
+    world.do(ScalePool("p", 0, 8, None, "me", "why"))
+    world.do(PausePool("q", "me", "why"))
+    world.do(ScalePool("q", None, None, 3, "me", "why"))
     world.run("elsewhere", [task("waits")], templates=[template(pool="moon")])
     return world
 

@@ -45,8 +45,12 @@ class CompletedFences:
 
     def update(self, fences: list[int]) -> None:
         """Remember `fences`, and forget the oldest generation when this one is full."""
-        self.recent.extend(fences)
-        self._recent.update(fences)
+        if len(fences) == 1:
+            self.recent.append(fences[0])
+            self._recent.add(fences[0])
+        else:
+            self.recent.extend(fences)
+            self._recent.update(fences)
         if len(self._recent) >= _GENERATION:
             self.older, self.recent = self.recent, array("Q")
             self._older, self._recent = self._recent, set()

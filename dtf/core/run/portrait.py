@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dtf.api.v1 import common_pb2
+from dtf.core.fleet.pool_wish import PoolWish
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.placement import queued_by_template
 from dtf.core.run.state import Run, State
@@ -45,6 +46,7 @@ def portrait(state: State) -> Document:
         "runs": {run.run_id: run_portrait(run) for run in state.runs.values()},
         "retired_runs": len(state.retired_runs),
         "workers": {worker.worker_id: worker_portrait(worker) for worker in state.workers.values()},
+        "pools": {wish.pool: pool_portrait(wish) for _, wish in sorted(state.pools.items())},
     }
 
 
@@ -91,6 +93,18 @@ def worker_portrait(worker: Worker) -> Document:
         "cases_done": worker.completed_count,
         "reason": worker.reason,
         "registered_unix_nanos": worker.registered_at_ns,
+    }
+
+
+def pool_portrait(wish: PoolWish) -> Document:
+    """What is wished of one pool; what is not wished is left out."""
+    sizes = {"min_workers": wish.min_workers, "max_workers": wish.max_workers, "workers": wish.workers}
+    return {
+        **{name: value for name, value in sizes.items() if value is not None},
+        "is_paused": wish.is_paused,
+        "requested_by": wish.requested_by,
+        "reason": wish.reason,
+        "changed_unix_nanos": wish.changed_at_ns,
     }
 
 

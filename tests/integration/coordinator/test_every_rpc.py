@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from dtf.adapters.memory_log import MemoryLog
 from dtf.api.v1 import (
     fleet_service_pb2,
+    resource_service_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
     worker_service_pb2,
@@ -35,6 +36,7 @@ SERVICES = [
     (run_service_pb2, "RunService"),
     (worker_service_pb2, "WorkerService"),
     (fleet_service_pb2, "FleetService"),
+    (resource_service_pb2, "ResourceService"),
 ]
 
 
@@ -117,7 +119,7 @@ async def test_a_call_without_the_token(
 async def test_an_empty_message_on_every_rpc_leaves_the_coordinator_sound(
     channel: grpc.aio.Channel, client: Client
 ) -> None:
-    lenient = {"ListRuns", "GetFleet", "ListWorkers", "SubmitTasks", "UploadOutput", "WatchRun"}
+    lenient = {"ListRuns", "GetFleet", "ListWorkers", "ListPools", "SubmitTasks", "UploadOutput", "WatchRun"}
     for rpc in RPCS:
         if rpc.path.rpartition("/")[2] in lenient:
             continue
