@@ -58,6 +58,11 @@ class LogSource(Protocol):
         """Whose log it is."""
         ...
 
+    @property
+    def broker(self) -> NatsSettings | None:
+        """The broker that it is read from, which may run for this reader alone; None: there is none."""
+        ...
+
     async def head(self) -> LogHead:
         """Where the log ends, and its first sequence."""
         ...
@@ -93,6 +98,11 @@ class FileSource:
     def namespace(self) -> str:
         """Whose log it was."""
         return self.header.namespace
+
+    @property
+    def broker(self) -> None:
+        """A file has none."""
+        return None
 
     async def head(self) -> LogHead:
         """Where the file ends; the whole of it is read once, and its digest checked."""
@@ -137,12 +147,15 @@ class StreamSource:
     log: ArchivedLog | None
     archive: LogArchive
     stores: Sequence[SnapshotStore] = ()
+    broker: NatsSettings | None = None
 
     @property
     def name(self) -> str:
-        """What is read, in words."""
-        parts = [f"the archive {self.archive.directory}"] if self.archive.segments else []
-        return " and ".join([*parts, *([f"the log of namespace {self.namespace}"] if self.log else [])])
+        """What is read, in words; one thing, whatever it is put together from."""
+        if self.log is None:
+            return f"the archive {self.archive.directory}"
+        beginning = f", archived in {self.archive.directory}," if self.archive.segments else ""
+        return f"the log of namespace {self.namespace}{beginning}"
 
     async def head(self) -> LogHead:
         """Where the log ends; its first sequence is the archive's where the stream was purged."""
@@ -195,7 +208,7 @@ async def open_log_source(
         stores = snapshot_stores(invocation, nats, name)
         for store in stores:
             stack.push_async_callback(store.close)
-        yield StreamSource(name, ArchivedLog(live, archive.directory, name), archive, stores)
+        yield StreamSource(name, ArchivedLog(live, archive.directory, name), archive, stores, nats)
 
 
 def _is_directory(source: Path) -> bool:

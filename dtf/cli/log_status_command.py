@@ -179,7 +179,7 @@ def _print(status: LogStatus) -> None:
     click.echo(f"log        {status.namespace}: messages {status.first_sequence} to {status.last_sequence}")
     click.echo(f"hash       {status.last_hash or 'none'}")
     click.echo(f"size       {_mebibytes(status.bytes)} of {_mebibytes(status.max_bytes)} ({share:.0%})")
-    click.echo(f"verified   the chain is whole up to {status.verified_to} (its newest good snapshot)")
+    click.echo(f"verified   {_verified(status)}")
     for snapshot in status.snapshots:
         click.echo(
             f"snapshot   {snapshot.sequence} of {snapshot.taken_at or 'unknown time'}, "
@@ -194,6 +194,13 @@ def _print(status: LogStatus) -> None:
         click.echo(f"set aside  {path}")
     for fault in (*status.spool_damage, *status.faults):
         click.echo(f"fault      {fault}", err=True)
+
+
+def _verified(status: LogStatus) -> str:
+    if status.verified_to:
+        return f"the chain is whole up to {status.verified_to} (its newest good snapshot)"
+    why = "no snapshot of it is good" if status.snapshots else "there is no snapshot yet"
+    return f"{why}; `dtf log snapshot` reads the chain and takes one, `dtf replay` only reads it"
 
 
 def _mebibytes(size: int) -> str:

@@ -78,7 +78,7 @@ def _print(
         kept = "until `dtf down`" if stack["is_kept_up"] else "as long as someone uses it"
         click.echo(f"stack     supervisor {addresses.supervisor_pid}, {stack['members']} users, kept {kept}")
         for part in stack["parts"]:
-            restarts = f", restarted {part['restarts']} times" if part["restarts"] else ""
+            restarts = f", restarted {_times(part['restarts'])}" if part["restarts"] else ""
             process = f"process {part['process_id']}" if part["process_id"] else "not running"
             click.echo(f"          {part['name']}: {process}{restarts}")
     if fleet is not None:
@@ -91,3 +91,7 @@ def _print(
         )
         if fleet.refusing_reason:
             click.echo(f"REFUSING  new work: {fleet.refusing_reason}")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
