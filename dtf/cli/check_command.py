@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_source import LogSource, source_options, with_log_source
-from dtf.cli.project_broker import broker_of
+from dtf.cli.project_broker import project_broker
 from dtf.core.check.checker import HistoryChecker
 from dtf.core.check.journal import Journal
 from dtf.core.check.report import CheckReport, PropertyReport
@@ -76,7 +77,7 @@ def command(
     journal = _read_journals(journals) if journals else None
 
     async def check(opened: LogSource) -> CheckReport:
-        decisions = await _decisions(invocation, scaling, opened.namespace) if scaling else None
+        decisions = await _decisions(invocation, scaling, opened) if scaling else None
         head = await opened.head()
         if head.first_sequence > 1 and head.last_sequence:
             raise CommandError(
@@ -121,21 +122,23 @@ def _read_journals(paths: Sequence[Path]) -> Journal:
 
 
 async def _decisions(
-    invocation: Invocation, scaling: str, namespace: str
+    invocation: Invocation, scaling: str, opened: LogSource
 ) -> list[scaling_pb2.ScalingDecision]:
-    """The resource manager's decisions."""
+    """The resource manager's decisions; live ones from the broker of the log, where that is read from one."""
     if scaling != _LIVE:
         with StreamFile(Path(scaling)) as stream:
             return [scaling_pb2.ScalingDecision.FromString(message.payload) for message in stream]
-    records = await JetStreamRecords.open(broker_of(invocation), RecordKind.SCALING, namespace, SystemClock())
-    try:
+    async with AsyncExitStack() as stack:
+        broker = opened.broker
+        if broker is None:
+            broker = await stack.enter_async_context(project_broker(invocation))
+        records = await JetStreamRecords.open(broker, RecordKind.SCALING, opened.namespace, SystemClock())
+        stack.push_async_callback(records.close)
         return [
             scaling_pb2.ScalingDecision.FromString(message.payload)
             async for batch in records.read(0)
             for message in batch
         ]
-    finally:
-        await records.close()
 
 
 def _lines(report: CheckReport) -> Iterator[str]:

@@ -29,6 +29,8 @@ async def test_a_worker_killed_under_load_leaves_a_log_that_agrees_with_every_jo
         psutil.Process(registered.worker_registered.process_id).kill()
         await asyncio.to_thread(finish, run)
         report = project.json("check", "--journal", str(journal), "--scaling", "--json")
+        project.dtf("down")
+        while_down = project.json("check", "--scaling", "--json")
     finally:
         project.close()
     assert report["clean"]
@@ -37,3 +39,8 @@ async def test_a_worker_killed_under_load_leaves_a_log_that_agrees_with_every_jo
     assert checked["commit-before-grant"] >= 120
     assert checked["acknowledged-results"] >= 110
     assert checked["scaling-decisions"] >= 1
+    decisions = {each["property"]: each["checked"] for each in while_down["properties"]}["scaling-decisions"]
+    assert while_down["clean"]
+    assert decisions >= checked["scaling-decisions"], (
+        "the broker is started for the log and for the decisions"
+    )
