@@ -66,7 +66,7 @@ class Preparation:
         self._thread.start()
 
     def result(self, show: Callable[[str], None]) -> Stack:
-        """The stack, waited for. Raises UsageError with what to do."""
+        """The stack, waited for. Raises UsageError with what to do, from StackError where that is the cause."""
         while self._thread.is_alive():
             self._thread.join(WAIT_SECONDS)
             if self._thread.is_alive():
@@ -79,7 +79,7 @@ class Preparation:
             case SettingsError() as error:
                 raise pytest.UsageError(*error.faults)
             case StackError() as error:
-                raise pytest.UsageError("\n  ".join((error.what, *error.advice)))
+                raise pytest.UsageError("\n  ".join((error.what, *error.advice))) from error
             case ValueError() | OSError() as error:
                 raise pytest.UsageError(str(error))
             case other:

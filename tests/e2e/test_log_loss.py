@@ -54,11 +54,16 @@ def test_a_tail_cut_behind_the_coordinators_back_is_detected_explained_and_repai
 
     refused = project.start("run", "--each", "lost.txt")
     _, said = refused.communicate(timeout=90)
+    project.write("test_one.py", "def test_one():\n    pass\n")
+    refused_to_pytest = project.start("run", ".")
     assert refused.returncode == 6
     first, last = int(str(whole_before["last_sequence"])) + 1, whole["last_sequence"]
     assert f"the event log lost messages {first} to {last}" in said
     assert "5 tasks submitted and 5 verdicts in 1 runs" in said
     assert "`dtf log repair` puts them back from the spool" in said
+    _, said_by_pytest = refused_to_pytest.communicate(timeout=90)
+    assert refused_to_pytest.returncode == 6
+    assert said[said.index("error: ") :] in said_by_pytest
     assert status(project, 9)["is_whole"] is False
 
     repaired = project.dtf("log", "repair")
