@@ -1,7 +1,8 @@
 """The real parts for a benchmark: nats-server, coordinator and workers, each a process, in a directory of their own.
 
 Nothing is faster here than in production: the log's every commit is fsynced (`sync_interval: always`),
-calls carry their token, workers run what they lease in warm processes.
+calls carry their token, workers run what they lease in warm processes. Every process has the benchmark's
+lifeline: it ends when the benchmark does, by kill -9 too.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Any, Self
 import psutil
 
 from dtf.adapters.nats_server import NatsServer
+from dtf.cli.lifeline import VARIABLE, Lifeline
 from dtf.settings.loader import dump_settings
 from dtf.settings.model import Settings
 
@@ -36,6 +38,7 @@ class BenchStack:
         self._directory = directory
         self._credits = worker_credits
         self._server = NatsServer(directory / "nats", directory / "secrets" / "nats")
+        self._lifeline = Lifeline()
         self._processes: list[asyncio.subprocess.Process] = []
         self._workers_started: list[asyncio.subprocess.Process] = []
         self._settings = Settings()
@@ -92,6 +95,7 @@ class BenchStack:
     ) -> None:
         for process in reversed(self._processes):
             await _stop(process)
+        await self._lifeline.end(STOP_TIMEOUT_SECONDS)
         await self._server.stop()
 
     async def add_worker(self) -> None:
@@ -135,6 +139,17 @@ class BenchStack:
             used = now
             await asyncio.sleep(REST_SECONDS)  # noqa: TID251
 
+    async def start_beside(self, module: str, *arguments: str) -> asyncio.subprocess.Process:
+        """Start a Python module that measures, with standard output for us; it ends with the benchmark."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments), stdout=asyncio.subprocess.PIPE, **self._lifeline_of()
+        )
+
+    def _lifeline_of(self) -> dict[str, Any]:
+        """What gives a process the lifeline."""
+        descriptor = self._lifeline.descriptor
+        return {"env": {**os.environ, VARIABLE: str(descriptor)}, "pass_fds": [descriptor]}
+
     async def _start(self, name: str, command: str) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
         settings_file = self._directory / f"{name}.json"
         settings_file.write_text(dump_settings(self._settings))
@@ -147,6 +162,7 @@ class BenchStack:
                 *("--project", str(self._directory), "--settings", str(settings_file), command),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                **self._lifeline_of(),
             )
         self._processes.append(process)
         assert process.stdout is not None

@@ -17,6 +17,7 @@ import grpc.aio
 
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, worker_service_pb2, worker_service_pb2_grpc
+from dtf.cli.lifeline import watch_lifeline
 from dtf.rpc.channel import Peer, open_channel, parse_addresses
 from dtf.worker.pulse import Pulse
 
@@ -119,4 +120,5 @@ async def main(address: str, token: str, count: int, first: int) -> None:
 
 
 if __name__ == "__main__":
+    watch_lifeline()
     asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_text().strip(), int(sys.argv[3]), int(sys.argv[4])))

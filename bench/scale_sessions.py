@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +52,8 @@ async def _attach(stack: BenchStack, directory: Path, count: int) -> list[asynci
     crowds = []
     for first in range(0, count, SESSIONS_A_PROCESS):
         size = min(SESSIONS_A_PROCESS, count - first)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.idle_workers"),
-            *(stack.settings.worker.server, str(directory / "token"), str(size), str(first)),
-            stdout=asyncio.subprocess.PIPE,
-        )
+        known = stack.settings.worker.server, str(directory / "token")
+        process = await stack.start_beside("bench.idle_workers", *known, str(size), str(first))
         crowds.append(process)
         assert process.stdout is not None
         async with asyncio.timeout(READY_TIMEOUT_SECONDS + size):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,11 +80,8 @@ async def _seat(
     stack: BenchStack, directory: Path, run_id: str, keen: int, stuck: int
 ) -> asyncio.subprocess.Process:
     """A process with all the watchers, attached."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.watchers"),
-        *(stack.settings.worker.server, str(directory / "token"), run_id, str(keen + stuck), str(keen)),
-        stdout=asyncio.subprocess.PIPE,
-    )
+    known = stack.settings.worker.server, str(directory / "token")
+    process = await stack.start_beside("bench.watchers", *known, run_id, str(keen + stuck), str(keen))
     assert process.stdout is not None
     async with asyncio.timeout(READY_TIMEOUT_SECONDS):
         if not await process.stdout.readline():

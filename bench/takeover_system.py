@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dtf.cli.lifeline import VARIABLE, Lifeline
 from dtf.cli.reserved_port import ReservedPort
 from dtf.rpc.channel import Peer
 from dtf.settings.loader import dump_settings
@@ -128,6 +129,7 @@ class TakeoverSystem:
         self.workers: list[Program] = []
         self._programs: list[Program] = []
         self._tasks: asyncio.TaskGroup | None = None
+        self._lifeline = Lifeline()
 
     @property
     def addresses(self) -> str:
@@ -180,6 +182,7 @@ class TakeoverSystem:
                 program.process.kill()
         if self._tasks is not None:
             await self._tasks.__aexit__(None, None, None)
+        await self._lifeline.end(10)
         for port in self._ports:
             port.release()
 
@@ -213,7 +216,12 @@ class TakeoverSystem:
                 *(sys.executable, "-P", "-m", "dtf.cli.main", "--project", str(self._directory)),
                 *("--settings", str(settings_file), command, *options),
                 cwd=self._directory,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(Path(__file__).parent.parent),
+                    VARIABLE: str(self._lifeline.descriptor),
+                },
+                pass_fds=[self._lifeline.descriptor],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

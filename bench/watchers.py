@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc.aio
 
 from dtf.api.v1 import run_service_pb2
+from dtf.cli.lifeline import watch_lifeline
 from dtf.rpc.channel import Peer, open_channel, parse_addresses
 
 METHOD = "/dtf.api.v1.RunService/WatchRun"
@@ -68,6 +69,7 @@ async def main(address: str, token: str, run_id: str, count: int, keen: int) -> 
 
 
 if __name__ == "__main__":
+    watch_lifeline()
     asyncio.run(
         main(
             sys.argv[1],
