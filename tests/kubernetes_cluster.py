@@ -78,6 +78,11 @@ class KubernetesCluster:
         return self._directory / "api" / "apiserver.crt"
 
     @property
+    def logs(self) -> Path:
+        """Where the nodes write what the processes of pods say (`node_agent.log_name`)."""
+        return self._directory / "logs"
+
+    @property
     def kubeconfig(self) -> Path:
         """Of the administrator."""
         return self._directory / "kubeconfig.json"
@@ -196,9 +201,10 @@ class Node:
 
     def __init__(self, cluster: KubernetesCluster, name: str, *options: str) -> None:
         self.name = name
-        arguments = ["--kubeconfig", str(cluster.kubeconfig), "--name", name, *options]
+        cluster.logs.mkdir(exist_ok=True)
+        arguments = ["--kubeconfig", str(cluster.kubeconfig), "--name", name, "--logs", str(cluster.logs)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.node_agent", *arguments],
+            [sys.executable, "-m", "tests.node_agent", *arguments, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,

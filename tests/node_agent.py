@@ -5,7 +5,7 @@ of the log as termination message, SIGTERM and SIGKILL after the grace of a dele
 that kills (OOMKilled), images that cannot be pulled (those that begin with `absent/`), secrets in the
 environment, and the eviction of a pod with the annotation `tests/evict` for lack of memory.
 
-    python -m tests.node_agent --kubeconfig FILE --name NODE     ends with its standard input
+    python -m tests.node_agent --kubeconfig FILE --name NODE --logs DIRECTORY     ends with its standard input
 """
 
 import argparse
@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,7 +120,7 @@ class PodRun(threading.Thread):
         super().__init__(daemon=True)
         self._node = node
         self._pod = pod
-        self._log = node.directory / f"{pod['metadata']['uid']}.log"
+        self._log = node.directory / log_name(pod)
         self._process: subprocess.Popen[bytes] | None = None
         self._change = threading.Event()
         self._grace: float | None = None
@@ -265,6 +264,11 @@ class PodRun(threading.Thread):
         )
 
 
+def log_name(pod: Json) -> str:
+    """The file of what a pod's process writes, in the directory of logs."""
+    return f"{pod['metadata']['namespace']}_{pod['metadata']['name']}_{pod['metadata']['uid']}.log"
+
+
 def _terminated(code: int, reason: str, message: str) -> Json:
     return {"exitCode": code, "reason": reason, "message": message, "finishedAt": _now()}
 
@@ -307,20 +311,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--logs", type=Path, required=True)
     parser.add_argument("--cpu", default="64")
     parser.add_argument("--memory", default="64Gi")
     parser.add_argument("--gpus", default="0")
     parser.add_argument("--label", action="append", default=[])
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="node-agent-") as directory:
-        node = Node(KubernetesHttp.of_kubeconfig(given.kubeconfig), given.name, Path(directory))
-        capacity = {"cpu": given.cpu, "memory": given.memory, "pods": "110", "nvidia.com/gpu": given.gpus}
-        node.register(capacity, dict(label.split("=", 1) for label in given.label))
-        threading.Thread(target=node.follow, daemon=True).start()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        sys.stdin.read()
-        node.stop()
+    node = Node(KubernetesHttp.of_kubeconfig(given.kubeconfig), given.name, given.logs)
+    capacity = {"cpu": given.cpu, "memory": given.memory, "pods": "110", "nvidia.com/gpu": given.gpus}
+    node.register(capacity, dict(label.split("=", 1) for label in given.label))
+    threading.Thread(target=node.follow, daemon=True).start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    node.stop()
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError
+from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, WorkerCommand
 from dtf.ports.clock import Clock
 
 RECORD_VARIABLE = "DTF_LAUNCH_RECORD"
@@ -47,9 +47,6 @@ class LaunchRecord(msgspec.Struct):
     has_exited: bool = False
     reason: str = ""
     is_clean: bool = False
-
-
-WorkerCommand = Callable[[LaunchRequest], Sequence[str]]
 
 
 def dtf_worker_command(server: str, token_file: str, options: Sequence[str] = ()) -> WorkerCommand:

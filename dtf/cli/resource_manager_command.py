@@ -18,7 +18,7 @@ from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.orphan_reaper import OrphanReaper
-from dtf.adapters.process_provider import ProcessProvider, WorkerCommand, dtf_worker_command
+from dtf.adapters.process_provider import ProcessProvider, dtf_worker_command
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
@@ -29,6 +29,7 @@ from dtf.cli.log_lines import log_to_stderr
 from dtf.cli.log_paths import archive_dir_of
 from dtf.client.connect import peer
 from dtf.core.chain import ChainBroken
+from dtf.ports.capacity import WorkerCommand
 from dtf.ports.event_log import LogError
 from dtf.ports.subjects import RecordKind
 from dtf.resource_manager.fleet import GrpcFleet

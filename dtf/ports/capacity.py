@@ -5,7 +5,7 @@ carries the asker's identity of the launch, so that asking twice launches once, 
 asker was killed between asking and hearing the answer.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -60,6 +60,12 @@ class Instance:
     """It ended by itself, without an error."""
     interruption: str = ""
     """The provider has announced that it will take it away: when and why. Empty: it has not."""
+
+
+WorkerCommand = Callable[[LaunchRequest], Sequence[str]]
+"""What a launch runs."""
+WorkerEnvironment = Callable[[LaunchRequest], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""The variables it is given beside the provider's own; a join token is issued for each launch."""
 
 
 class CapacityProvider(Protocol):

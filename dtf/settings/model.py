@@ -6,6 +6,8 @@
 
 from dataclasses import dataclass, field
 
+from dtf.settings.providers import KubernetesSettings
+
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
@@ -37,8 +39,18 @@ class CoordinatorSettings:
     """Address of the gRPC server; port 0: any free one. Beyond loopback needs TLS and a token."""
     token_file: str = ""
     """File with the bearer token that every call must carry."""
+    advertise: str = ""
+    """host:port[,host:port…] under which workers of other machines reach the coordinator(s), for join tokens;
+    empty: the address it listens on; of 0.0.0.0 and [::], that of this machine in its network."""
+    tls: str = "auto"
+    """auto: TLS beyond loopback; own: TLS everywhere; off: none, which only loopback allows. The certificate is
+    that of tls_certificate_file, or else of an authority that dtf makes in .dtf/secrets/tls (docs/joining.md)."""
     tls_certificate_file: str = ""
+    """PEM file with the server's certificate, and those above it as far as they are to be sent."""
     tls_key_file: str = ""
+    tls_trust: str = "pinned"
+    """What join tokens say of tls_certificate_file: pinned: the last certificate in it; system: machines trust
+    its authority anyway."""
     heartbeat_seconds: float = 1.0
     lease_seconds: float = 10.0
     """Silence after which a worker is lost: ten heartbeats, so that a paused machine keeps its work."""
@@ -86,6 +98,8 @@ class WorkerSettings:
     token_file: str = ""
     certificate_authority_file: str = ""
     """PEM file of the authority that signed the coordinator's certificate; given, the connection is TLS."""
+    join_file: str = ""
+    """File with a join token, which says all of the above and the pool."""
     name: str = ""
     """Stable identity; empty: the coordinator gives one."""
     pool: str = "local"
@@ -110,10 +124,11 @@ class PoolSettings:
     """0: the number of processors of the machine, at least 2."""
     slots: int = 1
     labels: dict[str, str] = field(default_factory=dict)
-    backlog_aim_seconds: float = 2.0
-    """Backlog each worker should have; more means scale out. Processes start in about a second."""
-    scale_in_idle_seconds: float = 5.0
-    """A worker idle for this long may be drained."""
+    backlog_aim_seconds: float = 0.0
+    """Backlog each worker should have; 0: a sixth of the learned start-up delay, at least 2 s."""
+    scale_in_idle_seconds: float = 0.0
+    """A worker that nothing needs and that is idle for this long may be drained; 0: a sixth of the learned
+    start-up delay, at least 5 s."""
     scale_out_cooldown_seconds: float = 0.5
     scale_in_cooldown_seconds: float = 1.0
 
@@ -137,6 +152,8 @@ class AnalyzerSettings:
     """Address under which others reach it; written by the embedded stack."""
     token_file: str = ""
     """File with the bearer token that every call must carry; empty: the coordinator's."""
+    tls: str = "auto"
+    """auto: TLS beyond loopback; own: TLS everywhere; off: none, which only loopback allows."""
     tls_certificate_file: str = ""
     """Beyond loopback the analyzer needs TLS of its own: it may run on another machine."""
     tls_key_file: str = ""
@@ -175,6 +192,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     analyzer: AnalyzerSettings = field(default_factory=AnalyzerSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
     @property
     def server(self) -> str:

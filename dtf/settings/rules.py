@@ -42,6 +42,8 @@ RULES: Mapping[str, Span | OneOf] = {
     "nats.append_timeout_seconds": Span(0.1, 600),
     "nats.max_log_bytes": Span(1 << 20, 1 << 50),
     "nats.replicas": OneOf((1, 3, 5)),
+    "coordinator.tls": OneOf(("auto", "own", "off")),
+    "coordinator.tls_trust": OneOf(("pinned", "system")),
     "coordinator.heartbeat_seconds": Span(0.05, 60),
     "coordinator.lease_seconds": Span(0.2, 3600),
     "coordinator.heartbeats_per_second": Span(1, 100_000),
@@ -67,10 +69,18 @@ RULES: Mapping[str, Span | OneOf] = {
     "pool.min_workers": Span(0, 100_000),
     "pool.max_workers": Span(0, 100_000),
     "pool.slots": Span(1, 1024),
-    "pool.backlog_aim_seconds": Span(0.001, _DAY_SECONDS),
+    "pool.backlog_aim_seconds": Span(0, _DAY_SECONDS),
     "pool.scale_in_idle_seconds": Span(0, _DAY_SECONDS),
     "pool.scale_out_cooldown_seconds": Span(0, _DAY_SECONDS),
     "pool.scale_in_cooldown_seconds": Span(0, _DAY_SECONDS),
+    "kubernetes.kind": OneOf(("pod", "job")),
+    "kubernetes.image_pull_policy": OneOf(("", "Always", "IfNotPresent", "Never")),
+    "kubernetes.cpus": Span(0, 4096),
+    "kubernetes.termination_grace_seconds": Span(1, _DAY_SECONDS),
+    "kubernetes.image_patience_seconds": Span(0, _DAY_SECONDS),
+    "kubernetes.scheduling_patience_seconds": Span(0, 7 * _DAY_SECONDS),
+    "kubernetes.job_ttl_seconds": Span(60, 365 * _DAY_SECONDS),
+    "analyzer.tls": OneOf(("auto", "own", "off")),
     "store.kind": OneOf(("duckdb", "influxdb")),
     "run.test_retries": Span(0, 100),
     "run.infrastructure_retries": Span(0, 100),
@@ -108,10 +118,18 @@ def _tls_files_together(settings: Settings) -> str | None:
     return "coordinator.tls_certificate_file and coordinator.tls_key_file must be given together"
 
 
+def _no_files_without_tls(settings: Settings) -> str | None:
+    for name, part in (("coordinator", settings.coordinator), ("analyzer", settings.analyzer)):
+        if part.tls == "off" and part.tls_certificate_file:
+            return f'{name}.tls = "off" and {name}.tls_certificate_file contradict each other; leave one out'
+    return None
+
+
 _JOINT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     _lease_outlasts_heartbeats,
     _pool_bounds_in_order,
     _tls_files_together,
+    _no_files_without_tls,
 )
 
 

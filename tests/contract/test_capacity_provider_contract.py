@@ -1,4 +1,4 @@
-"""What every CapacityProvider does, the fake and the real one."""
+"""What every CapacityProvider does, the fake and the real ones."""
 
 import asyncio
 import os
@@ -15,11 +15,15 @@ import pytest
 from dtf.adapters.process_provider import ProcessProvider
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.capacity import CapacityProvider, Instance, InstanceState, LaunchRequest, ProviderError
+from dtf.settings.providers import KubernetesSettings
+from tests.kubernetes_bench import KubernetesBench
+from tests.kubernetes_cluster import KubernetesCluster
 from tests.memory_provider import MemoryProvider
 
 pytestmark = pytest.mark.resource_manager
 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
+UNHAPPY = "import sys; print('error: no coordinator at 127.0.0.1:1', file=sys.stderr); sys.exit(3)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 
@@ -31,6 +35,29 @@ class Bench(Protocol):
     async def kill(self, instance: Instance) -> None:
         """End an instance with signal 9."""
         ...
+
+
+class LiveBench(Bench, Protocol):
+    """One whose instances run a program of the test."""
+
+    async def until_up(self, launch_id: str) -> None:
+        """Return when its program has said "up"."""
+        ...
+
+    def new_provider(self) -> "StartableProvider":
+        """Another provider of the same instances."""
+        ...
+
+
+class StartableProvider(CapacityProvider, Protocol):
+    """One that finds what an earlier one left."""
+
+    async def start(self) -> None:
+        """Find it."""
+        ...
+
+
+LIVE = ("process", "kubernetes-pod", "kubernetes-job")
 
 
 class MemoryBench:
@@ -92,14 +119,40 @@ def _names_record(process: psutil.Process, path: Path) -> bool:
         return False
 
 
-@pytest.fixture(params=["memory", "process"])
+@pytest.fixture(params=["memory", *LIVE])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """Each provider in turn."""
     if request.param == "memory":
         yield MemoryBench()
         return
-    async with process_bench(tmp_path) as processes:
-        yield processes
+    async with live_bench(request, tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture(params=LIVE)
+async def live(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LiveBench]:
+    """Each provider in turn whose instances run something."""
+    async with live_bench(request, tmp_path) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def live_bench(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[LiveBench]:
+    """The provider of the fixture's parameter; the mark `program` says what its instances run."""
+    mark = request.node.get_closest_marker("program")
+    program = SLEEPER if mark is None else mark.args[0]
+    if request.param == "process":
+        async with process_bench(directory, program) as processes:
+            yield processes
+        return
+    cluster: KubernetesCluster = request.getfixturevalue("kubernetes")
+    settings = KubernetesSettings(kind=request.param.removeprefix("kubernetes-"))
+    kubernetes = KubernetesBench(cluster, program, settings)
+    await kubernetes.start()
+    try:
+        yield kubernetes
+    finally:
+        await kubernetes.stop()
 
 
 @asynccontextmanager
@@ -171,12 +224,11 @@ async def test_a_running_instance_is_not_forgotten(bench: Bench) -> None:
     assert [i.launch_id for i in await bench.provider.list_instances()] == ["local-1"]
 
 
-async def test_terminating_ends_an_instance_that_obeys_without_an_error(tmp_path: Path) -> None:
-    async with process_bench(tmp_path) as bench:
-        await bench.provider.launch(request_for("local-1"))
-        await bench.until_up("local-1")
-        await bench.provider.terminate("local-1", grace_seconds=30)
-        exited = await next_exit(bench.provider)
+async def test_terminating_ends_an_instance_that_obeys_without_an_error(live: LiveBench) -> None:
+    await live.provider.launch(request_for("local-1"))
+    await live.until_up("local-1")
+    await live.provider.terminate("local-1", grace_seconds=30)
+    exited = await next_exit(live.provider)
     assert (exited.launch_id, exited.is_clean, exited.reason) == ("local-1", True, "exited with code 0")
 
 
@@ -188,12 +240,12 @@ async def test_terminating_what_is_unknown_or_gone_does_nothing(bench: Bench) ->
     assert len(await bench.provider.list_instances()) == 1
 
 
-async def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
-    async with process_bench(tmp_path, STUBBORN) as bench:
-        await bench.provider.launch(request_for("local-1"))
-        await bench.until_up("local-1")
-        await bench.provider.terminate("local-1", grace_seconds=0.1)
-        exited = await next_exit(bench.provider)
+@pytest.mark.program(STUBBORN)
+async def test_an_instance_that_ignores_sigterm_is_killed_after_the_grace(live: LiveBench) -> None:
+    await live.provider.launch(request_for("local-1"))
+    await live.until_up("local-1")
+    await live.provider.terminate("local-1", grace_seconds=0.1)
+    exited = await next_exit(live.provider)
     assert "killed by signal 9" in exited.reason
 
 
@@ -211,25 +263,23 @@ async def test_a_process_that_cannot_start_says_why_and_is_not_listed(tmp_path: 
     await provider.close()
 
 
-async def test_the_last_error_line_of_a_worker_is_in_the_reason(tmp_path: Path) -> None:
-    program = "import sys; print('error: no coordinator at 127.0.0.1:1', file=sys.stderr); sys.exit(3)"
-    async with process_bench(tmp_path, program) as bench:
-        await bench.provider.launch(request_for("local-1"))
-        exited = await next_exit(bench.provider)
+@pytest.mark.program(UNHAPPY)
+async def test_the_last_error_line_of_a_worker_is_in_the_reason(live: LiveBench) -> None:
+    await live.provider.launch(request_for("local-1"))
+    exited = await next_exit(live.provider)
     assert exited.reason == "exited with code 3 (error: no coordinator at 127.0.0.1:1)"
 
 
-async def test_another_provider_over_the_same_records_adopts_what_runs(tmp_path: Path) -> None:
-    async with process_bench(tmp_path) as bench:
-        running = await bench.provider.launch(request_for("local-1"))
-        second = bench.new_provider()
-        await second.start()
-        assert await second.list_instances() == [running]
-        assert await second.launch(request_for("local-1")) == running
-        await bench.kill(running)
-        exited = await next_exit(second)
-        assert (exited.launch_id, exited.state) == ("local-1", InstanceState.EXITED)
-        await second.close()
+async def test_another_provider_adopts_what_runs(live: LiveBench) -> None:
+    running = await live.provider.launch(request_for("local-1"))
+    second = live.new_provider()
+    await second.start()
+    assert await second.list_instances() == [running]
+    assert await second.launch(request_for("local-1")) == running
+    await live.kill(running)
+    exited = await next_exit(second)
+    assert (exited.launch_id, exited.state) == ("local-1", InstanceState.EXITED)
+    await second.close()
 
 
 async def test_a_process_started_without_its_record_being_completed_is_found_again(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The settings of the providers of workers beyond this machine, one class a provider."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """Workers as pods or jobs of a Kubernetes cluster (docs/kubernetes.md)."""
+
+    image: str = ""
+    """Image of the workers; it holds dtf, and what the suites need."""
+    kind: str = "pod"
+    """pod, or job: what queues of the cluster (Kueue) and its quotas of jobs know."""
+    namespace: str = ""
+    """Where the workers live; empty: the namespace of the credentials."""
+    kubeconfig: str = ""
+    """Empty: the service account of the pod we run in, else KUBECONFIG, else ~/.kube/config."""
+    context: str = ""
+    """Context of the kubeconfig; empty: its current one."""
+    service_account: str = ""
+    """Of the workers; empty: the namespace's default, and no token of it is mounted."""
+    image_pull_policy: str = ""
+    image_pull_secret: str = ""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: dict[str, str] = field(default_factory=dict)
+    """Taints that workers tolerate: key = "VALUE:EFFECT"; an empty VALUE means any, an empty EFFECT every."""
+    spot_node_selector: dict[str, str] = field(default_factory=dict)
+    """Added for a pool that takes spot capacity."""
+    spot_tolerations: dict[str, str] = field(default_factory=dict)
+    priority_class: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    secret_environment: dict[str, str] = field(default_factory=dict)
+    """Variables from secrets of the namespace: NAME = "SECRET/KEY"."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Added to each pod and job, as kueue.x-k8s.io/queue-name."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    cpus: float = 1.0
+    """Processors asked for where the pool names none."""
+    memory: str = ""
+    """Memory asked for, and the limit, where the pool names none: "2Gi"; empty: none."""
+    gpu_resource: str = "nvidia.com/gpu"
+    pod_template: str = ""
+    """File (YAML or JSON) with a pod to begin from: volumes, init containers, security contexts."""
+    termination_grace_seconds: float = 60.0
+    """What an evicted worker has to give back what it holds."""
+    image_patience_seconds: float = 60.0
+    """An image that cannot be pulled for so long ends the launch."""
+    scheduling_patience_seconds: float = 600.0
+    """A pod that finds no node for so long ends the launch: the cluster's autoscaler takes minutes."""
+    job_ttl_seconds: int = 86_400
+    """A finished job whose resource manager is gone removes itself after so long."""
