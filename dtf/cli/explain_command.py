@@ -1,4 +1,4 @@
-"""`dtf explain`: the story of a run, task, case or worker, from the log, with causes."""
+"""`dtf explain`: the story of a run, task, case or worker, from the log, with causes; or of a scaling decision."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ import click
 from dtf.adapters.event_lines import format_time
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
+from dtf.cli.explain_scaling import explain_scaling
 from dtf.cli.invocation import Invocation
 from dtf.cli.log_fold import Fold, fold_to, nearest_fold, progress
 from dtf.cli.log_source import LogSource, source_options, with_log_source
@@ -30,6 +31,7 @@ from dtf.core.run.worker_story import WorkerStory
 from dtf.report.output import plain_line
 
 _KINDS = ("run", "task", "case", "worker")
+SCALING = "scaling"
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class _Story:
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="[run|task|case|worker] NAME")
+@click.argument("words", nargs=-1, required=True, metavar="[run|task|case|worker|scaling] NAME")
 @source_options
 @click.option("--run", "run_id", default="", metavar="ID", help="The run of a task or case; else the newest.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -56,10 +58,11 @@ def command(
     run_id: str,
     as_json: bool,
 ) -> None:
-    """Tell the story of a run, task, case or worker from the log, with causes.
+    """Tell the story of a run, task, case or worker from the log, with causes; or why a pool was scaled.
 
     NAME is a run's id or the beginning of it, a worker's id, a task as RUN/INDEX or by its name, a case
-    by its name. Say which kind it is where a name could be several.
+    by its name. Say which kind it is where a name could be several. `scaling` takes the id of a decision, a
+    sequence of the log, or an instant, and tells the decision made by then; alone, the newest that moved a pool.
 
     \b
     Example:
@@ -67,7 +70,11 @@ def command(
         dtf explain 7f3k/4
         dtf explain case test_io.py::test_rename
         dtf explain worker local-2 --from log.dtfstream
+        dtf explain scaling -5m
     """
+    if words[0] == SCALING and len(words) <= 2:
+        explain_scaling(invocation, "".join(words[1:]), source, as_json=as_json)
+        return
     kind, name = _subject(words)
 
     async def tell(opened: LogSource) -> _Story:

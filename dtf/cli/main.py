@@ -33,18 +33,26 @@ COMMANDS: Mapping[str, Entry] = {
     "runs": Entry("dtf.cli.runs_command", "List runs; `runs show ID`."),
     "workers": Entry("dtf.cli.workers_command", "List workers; `workers drain|quarantine|release ID`."),
     "pools": Entry("dtf.cli.pools_command", "List pools; `pools scale|pause|resume NAME`."),
+    "token": Entry("dtf.cli.token_command", "Join tokens, for workers elsewhere; `token create|revoke`."),
+    "certificates": Entry(
+        "dtf.cli.certificates_command", "Certificates of this project's servers; `rotate`."
+    ),
     "cancel": Entry("dtf.cli.cancel_command", "Stop a run."),
     "logs": Entry("dtf.cli.logs_command", "Output of a run, task or case."),
     "events": Entry("dtf.cli.events_command", "Follow, export or import the event log."),
     "replay": Entry("dtf.cli.replay_command", "Prove a log: its chain, its state, every decision."),
     "state": Entry("dtf.cli.state_command", "What was true at a sequence or a time."),
     "bisect": Entry("dtf.cli.bisect_command", "Find the first commit that breaks an invariant."),
-    "explain": Entry("dtf.cli.explain_command", "The story of a run, task, case or worker, with causes."),
+    "explain": Entry(
+        "dtf.cli.explain_command", "The story of a run, task, case, worker or scale action, with causes."
+    ),
     "check": Entry("dtf.cli.check_command", "Hold a log against what every history must have."),
     "fork": Entry("dtf.cli.fork_command", "Continue a recorded log in virtual time, with a fault."),
     "capsule": Entry("dtf.cli.capsule_command", "A run in one file, to be replayed on another machine."),
     "log": Entry("dtf.cli.log_command", "Status, snapshots, repair and archive of the event log."),
-    "scaling": Entry("dtf.cli.scaling_command", "Replay demand against scaling policies: `scaling backtest`."),
+    "scaling": Entry(
+        "dtf.cli.scaling_command", "Replay demand against scaling policies: `scaling backtest`."
+    ),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),

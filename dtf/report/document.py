@@ -86,6 +86,15 @@ def _pool(report: RunReport) -> dict[str, Any]:
         "worker_seconds": report.worker_seconds,
         "busy_ratio": report.busy_ratio,
         "sizes": [{"time_at": point.at_ns / _NANOS, "workers": point.workers} for point in report.pool.sizes],
+        "readings": [
+            {
+                "time_at": reading.at_ns / _NANOS,
+                "desired": reading.desired,
+                "requested": reading.requested,
+                "backlog_seconds": reading.backlog_seconds,
+            }
+            for reading in report.pool.readings
+        ],
         "scale_actions": [
             {
                 "time_at": mark.at_ns / _NANOS,

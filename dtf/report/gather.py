@@ -90,7 +90,7 @@ async def _read_run(client: Client, run_id: str) -> RunReport:
         elif watched.event is not None:
             fold.apply(watched.sequence, watched.now_unix_nanos, watched.event)
     run = fold.summary
-    pool.marks[:] = [mark for mark in pool.marks if run.created_ns <= mark.at_ns <= run.finished_ns]
+    pool.keep_between(run.created_ns, run.finished_ns)
     return RunReport(run, pool)
 
 

@@ -1,5 +1,6 @@
 """The timeline as numbers ready to draw: time across, workers down, pool size and queue above."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dtf.api.v1 import common_pb2
@@ -46,6 +47,16 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A quantity drawn as a line over the area of its panel."""
+
+    path: str
+    kind: str
+    """desired or requested."""
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """A quantity over time."""
 
@@ -53,7 +64,10 @@ class Panel:
     title: str
     path: str
     """Of an SVG path."""
-    most: int
+    most: str
+    """The value at its top, with its unit."""
+    lines: Sequence[Line] = ()
+    """Other quantities on the same scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +131,30 @@ def draw_timeline(report: RunReport) -> Timeline:
 
 
 def _draw_panels(timeline: Timeline, report: RunReport, scale: _Scale) -> None:
-    run, end = report.run, report.run.finished_ns
-    sizes = [(point.at_ns, point.workers) for point in report.pool.sizes]
-    queue = [(point.at_ns, point.queued) for point in run.queue]
+    run, end, pool = report.run, report.run.finished_ns, report.pool
+    sizes: _Steps = [(point.at_ns, point.workers) for point in pool.sizes]
+    queue: _Steps = [(point.at_ns, point.queued) for point in run.queue]
+    backlog: _Steps = [(reading.at_ns, reading.backlog_seconds) for reading in pool.readings]
+    wishes: dict[str, _Steps] = {
+        "desired": [(reading.at_ns, reading.desired) for reading in pool.readings],
+        "requested": [(reading.at_ns, reading.requested) for reading in pool.readings],
+    }
     top = TOP
-    for title, steps in (("workers", sizes), ("queued tasks", queue)):
+    for title, steps, over in (
+        ("workers", sizes, wishes),
+        ("queued tasks", queue, {}),
+        ("backlog", backlog, {}),
+    ):
         if not steps:
             continue
-        most = max(1, max(value for _, value in steps))
-        timeline.panels.append(Panel(top, title, _step_path(steps, end, most, top, scale), most))
+        drawn = {kind: line for kind, line in over.items() if line}
+        most = max(1, *(value for line in (steps, *drawn.values()) for _, value in line))
+        lines = [
+            Line(_step_line(line, end, most, top, scale), kind, f"workers {kind}")
+            for kind, line in drawn.items()
+        ]
+        text = seconds_text(most) if title == "backlog" else f"{most:g}"
+        timeline.panels.append(Panel(top, title, _step_path(steps, end, most, top, scale), text, lines))
         top += PANEL_HEIGHT + PANEL_GAP
     timeline.panels_bottom = top - PANEL_GAP
     for number, mark in enumerate(report.pool.marks, 1):
@@ -138,19 +167,32 @@ def mark_text(mark: ScaleMark) -> str:
     return f"{mark.action} {sign}{abs(mark.change)}, to {mark.desired}: {mark.reason}"
 
 
-def _step_path(steps: list[tuple[int, int]], end_ns: int, most: int, top: float, scale: _Scale) -> str:
-    """A filled staircase, thinned to the highest value of each stretch where it is finer than the picture."""
+_Steps = list[tuple[int, float]]
+"""Instants, and the value that holds from each on."""
+
+
+def _step_path(steps: _Steps, end_ns: int, most: float, top: float, scale: _Scale) -> str:
+    """A filled staircase."""
+    base = top + PANEL_HEIGHT
+    stairs = _stairs(steps, most, base, scale)
+    return f"M{scale.x(steps[0][0]):.1f} {base:.1f}{stairs}H{scale.x(end_ns):.1f}V{base:.1f}Z"
+
+
+def _step_line(steps: _Steps, end_ns: int, most: float, top: float, scale: _Scale) -> str:
+    """A staircase that is not filled."""
+    base = top + PANEL_HEIGHT
+    start = base - steps[0][1] / most * PANEL_HEIGHT
+    return f"M{scale.x(steps[0][0]):.1f} {start:.1f}{_stairs(steps, most, base, scale)}H{scale.x(end_ns):.1f}"
+
+
+def _stairs(steps: _Steps, most: float, base: float, scale: _Scale) -> str:
+    """Thinned to the highest value of each stretch where they are finer than the picture."""
     stretch = max(1, len(steps) // POINTS_LIMIT)
     thinned = [
         (steps[index][0], max(value for _, value in steps[index : index + stretch]))
         for index in range(0, len(steps), stretch)
     ]
-    base = top + PANEL_HEIGHT
-    pieces = [f"M{scale.x(thinned[0][0]):.1f} {base:.1f}"]
-    for at_ns, value in thinned:
-        pieces.append(f"H{scale.x(at_ns):.1f}V{base - value / most * PANEL_HEIGHT:.1f}")
-    pieces.append(f"H{scale.x(end_ns):.1f}V{base:.1f}Z")
-    return "".join(pieces)
+    return "".join(f"H{scale.x(at):.1f}V{base - value / most * PANEL_HEIGHT:.1f}" for at, value in thinned)
 
 
 def _draw_lane(timeline: Timeline, lane: Lane, top: float, scale: _Scale, begin_ns: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtf.api.v1 import analysis_service_pb2, common_pb2, events_pb2, fleet_service_pb2
+from dtf.api.v1 import analysis_service_pb2, common_pb2, events_pb2, fleet_service_pb2, scaling_pb2
 from dtf.core.run.pool_summary import PoolSummary, ScaleMark
 from dtf.core.run.summary import Bar
 from dtf.report.axis import round_step, tick_text, ticks
@@ -17,6 +17,7 @@ from dtf.report.lanes import LANES_LIMIT, lay_out, shown
 from dtf.report.output import PART_CHARACTERS_LIMIT, longrepr_text, output_parts, plain
 from dtf.report.page import render_page
 from dtf.report.text import summary_lines, verdict_sentence
+from dtf.report.timeline import draw_timeline
 from dtf.report.wording import bytes_text, change_text, seconds_text
 from tests.unit.run_events import BEGIN_NS, FAILED, FLAKY, PASSED, SECOND, RunStory
 
@@ -290,3 +291,37 @@ def test_axes_have_round_steps() -> None:
     assert round_step(3) == 5
     assert ticks(7.0, 10) == [float(k) for k in range(8)]
     assert [tick_text(value, 0.2) for value in (0.0, 0.2)] == ["0", "0.2 s"]
+
+
+def decided(pool: str, at_ns: int, desired: int, backlog: float) -> scaling_pb2.ScalingDecision:
+    demand = scaling_pb2.Demand(backlog_seconds=backlog)
+    return scaling_pb2.ScalingDecision(pool=pool, now_unix_nanos=at_ns, desired=desired, demand=demand)
+
+
+def test_the_timeline_shows_what_was_wanted_beside_what_was_there_and_the_backlog() -> None:
+    report = report_of(mixed_story())
+    pool, run = report.pool, report.run
+    for each in (
+        decided("a", run.created_ns - 2 * SECOND, 9, 90.0),
+        decided("a", run.created_ns - SECOND, 1, 8.0),
+        decided("b", run.created_ns + SECOND, 3, 2.0),
+        decided("a", run.finished_ns + SECOND, 7, 70.0),
+    ):
+        pool.decide(each)
+    pool.keep_between(run.created_ns, run.finished_ns)
+    assert [(each.at_ns, each.desired, each.backlog_seconds) for each in pool.readings] == [
+        (run.created_ns, 1, 8.0),
+        (run.created_ns + SECOND, 4, 10.0),
+    ], "of what was before the last still held; pools are added"
+    panels = {panel.title: panel for panel in draw_timeline(report).panels}
+    assert panels["workers"].most == "4", "the wish is on the scale of what was there"
+    assert [line.kind for line in panels["workers"].lines] == ["desired", "requested"]
+    assert panels["backlog"].most == "10.0 s"
+    assert 'class="wish desired"' in render_page(report)
+    assert report_document(report)["pool"]["readings"][1]["desired"] == 4
+
+
+def test_a_timeline_without_decisions_has_no_lines_of_them() -> None:
+    panels = {panel.title: panel for panel in draw_timeline(report_of(mixed_story())).panels}
+    assert "backlog" not in panels
+    assert not panels["workers"].lines

@@ -1,7 +1,7 @@
 """What the pool did while a run went on: how large it was, and why it moved."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dtf.api.v1 import events_pb2, scaling_pb2
@@ -36,6 +36,17 @@ class ScaleMark:
     pool: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the resource manager wanted and saw at a decision, added over the pools."""
+
+    at_ns: int
+    desired: int
+    requested: int
+    """Workers asked of providers that have not registered yet."""
+    backlog_seconds: float
+
+
 @dataclass(slots=True)
 class PoolSummary:
     """Size and moves, folded from events of the fleet and decisions of the resource manager.
@@ -45,9 +56,12 @@ class PoolSummary:
 
     sizes: list[SizePoint] = field(default_factory=list)
     marks: list[ScaleMark] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     slots: dict[str, int] = field(default_factory=dict)
     """Attempts each worker seen runs at once."""
     _present: set[str] = field(default_factory=set)
+    _read: dict[str, scaling_pb2.ScalingDecision] = field(default_factory=dict)
+    """By pool, its newest decision that measured demand."""
 
     def begin(self, at_ns: int, workers: Iterable[str]) -> None:
         """These workers were there at the start."""
@@ -69,7 +83,18 @@ class PoolSummary:
         self._note(now_ns)
 
     def decide(self, decision: scaling_pb2.ScalingDecision) -> None:
-        """Note a decision that moved the pool; holds and ends of processes are not moves."""
+        """Note a decision: what was wanted and seen, and, of one that moved the pool, the move."""
+        if decision.HasField("demand"):
+            self._read[decision.pool] = decision
+            latest = self._read.values()
+            self.readings.append(
+                Reading(
+                    decision.now_unix_nanos,
+                    desired=sum(each.desired for each in latest),
+                    requested=sum(each.requested for each in latest),
+                    backlog_seconds=sum(each.demand.backlog_seconds for each in latest),
+                )
+            )
         if decision.action not in _MOVES:
             return
         change = len(decision.launch_ids) - len(decision.worker_ids)
@@ -90,6 +115,13 @@ class PoolSummary:
             self.sizes[-1] = point
         elif not self.sizes or self.sizes[-1].workers != point.workers:
             self.sizes.append(point)
+
+    def keep_between(self, begin_ns: int, end_ns: int) -> None:
+        """Drop what was decided before or after, but for the last reading before, which still held."""
+        self.marks[:] = [mark for mark in self.marks if begin_ns <= mark.at_ns <= end_ns]
+        earlier = [reading for reading in self.readings if reading.at_ns < begin_ns]
+        during = [reading for reading in self.readings if begin_ns <= reading.at_ns <= end_ns]
+        self.readings[:] = [*(replace(last, at_ns=begin_ns) for last in earlier[-1:]), *during]
 
     def size_at(self, at_ns: int) -> int:
         """Workers there at an instant."""
