@@ -44,6 +44,7 @@ _CONSUMER_SECONDS = 60
 """The broker forgets a consumer that nobody has pulled from for this long."""
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
+_ACK_TOKENS = 9
 _END_OF_PULL = frozenset({"404", "408"})
 _NO_RESPONDERS = "503"
 _HEARTBEAT = "100"
@@ -270,20 +271,20 @@ class _Pull:
         """A message as it came: nearly all of a replay's do, and are kept as they are."""
         if subject == self._raw_inbox:
             self._note_status(RawHeaders(header))
+            self._something.set()
         else:
             self._take(_sequence_of(reply), payload, header)
-        self._something.set()
 
     async def _receive(self, message: Msg) -> None:
         """The same from nats-py's own hands, should its insides have changed."""
         headers = message.headers or {}
         if message.subject == self._inbox:
             self._note_status(headers)
+            self._something.set()
         else:
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             raw = f"NATS/1.0\r\n{lines}\r\n".encode()
             self._take(_sequence_of(message.reply.encode()), message.data, raw)
-        self._something.set()
 
     def _take(self, sequence: int, payload: bytes, header: bytes) -> None:
         self._outstanding -= 1
@@ -300,6 +301,8 @@ class _Pull:
         self._position = sequence
         found = _MESSAGE_ID.search(header)
         message_id = found[1].decode(errors="replace") if found else ""
+        if not self._arrived:
+            self._something.set()
         self._arrived.append(StoredCommit(sequence, payload, message_id, RawHeaders(header)))
 
     def _note_status(self, headers: Mapping[str, str]) -> None:
@@ -334,8 +337,8 @@ def _sequence_of(reply: bytes) -> int:
 
     Servers that know domains put two tokens, the domain and the account, before the stream.
     """
-    tokens = reply.split(b".", 8)
-    return int(tokens[5] if b"." not in tokens[-1] else tokens[7])
+    tokens = reply.split(b".")
+    return int(tokens[5] if len(tokens) == _ACK_TOKENS else tokens[7])
 
 
 def _headers_of_raw(encoded: str) -> dict[str, str]:

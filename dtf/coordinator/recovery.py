@@ -22,7 +22,7 @@ from dtf.coordinator.loss import Evidence, Loss, SpooledChain, chain_from, evide
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.core.chain import ChainReader
 from dtf.core.events import parse_commit
-from dtf.core.run.evolve import evolve
+from dtf.core.run.evolve import evolve_all
 from dtf.core.run.state import State
 from dtf.core.snapshot import SnapshotTooNew, SnapshotUnusable, last_commit_sequence, open_snapshot
 from dtf.ports.event_log import AppendConflict, EventLog, LogHead, StoredCommit
@@ -87,9 +87,7 @@ def fold(state: State, chain: ChainReader, stored: StoredCommit) -> None:
     if commit is None:
         log.warning("passed over a message that is no commit", extra={"sequence": stored.sequence})
         return
-    now_ns = commit.now_unix_nanos
-    for event in commit.events:
-        evolve(state, event, now_ns, stored.sequence)
+    evolve_all(state, commit.events, chain.now_ns, stored.sequence)
 
 
 async def replay(event_log: LogReader, state: State, chain: ChainReader) -> None:

@@ -51,23 +51,22 @@ class ChainReader:
                 "history before it was lost or archived"
             )
         self.sequence = sequence
-        digest = hashlib.sha256(payload).digest()
+        digest = hashlib.sha256(payload)
         commit = self._parse(payload)
-        if commit is None or message_id != digest.hex() or not self._continues(commit):
-            self._pass_over(sequence, commit, digest)
+        if (
+            commit is None
+            or message_id != digest.hexdigest()
+            or commit.prev_hash != self.last_hash
+            or (epoch := commit.epoch) < self.epoch
+            or (now_ns := commit.now_unix_nanos) < self.now_ns
+        ):
+            self._pass_over(sequence, commit, digest.digest())
             return None
-        self.last_hash, self.epoch, self.now_ns = digest, commit.epoch, commit.now_unix_nanos
+        self.last_hash, self.epoch, self.now_ns = digest.digest(), epoch, now_ns
         self.commit_count += 1
         if commit.schema_version != EVENT_SCHEMA:
             _bring_up(commit, sequence)
         return commit
-
-    def _continues(self, commit: events_pb2.Commit) -> bool:
-        return (
-            commit.prev_hash == self.last_hash
-            and commit.epoch >= self.epoch
-            and commit.now_unix_nanos >= self.now_ns
-        )
 
     def _pass_over(self, sequence: int, commit: events_pb2.Commit | None, digest: bytes) -> None:
         self.stranger_sequences.add(sequence)

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 
 class LogError(Exception):
     """Base of what can go wrong with the log. `is_retryable` says whether trying again can help."""
@@ -41,9 +43,8 @@ class LogMismatch(LogError):
     """The stream or the server is not configured as it must be; the message says what differs."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCommit:
-    """One message of the log as it is stored."""
+class StoredCommit(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log as it is stored. A replay makes a million: this is a quarter of a dataclass's price."""
 
     sequence: int
     payload: bytes

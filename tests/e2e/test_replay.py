@@ -15,11 +15,11 @@ What each component is fed:
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.api.v1 import common_pb2, events_pb2, scaling_pb2

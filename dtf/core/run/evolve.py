@@ -4,7 +4,7 @@ An event that names a run, task or worker that is not there changes nothing: wha
 cannot be folded, and a reader must get past every event ever stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
@@ -20,22 +20,28 @@ _Fold = Callable[[State, Any, int, int], None]
 
 def evolve(state: State, event: events_pb2.Event, now_ns: int = 0, sequence: int = 0) -> None:
     """Fold `event`, part of the commit `sequence` made at `now_ns`, into `state`."""
+    evolve_all(state, (event,), now_ns, sequence)
+
+
+def evolve_all(state: State, events: Iterable[events_pb2.Event], now_ns: int, sequence: int) -> None:
+    """Fold the events of the commit `sequence`, made at `now_ns`, into `state`."""
     if now_ns > state.now_ns:
         state.now_ns = now_ns
     if sequence > state.last_sequence:
         state.last_sequence = sequence
-    kind = event.WhichOneof("event")
-    fold = _FOLDS.get(kind)  # type: ignore[arg-type]  # None, of an event not known, is in no dict
-    if fold is None:
-        return
-    said = getattr(event, kind)  # type: ignore[arg-type]  # a kind that has a fold is a name
-    fold(state, said, now_ns, sequence)
     cache = state.hash_cache
-    if cache.is_in_use:
-        if kind in _ABOUT_RUNS:
-            cache.changed_runs.add(said.run_id)
-        if kind in _ABOUT_WORKERS:
-            cache.changed_workers.add(said.worker_id)
+    for event in events:
+        kind = event.WhichOneof("event")
+        fold = _FOLDS.get(kind)  # type: ignore[arg-type]  # None, of an event not known, is in no dict
+        if fold is None:
+            continue
+        said = getattr(event, kind)  # type: ignore[arg-type]  # a kind that has a fold is a name
+        fold(state, said, now_ns, sequence)
+        if cache.is_in_use:
+            if kind in _ABOUT_RUNS:
+                cache.changed_runs.add(said.run_id)
+            if kind in _ABOUT_WORKERS:
+                cache.changed_workers.add(said.worker_id)
 
 
 def _leader_elected(state: State, said: events_pb2.LeaderElected, _now_ns: int, _sequence: int) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.run.state import Batch, Run, State
-from dtf.core.run.task_queue import TaskQueue
+from dtf.core.run.task_queue import TaskQueue, as_ranges
 
 T = TypeVar("T")
 
@@ -21,8 +21,9 @@ def submitted(state: State, said: events_pb2.TasksSubmitted, _now_ns: int, seque
     run = state.runs.get(said.run_id)
     if run is None or run.is_terminal or not _is_whole(run, said):
         return
-    first, count = run.task_count, len(said.names)
-    run.names.extend(said.names)
+    names = said.names[:]
+    first, count = run.task_count, len(names)
+    run.names += names
     run.task_states += bytes((_QUEUED,)) * count
     run.attempts.frombytes(bytes(count * run.attempts.itemsize))
     _extend_task_columns(run, said, first, count)
@@ -129,29 +130,32 @@ def requeue(state: State, run: Run, tasks: Sequence[int]) -> None:
     state.queued_count += len(tasks)
 
 
-def dequeue(state: State, run: Run, tasks: Sequence[int]) -> int:
-    """Tasks leave their queues; returns how many were in one."""
-    grouped: dict[tuple[int, int], Sequence[int]] = {}
+def dequeue(
+    state: State, run: Run, tasks: Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
+) -> int:
+    """Tasks leave their queues; returns how many were in one. `ranges` are `tasks`, where they are known."""
     if run.task_templates is None and run.priorities is None:
-        grouped[run.created.priority, 0] = tasks
+        removed = _remove(run, run.created.priority, 0, as_ranges(tasks) if ranges is None else ranges)
     else:
-        lists: dict[tuple[int, int], list[int]] = {}
+        grouped: dict[tuple[int, int], list[int]] = {}
         for task in tasks:
-            lists.setdefault((run.priority_of(task), run.template_of(task).index), []).append(task)
-        grouped.update(lists)
-    removed = 0
-    for (priority, template), members in grouped.items():
-        by_template = run.queues.get(priority, {})
-        queue = by_template.get(template)
-        if queue is None:
-            continue
-        removed += queue.remove(members)
-        if not queue:
-            del by_template[template]
-            if not by_template:
-                del run.queues[priority]
+            grouped.setdefault((run.priority_of(task), run.template_of(task).index), []).append(task)
+        removed = sum(_remove(run, *key, as_ranges(members)) for key, members in grouped.items())
     run.queued_count -= removed
     state.queued_count -= removed
+    return removed
+
+
+def _remove(run: Run, priority: int, template: int, ranges: Sequence[tuple[int, int]]) -> int:
+    by_template = run.queues.get(priority)
+    queue = by_template.get(template) if by_template is not None else None
+    if by_template is None or queue is None:
+        return 0
+    removed = queue.remove_ranges(ranges)
+    if not queue.size:
+        del by_template[template]
+        if not by_template:
+            del run.queues[priority]
     return removed
 
 

@@ -13,6 +13,8 @@ def as_ranges(tasks: Sequence[int]) -> list[tuple[int, int]]:
     if not tasks:
         return []
     first, count = tasks[0], len(tasks)
+    if count == 1:
+        return [(first, first + 1)]
     if tasks[-1] - first == count - 1 and list(tasks) == list(range(first, first + count)):
         return [(first, first + count)]
     ranges: list[tuple[int, int]] = []
@@ -82,23 +84,24 @@ class TaskQueue:
 
     def remove(self, tasks: Sequence[int]) -> int:
         """Take `tasks` out wherever they are; return how many were there."""
-        return sum(self._remove_range(start, stop) for start, stop in as_ranges(tasks))
+        return self.remove_ranges(as_ranges(tasks))
 
-    def _remove_range(self, start: int, stop: int) -> int:
-        if self._ranges:
-            head, end = self._ranges[0]
-            if head == start and stop <= end:
-                self._shorten_head(stop)
+    def remove_ranges(self, ranges: Sequence[tuple[int, int]]) -> int:
+        """The same, of half-open ranges."""
+        removed, held = 0, self._ranges
+        for start, stop in ranges:
+            if held and held[0][0] == start and stop <= held[0][1]:
+                _, end = held[0]
+                if stop == end:
+                    held.popleft()
+                else:
+                    held[0] = (stop, end)
                 self.size -= stop - start
-                return stop - start
-        return self._cut_out(start, stop)
-
-    def _shorten_head(self, new_head: int) -> None:
-        end = self._ranges[0][1]
-        if new_head == end:
-            self._ranges.popleft()
-        else:
-            self._ranges[0] = (new_head, end)
+                removed += stop - start
+            else:
+                removed += self._cut_out(start, stop)
+                held = self._ranges
+        return removed
 
     def _cut_out(self, start: int, stop: int) -> int:
         kept: deque[tuple[int, int]] = deque()
