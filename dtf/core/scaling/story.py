@@ -33,7 +33,14 @@ def tell(decision: scaling_pb2.ScalingDecision) -> Iterator[tuple[str, str]]:
     yield "because", decision.reason
     if decision.HasField("demand"):
         yield "saw", _saw(decision)
-        yield "aim", f"{decision.recommended} {_workers(decision.recommended)} before the rules"
+        yield from _saw_more(decision.demand)
+        by = f" (strategy {decision.strategy})" if decision.strategy else ""
+        yield "aim", f"{decision.recommended} {_workers(decision.recommended)} before the rules{by}"
+    for consideration in decision.considerations:
+        wanted = f"{consideration.workers} {_workers(consideration.workers)}"
+        yield "weighed", f"{consideration.name}: {wanted}, {consideration.reason}"
+    if decision.HasField("forecast"):
+        yield "forecast", _forecast(decision.forecast)
     for effect in decision.rules:
         if effect.before != effect.after:
             yield "limited", f"{effect.rule}: {effect.before} → {effect.after}, {effect.reason}"
@@ -69,6 +76,28 @@ def _saw(decision: scaling_pb2.ScalingDecision) -> str:
     if demand.unplaceable_count:
         parts.append(f"{demand.unplaceable_count} that no worker of this pool could run")
     return ", ".join(parts)
+
+
+def _saw_more(demand: scaling_pb2.Demand) -> Iterator[tuple[str, str]]:
+    """By requirement class, where there are several; and what cannot be run."""
+    for each in demand.classes if len(demand.classes) > 1 else ():
+        what = each.requirement or "any worker"
+        yield "", f"{what}: {each.queued} queued, {each.leased} running, {each.backlog_seconds:.1f} s"
+    for missing in demand.unplaceable:
+        where = "no pool gives it" if missing.is_nowhere else "another pool can"
+        yield "", f"{missing.queued} queued need {missing.requirement or 'another pool'}: {where}"
+
+
+def _forecast(forecast: scaling_pb2.Forecast) -> str:
+    said = (
+        f"in the next {forecast.horizon_seconds:.1f} s {forecast.needed_slots:.1f} slots needed, "
+        f"{forecast.kept_slots:.1f} worth keeping ({forecast.method or 'none'})"
+    )
+    if forecast.rate_high:
+        said += f", {forecast.rate:.2g} tasks/s ({forecast.rate_low:.2g} to {forecast.rate_high:.2g})"
+    if forecast.error_ratio:
+        said += f", its error is {forecast.error_ratio:.2f} of that of 'as now'"
+    return said
 
 
 def _heard(seen: scaling_pb2.Observation) -> str:
