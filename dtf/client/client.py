@@ -27,6 +27,7 @@ from dtf.api.v1 import (
     worker_service_pb2_grpc,
 )
 from dtf.client.journal import open_journal
+from dtf.client.overload import call_when_taken
 from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
@@ -133,7 +134,7 @@ class Client:
             request.request_id = secrets.token_hex(16)
         if not request.owner:
             request.owner = default_owner()
-        response = await self.runs.CreateRun(request, **self._call())
+        response = await call_when_taken(lambda: self.runs.CreateRun(request, **self._call()))
         journal = open_journal("client")
         if journal is not None:
             journal.created(response.run, request.request_id)

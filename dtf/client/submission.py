@@ -13,7 +13,6 @@ under their numbers; the coordinator answers those it has and adds none twice.
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import grpc.aio
 
 from dtf.api.v1 import common_pb2, run_service_pb2, run_service_pb2_grpc
 from dtf.client.journal import open_journal
+from dtf.client.overload import pause_after, rest
 from dtf.rpc.errors import parse
 
 BATCH_TASKS = 256
@@ -136,10 +136,10 @@ class Submission:
             async for response in call:
                 self._answered(response)
         except grpc.aio.AioRpcError as error:
-            failure = parse(error)
-            if failure.retry_after_seconds:
-                await _rest(failure.retry_after_seconds * random.uniform(0.5, 1.5))
-            elif not failure.is_retryable:
+            pause = pause_after(error)
+            if pause:
+                await rest(pause)
+            elif not parse(error).is_retryable:
                 raise
             return False
         return self._seal is not None and self._seal.done()
@@ -284,13 +284,6 @@ class Room:
     def _take(self, tasks: int, size_bytes: int) -> None:
         self.tasks += tasks
         self.size_bytes += size_bytes
-
-
-async def _rest(seconds: float) -> None:
-    """Wait."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await asyncio.Event().wait()
 
 
 def _said(failure: BaseException) -> str:

@@ -21,6 +21,7 @@ from dtf.api.v1 import (
 )
 from dtf.client.client import CONNECT_TIMEOUT_SECONDS
 from dtf.client.journal import open_journal
+from dtf.client.overload import PATIENCE_SECONDS, pause_after
 from dtf.client.stack import StackError
 from dtf.rpc.channel import Peer, open_sync_channel
 from dtf.rpc.errors import SERVER_WENT
@@ -86,9 +87,15 @@ class Link:
 
     def create_run(self, request: run_service_pb2.CreateRunRequest) -> run_service_pb2.Run:
         """Create the run."""
-        run = self._runs.CreateRun(
-            request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata, wait_for_ready=True
-        ).run
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                run = self._runs.CreateRun(
+                    request, timeout=CALL_TIMEOUT_SECONDS, metadata=self._peer.metadata, wait_for_ready=True
+                ).run
+                break
+            except grpc.RpcError as error:
+                _rest_if_overloaded(error, deadline)
         journal = open_journal("client")
         if journal is not None:
             journal.created(run, request.request_id)
@@ -97,7 +104,7 @@ class Link:
     def submit(self, run_id: str, tasks: Sequence[common_pb2.TaskSpec]) -> None:
         """Submit all tasks and seal the run; returns when that is durable.
 
-        A broken stream is sent again: the coordinator knows the batches it has.
+        A stream that broke, or was refused until later, is sent again: the coordinator knows the batches it has.
         """
         requests = list(submissions(run_id, tasks))
         deadline = time.monotonic() + RECONNECT_TIMEOUT_SECONDS
@@ -116,7 +123,7 @@ class Link:
                 return
             except grpc.RpcError as error:
                 if error.code() not in SERVER_WENT or time.monotonic() > deadline:
-                    raise
+                    _rest_if_overloaded(error, deadline)
 
     def watch(self, run_id: str) -> Iterator[events_pb2.Event]:
         """The run's events that concern a controller, until it has ended."""
@@ -187,3 +194,11 @@ def submissions(
         size += task.ByteSize()
     request.seal = True
     yield request
+
+
+def _rest_if_overloaded(error: grpc.RpcError, deadline: float) -> None:
+    """Wait as long as the coordinator said; raise the error if it did not say so, or not before the deadline."""
+    pause = pause_after(error)
+    if not pause or time.monotonic() + pause > deadline:
+        raise error
+    time.sleep(pause)

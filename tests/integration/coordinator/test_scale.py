@@ -15,6 +15,7 @@ from dtf.client import submission
 from dtf.client.client import Client
 from dtf.coordinator import dispatcher, intake
 from dtf.coordinator.process import Coordinator
+from dtf.pytest_plugin.link import MAX_TASKS_PER_MESSAGE, Link
 from dtf.rpc.channel import Peer, open_channel
 from dtf.rpc.errors import RpcFailure, parse
 from tests.coordinators import SETTINGS, create_request, peer_of, running_coordinator, tasks
@@ -244,6 +245,41 @@ async def test_a_flood_is_refused_with_a_time_to_try_again_while_what_is_held_st
     assert all(end.retry_after_seconds == intake.RETRY_SECONDS for end in refused)
     assert {end for end in ends if isinstance(end, int)} == {LARGE}
     assert desk.intake.taken_bytes == desk.intake.waiting_bytes == 0
+
+
+async def test_a_run_that_is_refused_for_now_is_created_and_filled_when_the_coordinator_said(
+    coordinator: Coordinator, client: Client, peer: Peer, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the asyncio client and by pytest's, both of which somebody waits for."""
+    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.05)
+    desk = coordinator.desk
+    before = await client.create_run(create_request("before"))
+    desk.intake._max_taken_bytes, desk.intake._max_waiting_bytes = 1, 0
+    log.hold_acknowledgements()
+    link = Link(peer)
+    try:
+        async with asyncio.timeout(WAIT_SECONDS), asyncio.TaskGroup() as group:
+            group.create_task(before.submit(tasks(1)[0]))
+            while not desk.intake.taken_bytes:
+                await asyncio.wait([group.create_task(before.refresh())], timeout=0.05)
+            created = group.create_task(client.create_run(create_request("asyncio")))
+            by_pytest = group.create_task(asyncio.to_thread(link.create_run, create_request("blocking")))
+            while desk.intake.refused_count < 4:
+                await asyncio.wait([created, by_pytest], timeout=0.05)
+            log.release_acknowledgements()
+            refused, run_id = desk.intake.refused_count, (await by_pytest).run_id
+            await created
+            log.hold_acknowledgements()
+            two_messages = tasks(MAX_TASKS_PER_MESSAGE + 1)
+            submitted = group.create_task(asyncio.to_thread(link.submit, run_id, two_messages))
+            while desk.intake.refused_count <= refused:
+                await asyncio.wait([submitted], timeout=0.05)
+            desk.intake._max_taken_bytes = 2**20
+            log.release_acknowledgements()
+    finally:
+        link.close()
+    counts = [run.task_count for run in desk.state.runs.values()]
+    assert sorted(counts) == [0, 1, len(two_messages)]
 
 
 async def test_a_client_faster_than_the_log_is_paced_and_loses_nothing(
