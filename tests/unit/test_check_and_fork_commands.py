@@ -27,7 +27,7 @@ def test_check_prints_each_property_and_that_the_log_is_clean(capsys: pytest.Cap
     assert run_cli(["check", "--from", str(LOG), "--scaling", str(SCALING)]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines[1:24]}
-    assert rows["one-lease"] == ["32", "0"]
+    assert rows["one-lease"] == ["33", "0"]
     assert rows["scaling-decisions"] == ["13", "0"]
     assert rows["commit-before-grant"][:2] == ["-", "-"]
     assert lines[-1] == "clean"

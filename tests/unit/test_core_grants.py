@@ -43,13 +43,25 @@ def test_runs_of_one_priority_share_in_turns(world: World) -> None:
     assert [world.state.runs[name].leased_count for name in ("a", "b")] == [64, 64]
 
 
-def test_a_run_that_has_less_is_served_first(world: World) -> None:
-    world.worker("w", slots=4)
-    world.run("a", tasks(9, expected_seconds=60.0))
+def test_a_run_that_comes_later_gets_its_turn_with_the_next_leases(world: World) -> None:
+    world.worker("w", slots=9)
+    world.run("a", tasks(18, expected_seconds=60.0))
     world.grant(w=3)
-    world.run("b", tasks(9, expected_seconds=60.0))
-    world.grant(w=1)
-    assert world.state.runs["b"].leased_count == 1
+    world.run("b", tasks(18, expected_seconds=60.0))
+    for _ in range(3):
+        world.grant(w=1)
+    assert 1 <= world.state.runs["b"].leased_count <= 2
+
+
+def test_long_tasks_find_room_in_a_window_full_of_quick_ones(world: World) -> None:
+    world.worker("w")
+    world.run("quick", tasks(30, expected_seconds=0.05))
+    assert len(world.grant(w=64)["w"]) == 11
+    world.run("long", tasks(2, expected_seconds=60.0), priority=1)
+    assert world.grant(w=64)["w"] == [], "half a second waits"
+    world.report("w", columns("quick", [1]))
+    assert world.grant(w=64)["w"] == [0]
+    assert world.grant(w=64)["w"] == []
 
 
 def test_few_tasks_are_spread_over_the_workers(world: World) -> None:

@@ -4,6 +4,7 @@ Where the rules live:
 
     runs created, fed, sealed, cancelled     submission.py     what a request may hold   limits.py
     which worker can run what, waiting       placement.py      who gets which tasks      grants.py
+    whose turn it is                         turns.py          what a worker may hold    window.py
     results, fences, repetitions             results.py        retries, FLAKY            acceptance.py
     crashes, time-outs, losses, charges      endings.py        when a run has ended      outlook.py
     workers                                  dtf/core/fleet/decisions.py

@@ -1,26 +1,25 @@
 """Which worker gets which queued tasks.
 
-Theory. Tasks are taken by priority (higher first); at one priority runs take turns, the one with
-the fewest leases first, and in a run the oldest task goes first. Each turn deals tasks to the
-workers that can run them so that their loads (leases a slot) become equal, the least loaded first.
+Theory. Tasks are taken by priority (higher first); at one priority runs take turns (turns.py), and
+in a run the oldest task goes first. Each turn deals tasks to the workers that can run them so that
+their loads (leases a slot) become equal, the least loaded first. How many leases a worker may hold
+is said in window.py; whether its window has room does not depend on who asks, and so whatever
+streams in at a run's own priority or below, its turn comes after a bounded number of completions.
 
-How many leases a worker may hold:
+Tasks that need resources (cpus, memory, gpus) could starve all the same: those that need less take
+each part of a worker as it becomes free. Therefore a claim is laid when all that a task needs is
+free on no more than one worker: of those that could run it the one with the fewest leases that
+occupy resources is kept from
 
-- never more than its credits allow, which it says itself;
-- for tasks that need resources (cpus, memory, gpus): only as many as what is free on the worker
-  satisfies, counting every lease it holds, run or waiting. They are never given in advance beyond
-  that, so two tasks of 4 cores never meet on a machine of 4;
-- in any case no more in advance than about half a second of work (PREFETCH_SECONDS), and at least
-  one a slot. Half a second hides many round trips, keeps batches of no-ops large, and leaves long
-  tasks in the queue, where a worker that joins later finds them. At least one, because a pytest
-  process holds its last case back until it knows the next.
+- what comes after it in this grant and could not be placed before it: tasks of lower priority, and
+  younger ones of its own run;
+- the tasks of its priority that belong to runs which hold more leases,
 
-How long a task takes is its submitter's expectation, else what cases of its template took in this
-run, else ASSUMED_SECONDS.
+if they need resources too. So that worker empties until the task fits; the others go on.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dtf.api.v1 import events_pb2
 from dtf.core.fleet.worker import Worker
@@ -28,75 +27,8 @@ from dtf.core.run.commands import GrantLeases
 from dtf.core.run.placement import fits
 from dtf.core.run.state import Run, State, Template
 from dtf.core.run.task_queue import TaskQueue
-
-PREFETCH_SECONDS = 0.5
-ASSUMED_SECONDS = 0.1
-"""A guess for tasks nothing is known of: five in advance, until the first results teach better."""
-_MOST_PREFETCHED = 1023
-_TURN = 32
-"""Tasks a run gets in one turn while others wait at its priority."""
-
-
-@dataclass(slots=True)
-class Desk:
-    """A worker while leases are dealt."""
-
-    worker: Worker
-    credits: int
-    held: int
-    free_cpus: float
-    free_memory_bytes: int
-    free_gpus: int
-    dealt: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def load(self) -> float:
-        """Leases a slot."""
-        return self.held / self.worker.slots
-
-    def room(self, template: Template, seconds: float) -> int:
-        """How many more tasks of the template, of `seconds` each, it may be given."""
-        slots = self.worker.slots
-        ahead = int(min(max(PREFETCH_SECONDS / max(seconds, 1e-9), 1), _MOST_PREFETCHED))
-        room = min(self.credits, slots * (1 + ahead) - self.held)
-        if room > 0 and template.needs_resources:
-            room = min(room, self._free_for(template))
-        return max(room, 0)
-
-    def _free_for(self, template: Template) -> int:
-        counts = [_MOST_PREFETCHED]
-        if template.cpus:
-            counts.append(int(self.free_cpus / template.cpus + 1e-9))
-        if template.memory_bytes:
-            counts.append(self.free_memory_bytes // template.memory_bytes)
-        if template.gpus:
-            counts.append(self.free_gpus // template.gpus)
-        return min(counts)
-
-    def take(self, run: Run, template: Template, tasks: list[int]) -> None:
-        """Note that the worker gets `tasks`."""
-        count = len(tasks)
-        self.dealt.setdefault(run.run_id, []).extend(tasks)
-        self.credits -= count
-        self.held += count
-        self.free_cpus -= template.cpus * count
-        self.free_memory_bytes -= template.memory_bytes * count
-        self.free_gpus -= template.gpus * count
-
-
-def desk_of(state: State, worker: Worker, credits: int) -> Desk:
-    """The worker with what is free on it now."""
-    cpus, memory_bytes, gpus = worker.cpus, worker.memory_bytes, worker.gpus
-    for run_id, leases in worker.leases.items():
-        run = state.runs[run_id]
-        if not any(template.needs_resources for template in run.templates):
-            continue
-        for task in leases.values():
-            template = run.template_of(task)
-            cpus -= template.cpus
-            memory_bytes -= template.memory_bytes
-            gpus -= template.gpus
-    return Desk(worker, credits, worker.lease_count, cpus, memory_bytes, gpus)
+from dtf.core.run.turns import Turns
+from dtf.core.run.window import Desk, desk_of, expected_task_seconds
 
 
 class _Cursor:
@@ -129,6 +61,89 @@ class _Cursor:
         return taken
 
 
+@dataclass(slots=True)
+class _Claim:
+    """A task that needs resources and waits for them."""
+
+    template: Template
+    least_leases: int
+    """Runs that hold as many leases, or more, yield to it."""
+    kept: list[Worker] | None = None
+    """The worker kept for it, if one has to be; None: nobody asked since it was laid."""
+
+
+class _Hall:
+    """The desks of one grant, and what is claimed of them."""
+
+    def __init__(self, state: State, desks: list[Desk]) -> None:
+        self._state = state
+        self._desks = desks
+        self._claims: dict[tuple[object, ...], _Claim] = {}
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, whether they are offered work or not."""
+        return len(self._state.workers)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no desk has room for anything; those that have none are forgotten."""
+        self._desks = [desk for desk in self._desks if desk.has_room]
+        return not self._desks
+
+    def rooms(self, run: Run, template: Template, seconds: float) -> list[tuple[Desk, int]]:
+        """Where there is room for tasks of the template, and for how many."""
+        rooms = [
+            (desk, room)
+            for desk in self._desks
+            if fits(desk.worker, template) and (room := desk.room(template, seconds))
+        ]
+        if rooms and self._claims and template.needs_resources:
+            kept = self._kept_from(run)
+            rooms = [(desk, room) for desk, room in rooms if desk.worker not in kept]
+        return rooms
+
+    def claim(self, template: Template, least_leases: int) -> None:
+        """Tasks of runs that hold so many leases yield to one of the template, if resources are short."""
+        if not template.needs_resources:
+            return
+        claim = self._claims.setdefault(template.needs, _Claim(template, least_leases))
+        claim.least_leases = min(claim.least_leases, least_leases)
+        claim.kept = None
+
+    def descend(self) -> None:
+        """What comes now is of lower priority: it yields to every claim."""
+        for claim in self._claims.values():
+            claim.least_leases = 0
+
+    def _kept_from(self, run: Run) -> list[Worker]:
+        kept: list[Worker] = []
+        for claim in self._claims.values():
+            if run.leased_count >= claim.least_leases:
+                if claim.kept is None:
+                    claim.kept = self._worker_for(claim.template)
+                kept.extend(claim.kept)
+        return kept
+
+    def _worker_for(self, template: Template) -> list[Worker]:
+        free = sum(fits(desk.worker, template) and desk.room(template, 0.0) > 0 for desk in self._desks)
+        if free > 1:
+            return []
+        workers = self._state.workers.values()
+        able = [worker for worker in workers if worker.takes_work and fits(worker, template)]
+        return [min(able, key=lambda worker: _occupation(self._state, worker))] if able else []
+
+
+def _occupation(state: State, worker: Worker) -> tuple[int, str]:
+    """How many of its leases occupy resources; equal ones by name."""
+    count = 0
+    for run_id, leases in worker.leases.items():
+        run = state.runs[run_id]
+        if any(template.needs_resources for template in run.templates):
+            count += sum(run.template_of(task).needs_resources for task in leases.values())
+    return count, worker.worker_id
+
+
 class _Line:
     """The queued tasks of one run at one priority."""
 
@@ -137,43 +152,45 @@ class _Line:
         self._cursors = {template: _Cursor(queue) for template, queue in queues.items()}
         self._left = {template: len(queue) for template, queue in queues.items()}
 
-    def serve(self, desks: list[Desk], most: int) -> int:
+    @property
+    def next_template(self) -> Template:
+        """Of the oldest task."""
+        return self.run.templates[min(self._cursors, key=self._head)]
+
+    @property
+    def next_seconds(self) -> float:
+        """How long the oldest task should take."""
+        template = self.next_template
+        return expected_task_seconds(self.run, template, self._head(template.index))
+
+    def serve(self, hall: _Hall, most: int) -> int:
         """Deal up to `most` tasks, the oldest first; 0 means that none can be placed now."""
         while self._cursors:
             index = min(self._cursors, key=self._head)
             template, cursor = self.run.templates[index], self._cursors[index]
             others = [self._head(other) for other in self._cursors if other != index]
             count = cursor.available(min(most, self._left[index]), min(others, default=None))
-            dealt = self._deal(desks, template, cursor, count)
+            dealt = self._deal(hall, template, cursor, count)
             self._left[index] -= dealt
             if not dealt or not self._left[index]:
                 del self._cursors[index]
             if dealt:
                 return dealt
+            hall.claim(template, self.run.leased_count)
         return 0
 
     def _head(self, template: int) -> int:
         head = self._cursors[template].head
         return -1 if head is None else head
 
-    def _deal(self, desks: list[Desk], template: Template, cursor: _Cursor, count: int) -> int:
+    def _deal(self, hall: _Hall, template: Template, cursor: _Cursor, count: int) -> int:
         seconds = expected_task_seconds(self.run, template, cursor.head or 0)
-        rooms = [(desk, desk.room(template, seconds)) for desk in desks if fits(desk.worker, template)]
         dealt = 0
-        for desk, share in level(count, [(desk, room) for desk, room in rooms if room > 0]):
+        for desk, share in level(count, hall.rooms(self.run, template, seconds)):
             tasks = cursor.take(share)
-            desk.take(self.run, template, tasks)
+            desk.take(self.run, template, tasks, seconds)
             dealt += len(tasks)
         return dealt
-
-
-def expected_task_seconds(run: Run, template: Template, task: int) -> float:
-    """How long the task should take."""
-    if run.expected_seconds is not None and run.expected_seconds[task] > 0:
-        return run.expected_seconds[task]
-    if template.observed_count:
-        return template.observed_seconds / template.observed_count * len(run.case_range(task))
-    return ASSUMED_SECONDS
 
 
 def level(count: int, rooms: list[tuple[Desk, int]]) -> list[tuple[Desk, int]]:
@@ -181,6 +198,8 @@ def level(count: int, rooms: list[tuple[Desk, int]]) -> list[tuple[Desk, int]]:
 
     Water-filling: the least loaded desks are raised together to the load of the next, and so on.
     """
+    if count == 1 and rooms:
+        return [(min(rooms, key=lambda each: each[0].load)[0], 1)]
     shares = [0] * len(rooms)
     loads = [desk.load for desk, _ in rooms]
     waiting = sorted(range(len(rooms)), key=loads.__getitem__)
@@ -213,23 +232,47 @@ def grant_leases(state: State, command: GrantLeases) -> list[events_pb2.Event]:
     ]
     if not desks:
         return []
-    _deal_by_priority(state, desks, command.limit)
+    _deal_by_priority(state, _Hall(state, desks), command.limit)
     return list(_granted(state, desks))
 
 
-def _deal_by_priority(state: State, desks: list[Desk], limit: int) -> None:
+def _deal_by_priority(state: State, hall: _Hall, limit: int) -> None:
     runs = [run for run in state.active_runs.values() if run.queues]
+    first_fence = state.next_fence
     for priority in sorted({priority for run in runs for priority in run.queues}, reverse=True):
         lines = [_Line(run, run.queues[priority]) for run in runs if priority in run.queues]
-        lines.sort(key=lambda line: line.run.leased_count)
-        while lines and limit > 0:
-            for line in list(lines):
-                dealt = line.serve(desks, min(limit, _TURN) if len(lines) > 1 else limit)
-                limit -= dealt
-                if not dealt:
-                    lines.remove(line)
-                if limit <= 0:
-                    return
+        dealt = _deal_in_turns(lines, hall, limit, first_fence)
+        limit -= dealt
+        first_fence += dealt
+        if limit <= 0 or hall.is_full:
+            return
+        hall.descend()
+
+
+def _deal_in_turns(lines: Sequence[_Line], hall: _Hall, limit: int, first_fence: int) -> int:
+    """Deal up to `limit` tasks of these lines; how many it were."""
+    if len(lines) == 1:
+        return _deal_all(lines[0], hall, limit)
+    for line in lines:
+        hall.claim(line.next_template, line.run.leased_count + 1)
+    turns = Turns([line.next_seconds for line in lines], hall.workers)
+    dealt = 0
+    while dealt < limit and not hall.is_full:
+        turn = turns.next(first_fence + dealt)
+        if turn is None:
+            break
+        count = lines[turn.index].serve(hall, min(turn.count, limit - dealt))
+        dealt += count
+        if not count:
+            turns.drop(turn.index)
+    return dealt
+
+
+def _deal_all(line: _Line, hall: _Hall, limit: int) -> int:
+    dealt = 0
+    while dealt < limit and (count := line.serve(hall, limit - dealt)):
+        dealt += count
+    return dealt
 
 
 def _granted(state: State, desks: list[Desk]) -> Iterator[events_pb2.Event]:

@@ -6,10 +6,10 @@ from typing import cast
 
 from dtf.api.v1 import common_pb2, fleet_service_pb2, run_service_pb2
 from dtf.core.fleet.worker import Worker
-from dtf.core.run.grants import desk_of, expected_task_seconds
 from dtf.core.run.outlook import verdict_counts
 from dtf.core.run.placement import fits, queued_by_template
 from dtf.core.run.state import Run, State
+from dtf.core.run.window import desk_of, expected_task_seconds
 
 _SECOND = 1e9
 
