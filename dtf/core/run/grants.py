@@ -15,7 +15,10 @@ occupy resources is kept from
   younger ones of its own run;
 - the tasks of its priority that belong to runs which hold more leases,
 
-if they need resources too. So that worker empties until the task fits; the others go on.
+if they need resources too. So that worker empties until the task fits; the others go on. Runs that
+hold equally few leases are told apart by their turns alone, so one whose turn comes when nothing is
+free waits for another turn: seldom, where tasks without needs fill the windows, for some hundred
+completions.
 """
 
 from collections.abc import Iterator, Sequence
