@@ -143,5 +143,11 @@ def tour(code_version: str) -> list[StoredCommit]:
     world.do(commands.CloseSession("c", 1, "done"))
     world.do(commands.RetireRuns(kept_runs=1, kept_tasks=100, grace_seconds=1, kept_outlines=1), 60)
     world.do(commands.ForgetWorkers(kept_workers=1, grace_seconds=1), 60)
+    expires_at_ns = world.now_ns + 3600 * SECOND
+    world.do(commands.IssueToken("token-1", bytes(32), "local", expires_at_ns, "cluster-1"))
+    world.do(commands.RevokeToken("token-1", "operator", "lost"))
+    world.do(commands.ScalePool("local", 1, 8, None, "operator", "release day"))
+    world.do(commands.PausePool("local", "operator", "maintenance"))
+    world.do(commands.ResumePool("local", "operator"))
     world.do(commands.ElectLeader("recorder:2", 10.0))
     return world.messages
