@@ -54,6 +54,11 @@ class Replies:
         print(f"  added to the worst {self.added_delay * 1e3:6.1f} ms (aim < {aim_seconds * 1e3:.0f})")
 
 
+def tell(line: str) -> None:
+    """What is being done, for who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
 async def measure_replies(tasks: int, rounds: int = 3) -> Replies:
     """Queue tasks that nobody runs, then ask, with and without a snapshot being taken."""
     with tempfile.TemporaryDirectory(prefix="dtf-bench-") as name:
@@ -62,12 +67,14 @@ async def measure_replies(tasks: int, rounds: int = 3) -> Replies:
             peer = Peer(parse_addresses(stack.settings.worker.server), stack.token)
             async with Client(peer) as client:
                 run = await start(client)
+                tell(f"replies: submitting {tasks:,} tasks")
                 for first in range(0, tasks, SUBMITTED_AT_ONCE):
                     await run.submit_many(specs(min(SUBMITTED_AT_ONCE, tasks - first)))
                 during: list[float] = []
                 without: list[float] = []
                 taking = 0.0
-                for _ in range(rounds):
+                for number in range(1, rounds + 1):
+                    tell(f"  asking while a snapshot is taken, and while none is: {number} of {rounds}")
                     begun = time.perf_counter()
                     async with _asking(client, run.run_id, during):
                         await _take_snapshot(directory)

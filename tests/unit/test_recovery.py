@@ -1,8 +1,10 @@
 """A start: from the newest good snapshot, refused where history is missing, repaired from the spool."""
 
 import asyncio
+import gc
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from dtf.coordinator.writer import Writer, WriterLimits
 from dtf.core.run.commands import Command, CreateRun
 from dtf.core.run.state_hash import SCHEMA_VERSION, state_hash
 from dtf.core.snapshot import read_snapshot, take
-from dtf.ports.event_log import StoredCommit
+from dtf.ports.event_log import LogUnavailable, StoredCommit
 from dtf.ports.snapshot_store import SnapshotName
 from tests.coordinators import create_request
 from tests.fakes import FakeClock
@@ -143,6 +145,37 @@ class Site:
 def site(tmp_path: Path) -> Site:
     """An empty log and an empty directory."""
     return Site(tmp_path)
+
+
+class WatchfulLog(MemoryLog):
+    """Notes whether the garbage collector is on while it is read, and may break off."""
+
+    def __init__(self, commits: Sequence[StoredCommit], *, breaks_off: bool) -> None:
+        super().__init__()
+        for stored in commits:
+            self.inject(stored.payload, stored.message_id, stored.headers)
+        self.breaks_off = breaks_off
+        self.collects: set[bool] = set()
+
+    async def read(self, after: int, until: int | None = None) -> AsyncIterator[Sequence[StoredCommit]]:
+        async for batch in super().read(after, until):
+            self.collects.add(gc.isenabled())
+            yield batch
+        if self.breaks_off:
+            raise LogUnavailable("the broker is gone")
+
+
+@pytest.mark.parametrize("breaks_off", [False, True], ids=["to its end", "until the broker is gone"])
+async def test_the_collector_rests_while_a_log_is_folded_and_goes_on_after(
+    site: Site, breaks_off: bool
+) -> None:
+    await site.lead(3)
+    watched = WatchfulLog(site.log.commits, breaks_off=breaks_off)
+    assert gc.isenabled()
+    with pytest.raises(LogUnavailable) if breaks_off else nullcontext():
+        await restore(watched, [], None, Fold())
+    assert watched.collects == {False}
+    assert gc.isenabled()
 
 
 async def test_a_start_reads_only_what_came_after_the_newest_snapshot(site: Site) -> None:

@@ -161,8 +161,8 @@ def _remove(run: Run, priority: int, template: int, ranges: Sequence[tuple[int, 
 
 def known_tasks(run: Run, tasks: Sequence[int]) -> Sequence[int]:
     """`tasks` without those the run does not have."""
-    count = run.task_count
-    if not tasks or max(tasks) < count:
+    count = len(run.task_states)
+    if not tasks or (tasks[0] if len(tasks) == 1 else max(tasks)) < count:
         return tasks
     return [task for task in tasks if task < count]
 
