@@ -115,7 +115,7 @@ class Submission:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise SubmissionFailed(_said(self._failure)) from self._failure
+            raise _failed_by(self._failure)
 
     async def pump(self) -> None:
         """Send and receive until sealed; opens the stream anew when it breaks. Never raises."""
@@ -224,10 +224,10 @@ class Submission:
         pending = [item for _, taken in self._unanswered.values() for item in taken]
         for item in (*pending, *self._waiting):
             if not item.answer.done():
-                item.answer.set_exception(SubmissionFailed(_said(failure)))
+                item.answer.set_exception(_failed_by(failure))
                 item.answer.exception()  # retrieved: an abandoned submit must not warn
         if self._seal is not None and not self._seal.done():
-            self._seal.set_exception(SubmissionFailed(_said(failure)))
+            self._seal.set_exception(_failed_by(failure))
             self._seal.exception()
         self._room.close()
 
@@ -284,6 +284,12 @@ class Room:
     def _take(self, tasks: int, size_bytes: int) -> None:
         self.tasks += tasks
         self.size_bytes += size_bytes
+
+
+def _failed_by(failure: BaseException) -> SubmissionFailed:
+    failed = SubmissionFailed(_said(failure))
+    failed.__cause__ = failure
+    return failed
 
 
 def _said(failure: BaseException) -> str:

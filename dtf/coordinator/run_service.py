@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.coordinator import page_tokens
+from dtf.coordinator.client_streams import ClientStreams
 from dtf.coordinator.commits import Outcome
 from dtf.coordinator.desk import Desk, require
 from dtf.coordinator.log_tail import tail_logs
@@ -35,6 +36,7 @@ class RunService:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._streams = ClientStreams(desk.settings.max_client_streams)
 
     @answering
     async def CreateRun(
@@ -54,6 +56,15 @@ class RunService:
         A refusal takes its turn too: a status cannot be sent while an answer is being written.
         """
         begun: asyncio.Queue[_Begun | Exception | None] = asyncio.Queue(MAX_UNANSWERED)
+        with self._streams.one_more():
+            await self._take_submissions(request_iterator, begun, context)
+
+    async def _take_submissions(
+        self,
+        request_iterator: AsyncIterator[run_service_pb2.SubmitTasksRequest],
+        begun: "asyncio.Queue[_Begun | Exception | None]",
+        context: Context,
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer_submissions(begun, context))
             try:
@@ -158,9 +169,10 @@ class RunService:
         self, request: run_service_pb2.WatchRunRequest, context: Context
     ) -> AsyncIterator[Encoded]:
         """Events of a run from a sequence on: WatchRunResponses, encoded."""
-        await self._desk.writer.settled()
-        async for response in Watch(self._desk, request).responses():
-            yield response
+        with self._streams.one_more():
+            await self._desk.writer.settled()
+            async for response in Watch(self._desk, request).responses():
+                yield response
 
     @streaming
     async def TailLogs(
@@ -172,15 +184,18 @@ class RunService:
         if task is not None and task >= run.task_count:
             text = f"is {task}, but the run has {run.task_count} tasks"
             raise InvalidRequest(f"task {text}", violations=[FieldViolation("task", text)])
-        async for response in tail_logs(self._desk, run.run_id, task, request.follow):
-            yield response
+        with self._streams.one_more():
+            async for response in tail_logs(self._desk, run.run_id, task, request.follow):
+                yield response
 
     @answering
     async def UploadBlob(
         self, request_iterator: AsyncIterator[run_service_pb2.UploadBlobRequest], context: Context
     ) -> run_service_pb2.UploadBlobResponse:
         """Stores a blob."""
-        return run_service_pb2.UploadBlobResponse(blob=await receive_blob(self._desk.blobs, request_iterator))
+        with self._streams.one_more():
+            blob = await receive_blob(self._desk.blobs, request_iterator)
+        return run_service_pb2.UploadBlobResponse(blob=blob)
 
     async def _durable(self, run: Run | RetiredRun) -> run_service_pb2.Run:
         message = message_of(run)

@@ -17,6 +17,7 @@ join the core's tree:
     ├── SessionReplaced       ABORTED              a newer stream of the same session took over
     ├── LogFullRefusal        RESOURCE_EXHAUSTED   the event log takes no more until room is made
     ├── Overloaded            RESOURCE_EXHAUSTED   more at once than can be held; RetryInfo says when to try again
+    ├── TooManyStreams        RESOURCE_EXHAUSTED   clients have as many streams open as they may
     ├── StoreRefusal          RESOURCE_EXHAUSTED   the blob store takes no more until room is made
     ├── LogUnavailableRefusal UNAVAILABLE          the event log does not answer; try again
     ├── StoreUnavailableRefusal UNAVAILABLE        the metric store does not answer; try again
@@ -92,6 +93,12 @@ class Overloaded(Rejection):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyStreams(Rejection):
+    """Clients have as many streams open as they may; some must end first."""
+
+    reason = "TOO_MANY_STREAMS"
+
+
 class StoreRefusal(Rejection):
     """The blob store takes no more until room is made."""
 
@@ -126,6 +133,7 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
     SessionReplaced: grpc.StatusCode.ABORTED,
     LogFullRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooManyStreams: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StoreRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     LogUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,
     StoreUnavailableRefusal: grpc.StatusCode.UNAVAILABLE,

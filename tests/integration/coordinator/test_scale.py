@@ -13,6 +13,8 @@ from dtf.adapters.memory_log import MemoryLog
 from dtf.api.v1 import common_pb2, run_service_pb2, run_service_pb2_grpc
 from dtf.client import submission
 from dtf.client.client import Client
+from dtf.client.run import RunHandle
+from dtf.client.submission import SubmissionFailed
 from dtf.coordinator import dispatcher, intake
 from dtf.coordinator.process import Coordinator
 from dtf.pytest_plugin.link import MAX_TASKS_PER_MESSAGE, Link
@@ -280,6 +282,36 @@ async def test_a_run_that_is_refused_for_now_is_created_and_filled_when_the_coor
         link.close()
     counts = [run.task_count for run in desk.state.runs.values()]
     assert sorted(counts) == [0, 1, len(two_messages)]
+
+
+async def test_a_stream_beyond_those_that_clients_may_have_is_refused_and_says_what_to_do(
+    log: MemoryLog, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, max_client_streams=2)
+    async with AsyncExitStack() as stack:
+        coordinator = await stack.enter_async_context(running_coordinator(log, tmp_path, settings=settings))
+        async with Client(peer_of(coordinator)) as client, asyncio.timeout(WAIT_SECONDS):
+            run = await client.create_run(create_request("watched"))
+            request = run_service_pb2.WatchRunRequest(run_id=run.run_id)
+            open_ones = [client.runs.WatchRun(request, metadata=client.metadata) for _ in range(2)]
+            for call in open_ones:
+                assert await call.read() is not grpc.aio.EOF, "each is served"
+            with pytest.raises(SubmissionFailed, match=r"2 streams open.*max_client_streams") as refused:
+                await run.submit(tasks(1)[0])
+            cause = refused.value.__cause__
+            assert isinstance(cause, grpc.aio.AioRpcError)
+            assert (cause.code(), parse(cause).reason) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "TOO_MANY_STREAMS",
+            )
+            open_ones[0].cancel()
+            again = await client.get_run(run.run_id)
+            while True:
+                try:
+                    await RunHandle(client, again).submit(tasks(1)[0])
+                    break
+                except SubmissionFailed as still:
+                    assert "streams open" in str(still), "until the coordinator knows that one ended"
 
 
 async def test_a_client_faster_than_the_log_is_paced_and_loses_nothing(
