@@ -4,9 +4,7 @@
 `Settings`; the environment variable of `nats.url` is DTF_NATS_URL, and so on.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from dtf.settings.providers import KubernetesSettings
 
@@ -129,20 +127,6 @@ class PoolSettings:
     """0: the number of processors of the machine, at least 2."""
     slots: int = 1
     labels: dict[str, str] = field(default_factory=dict)
-    cpus: float = 0.0
-    """Processors of each worker, all its slots together; 0: what the provider gives."""
-    memory_bytes: int = 0
-    """Memory of each worker; 0: what the provider gives."""
-    gpus: int = 0
-    is_spot: bool = False
-    """Take capacity that is cheaper and may be taken away again, where the provider has it."""
-    registration_seconds: float = 0.0
-    """A launch that has not registered by then is ended; 0: 120 s for processes and hosts, 900 s where machines
-    have to be found first."""
-    quarantine_ratio: float = 0.2
-    """Share of the pool that may be in quarantine at once; 0: workers are never quarantined."""
-    probation_seconds: float = 300.0
-    """A quarantined worker works again after so long; falling ill again within as long a time, it is ended."""
     backlog_aim_seconds: float = 0.0
     """Backlog each worker should have; 0: a sixth of the learned start-up delay, at least 2 s."""
     scale_in_idle_seconds: float = 0.0
@@ -150,19 +134,6 @@ class PoolSettings:
     start-up delay, at least 5 s."""
     scale_out_cooldown_seconds: float = 0.5
     scale_in_cooldown_seconds: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceManagerSettings:
-    """The process that looks after the pools."""
-
-    max_workers: int = 0
-    """Workers of all pools together at most; 0: what the pools allow each for itself."""
-    metrics_listen: str = ""
-    """host:port of an HTTP server with /metrics for Prometheus; empty: none. It has no password: what it says is
-    numbers and names of pools."""
-    state_dir: str = ""
-    """Where launches and decisions are remembered; empty: resource_manager/ under the state directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,37 +192,12 @@ class Settings:
     coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
-    """The first pool, and what every other has where its own table says nothing."""
-    resource_manager: ResourceManagerSettings = field(default_factory=ResourceManagerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     analyzer: AnalyzerSettings = field(default_factory=AnalyzerSettings)
     run: RunSettings = field(default_factory=RunSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
-    pools: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """More pools, [pools.NAME]: settings that differ from [pool]'s, and tables of providers, [pools.NAME.kubernetes],
-    that differ from the providers' own."""
-
     @property
     def server(self) -> str:
         """The coordinator to use: the one named, else that of the namespace; empty: the embedded stack's."""
         return self.run.server or self.run.servers.get(self.coordinator.namespace, "")
-
-    @property
-    def pool_names(self) -> Sequence[str]:
-        """Every pool there is, the first first."""
-        return [self.pool.name, *self.pools]
-
-    def of_pool(self, name: str) -> "Settings":
-        """The settings whose pool and providers' tables are those of the pool `name`. Raises KeyError."""
-        if name == self.pool.name:
-            return self
-        own = self.pools[name]
-        known = {item.name for item in fields(PoolSettings)}
-        pool = replace(self.pool, name=name, **{key: own[key] for key in own if key in known})
-        providers = {
-            table: replace(getattr(self, table), **values)
-            for table, values in own.items()
-            if table not in known
-        }
-        return replace(self, pool=pool, **providers)

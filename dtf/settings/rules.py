@@ -1,7 +1,6 @@
 """What a value must meet beyond its type."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,8 +8,6 @@ from dtf.settings.fields import Value
 from dtf.settings.model import Settings
 
 _DAY_SECONDS = 86_400.0
-POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""Workers are named after their pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +66,7 @@ RULES: Mapping[str, Span | OneOf] = {
     "worker.credits": Span(1, 1 << 16),
     "worker.drain_timeout_seconds": Span(0, 30 * _DAY_SECONDS),
     "worker.telemetry_seconds": Span(0.1, 3600),
-    "pool.provider": OneOf(("process", "kubernetes", "ec2", "slurm", "ssh", "gcp", "azure")),
-    "pool.cpus": Span(0, 4096),
-    "pool.memory_bytes": Span(0, 1 << 50),
-    "pool.gpus": Span(0, 1024),
-    "pool.registration_seconds": Span(0, 30 * _DAY_SECONDS),
-    "pool.quarantine_ratio": Span(0, 1),
-    "pool.probation_seconds": Span(1, 30 * _DAY_SECONDS),
-    "resource_manager.max_workers": Span(0, 100_000),
+    "pool.provider": OneOf(("process",)),
     "pool.min_workers": Span(0, 100_000),
     "pool.max_workers": Span(0, 100_000),
     "pool.slots": Span(1, 1024),
@@ -113,25 +103,13 @@ def _lease_outlasts_heartbeats(settings: Settings) -> str | None:
 
 
 def _pool_bounds_in_order(settings: Settings) -> str | None:
-    for name in settings.pool_names:
-        pool = settings.of_pool(name).pool
-        if pool.max_workers == 0 or pool.max_workers >= pool.min_workers:
-            continue
-        table = "pool" if name == settings.pool.name else f"pools.{name}"
-        return (
-            f"{table}.max_workers = {pool.max_workers} must be at least {table}.min_workers = {pool.min_workers} "
-            "(or 0: as many as the machine has processors)"
-        )
-    return None
-
-
-def _pool_names_fit(settings: Settings) -> str | None:
-    for name in settings.pools:
-        if not POOL_NAME.fullmatch(name):
-            return f"pools.{name}: a pool is named with 1 to 64 letters, digits, '-', '_' and '.', as its workers are"
-        if name == settings.pool.name:
-            return f"pools.{name} is the name of [pool] itself: set it there, or name one of them otherwise"
-    return None
+    pool = settings.pool
+    if pool.max_workers == 0 or pool.max_workers >= pool.min_workers:
+        return None
+    return (
+        f"pool.max_workers = {pool.max_workers} must be at least pool.min_workers = {pool.min_workers} "
+        "(or 0: as many as the machine has processors)"
+    )
 
 
 def _tls_files_together(settings: Settings) -> str | None:
@@ -150,7 +128,6 @@ def _no_files_without_tls(settings: Settings) -> str | None:
 
 _JOINT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     _lease_outlasts_heartbeats,
-    _pool_names_fit,
     _pool_bounds_in_order,
     _tls_files_together,
     _no_files_without_tls,
