@@ -233,6 +233,10 @@ def _lines_of_ours(ours: Ours) -> dict[str, str]:
             f"{load.rate:,.0f} tasks/s due, {load.achieved:,.0f} done; p50 / p99: "
             f"dispatch {_milliseconds(load.dispatch)}, verdict {_milliseconds(load.verdict)}"
         )
+        lines[f"meanwhile, {kind}"] = (
+            f"{load.own_processors:.2f} processors for ours, {load.other_processors:.2f} for others "
+            f"of {os.cpu_count()}; a sleeper is woken late by {_milliseconds(load.wakeups)}"
+        )
     lines["the disk's own fsync"] = f"{_milliseconds(ours.fsync_seconds)} p50 / p99, of 4 KiB, just before"
     lines["read back from the log"] = (
         f"{ours.verified_tasks:,} tasks in {ours.verified_commits:,} commits, "
@@ -298,6 +302,9 @@ def _load_as_json(load: Load) -> dict[str, float]:
         "dispatch_p99_seconds": quantile(load.dispatch, 0.99),
         "verdict_p50_seconds": quantile(load.verdict, 0.5),
         "verdict_p99_seconds": quantile(load.verdict, 0.99),
+        "wakeup_p99_seconds": quantile(load.wakeups, 0.99),
+        "own_processors": load.own_processors,
+        "other_processors": load.other_processors,
     }
 
 

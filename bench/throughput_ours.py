@@ -8,12 +8,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 from bench.bench_stack import NAMESPACE, BenchStack, cpu_seconds, tree_cpu_seconds
 from bench.log_count import count_runs
 from bench.throughput_load import BATCH, Load, under_load
+from bench.wakeups import Wakeups
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, run_service_pb2
@@ -165,7 +167,11 @@ async def measure(directory: Path, count: int, rounds: int) -> Ours:
                 await stack.rest()
                 ours.fsync_seconds += fsync_times(directory)
                 run = await start(client)
-                ours.loads.append(await under_load(run, rate, batch))
+                with _Machine(stack) as machine, Wakeups() as wakeups:
+                    load = await under_load(run, rate, batch)
+                load.wakeups = wakeups.late_seconds
+                load.own_processors, load.other_processors = machine.own, machine.other
+                ours.loads.append(load)
                 verify[run.run_id] = ours.loads[-1].task_count
             await _queued_bytes(stack, client, ours)
         await _verify(stack, ours, verify)
@@ -189,6 +195,28 @@ class _Times:
         ours.coordinator_seconds_a_task += (now._coordinator - self._coordinator) / count
         ours.broker_seconds_a_task += (now._broker - self._broker) / count
         ours.worker_seconds_a_task += (now._workers - self._workers) / count
+
+
+class _Machine:
+    """Processors used during a `with` block, by the parts and by everything else."""
+
+    def __init__(self, stack: BenchStack) -> None:
+        self._stack = stack
+        self.own = self.other = 0.0
+
+    def __enter__(self) -> Self:
+        self._begun = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, own, busy = (now - then for now, then in zip(self._read(), self._begun, strict=True))
+        self.own, self.other = own / wall, max(0.0, busy - own) / wall
+
+    def _read(self) -> tuple[float, float, float]:
+        stack, machine = self._stack, psutil.cpu_times()
+        own = time.process_time() + cpu_seconds(stack.coordinator) + cpu_seconds(stack.nats_process)
+        own += sum(map(tree_cpu_seconds, stack.workers))
+        return time.perf_counter(), own, sum(machine) - machine.idle - machine.iowait
 
 
 async def _queued_bytes(stack: BenchStack, client: Client, ours: Ours) -> None:

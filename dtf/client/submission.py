@@ -4,7 +4,8 @@
                  └── wait in line: ROOM_TASKS or ROOM_BYTES wait already
 
 A task that comes alone is sent at once. Where many come one by one a batch holds what was submitted
-in two milliseconds: a message costs the coordinator the same whatever its size (design/measured.md).
+while the one before was made durable, or in PACE_SECONDS: a message costs the coordinator the same
+whatever its size (design/measured.md), and it commits once at a time while it has little to do.
 At most WINDOW batches are unanswered and about as much waits, so that a caller faster than the log
 is paced here, whether it submits many tasks or one by one from many coroutines. After a broken
 connection, or when the coordinator asks to come back later, the unanswered batches are sent again
@@ -28,8 +29,8 @@ from dtf.rpc.errors import parse
 BATCH_TASKS = 256
 BATCH_BYTES = 768 * 1024
 """Leaves room below the 1 MiB that a message may have."""
-PACE_SECONDS = 0.002
-"""A batch that is not full is sent no sooner than this after the one before."""
+PACE_SECONDS = 0.006
+"""A batch that is not full is sent no sooner than this after the one before, unless that one is answered."""
 WINDOW = 16
 ROOM_TASKS = WINDOW * BATCH_TASKS
 ROOM_BYTES = WINDOW * BATCH_BYTES
@@ -76,7 +77,7 @@ class Submission:
         self._taken_at = 0.0
         self._attempts = 0
         self._wake = asyncio.Event()
-        self._full = asyncio.Event()
+        self._due = asyncio.Event()
         self._seal: asyncio.Future[int] | None = None
         self._failure: BaseException | None = None
         self._journal = open_journal("client")
@@ -95,7 +96,7 @@ class Submission:
         if self._seal is None:
             self._seal = asyncio.get_running_loop().create_future()
             self._wake.set()
-            self._full.set()
+            self._due.set()
         self._raise_failure()
         await asyncio.shield(self._seal)
 
@@ -110,7 +111,7 @@ class Submission:
         self._waiting.append(_Pending(batch.tasks, batch.size_bytes, answer))
         self._wake.set()
         if self._room.tasks >= BATCH_TASKS:
-            self._full.set()
+            self._due.set()
         return answer
 
     def _raise_failure(self) -> None:
@@ -171,14 +172,14 @@ class Submission:
             await self._wake.wait()
 
     async def _pace(self) -> None:
-        """Return when a batch is full, or PACE_SECONDS after the one before was taken."""
+        """Return when a batch is full, nothing is unanswered, or PACE_SECONDS after the one before was taken."""
         left = self._taken_at + PACE_SECONDS - asyncio.get_running_loop().time()
-        if left <= 0:
+        if left <= 0 or not self._unanswered:
             return
-        self._full.clear()
+        self._due.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
-                await self._full.wait()
+                await self._due.wait()
 
     def _take(self) -> run_service_pb2.SubmitTasksRequest:
         request = run_service_pb2.SubmitTasksRequest(run_id=self._run_id)
@@ -206,6 +207,8 @@ class Submission:
     def _answered(self, response: run_service_pb2.SubmitTasksResponse) -> None:
         entry = self._unanswered.pop(response.batch, None)
         self._wake.set()
+        if not self._unanswered:
+            self._due.set()
         if entry is None:
             return
         request, taken = entry

@@ -24,6 +24,8 @@ PLENTY_OF_LEASES = 192
 """A worker that knows this many is told of more, and of what is durable, in larger messages: a message
 costs both sides some 150 µs, and even no-ops keep such a worker busy for longer than GATHER_SECONDS."""
 GATHER_SECONDS = 0.002
+ACKNOWLEDGE_SECONDS = 0.01
+"""Nobody waits for a mere acknowledgement: it goes with the next leases, or by itself after this."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,20 @@ class Outbox:
     _told_sequence: int = -1  # so that the first message confirms that the stream is attached
     _told_draining: bool = False
     _told_heartbeat_seconds: float = 0.0
+    _is_acknowledgement_due: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Everything up to `sequence` is durable; the worker hears of it within ACKNOWLEDGE_SECONDS."""
+        self.acknowledged_sequence = sequence
+        if not self._is_acknowledgement_due:
+            self._is_acknowledgement_due = True
+            asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._acknowledge_now)
+
+    def _acknowledge_now(self) -> None:
+        self._is_acknowledgement_due = False
+        if self._told_sequence != self.acknowledged_sequence:
+            self.wake.set()
 
     def take(self, state: State) -> worker_service_pb2.AttachResponse | None:
         """The next message, or None when there is nothing to say."""

@@ -228,8 +228,7 @@ class SessionHub:
     def _acknowledge(session: Session, sequence: int) -> None:
         session.acknowledged_sequence = max(session.acknowledged_sequence, sequence)
         if session.stream is not None:
-            session.stream.outbox.acknowledged_sequence = session.acknowledged_sequence
-            session.stream.outbox.wake.set()
+            session.stream.outbox.acknowledge(session.acknowledged_sequence)
 
     def _drain(self, session: Session) -> None:
         if not session.is_drain_posted and self._sessions.worker(session).takes_work:

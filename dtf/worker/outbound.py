@@ -6,6 +6,7 @@ message not acknowledged is said again, in order, under its old number.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,10 +16,9 @@ from dtf.runner.channel import ResultItem
 
 MAX_ITEMS = 256
 MAX_BYTES = 2**20
-FAST_RESULTS = 16
-"""Results that gather while one message is written only where cases take less than a millisecond."""
-GATHER_SECONDS = 0.002
-"""How long to wait for more of them: a message costs both sides some 150 µs, whatever its size."""
+PACE_SECONDS = 0.004
+"""Mere results are said no sooner than this after what was said before, unless a message is full: it
+costs both sides some 150 µs, whatever its size."""
 T = TypeVar("T")
 _PASSED = common_pb2.VERDICT_PASSED
 
@@ -40,29 +40,36 @@ class Outbound:
         self._is_heartbeat_due = False
         self._telemetry: worker_service_pb2.Telemetry | None = None
         self._woken = asyncio.Event()
+        self._due = asyncio.Event()
+        """There is a full message, or more than results."""
 
     # What there is to say.
 
     def add_result(self, run_id: str, item: ResultItem, detail: bytes, *, is_last: bool) -> None:
         """A case ended; `is_last`: its attempt is thereby reported in full."""
         self._results.append((run_id, item, detail, is_last))
+        if len(self._results) >= MAX_ITEMS:
+            self._due.set()
         self._woken.set()
 
     def add_end(self, end: worker_service_pb2.AttemptEnd) -> None:
         """An attempt ended otherwise than by reporting every case."""
         self._ends.append(end)
         self._woken.set()
+        self._due.set()
 
     def add_released(self, fences: Iterable[int]) -> None:
         """Leases are given back."""
         self._released.extend(fences)
         self._woken.set()
+        self._due.set()
 
     def beat(self, telemetry: worker_service_pb2.Telemetry | None = None) -> None:
         """Something is to be said soon, if only that the worker lives."""
         self._is_heartbeat_due = True
         self._telemetry = telemetry or self._telemetry
         self._woken.set()
+        self._due.set()
 
     # Saying it.
 
@@ -71,6 +78,14 @@ class Outbound:
         while not self.has_more:
             self._woken.clear()
             await self._woken.wait()
+
+    async def until_due(self, at: float) -> None:
+        """Return when what there is to say cannot wait, or at `at` of the loop's time."""
+        self._due.clear()
+        if self.can_wait and at > asyncio.get_running_loop().time():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(at):
+                    await self._due.wait()
 
     @property
     def has_more(self) -> bool:
@@ -84,11 +99,11 @@ class Outbound:
         )
 
     @property
-    def is_filling(self) -> bool:
-        """Whether results come so fast that more are worth a moment's wait, and nothing else is to be said."""
+    def can_wait(self) -> bool:
+        """Whether there is nothing to say but new results, and not a message full of them."""
         is_mere_results = not (self._ends or self._released or self._is_heartbeat_due)
         is_new = self._unsent_index == len(self._unacknowledged)
-        return is_new and is_mere_results and FAST_RESULTS <= len(self._results) < MAX_ITEMS
+        return is_new and is_mere_results and len(self._results) < MAX_ITEMS
 
     @property
     def is_settled(self) -> bool:

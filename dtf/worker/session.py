@@ -6,8 +6,8 @@
 
 The channel finds the coordinator that leads: a call that opens a stream waits until one of the
 addresses answers, however long that takes. The upward stream is written by one task, which sends
-what gathered while its last write was under way; the downward one is read by another, which hands
-each message to the handler at once.
+what gathered since its last write, mere results no sooner than PACE_SECONDS after that; the downward
+one is read by another, which hands each message to the handler at once.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import grpc.aio
 from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.ports.clock import Clock
 from dtf.rpc.errors import describe, parse
-from dtf.worker.outbound import GATHER_SECONDS, Outbound
+from dtf.worker.outbound import PACE_SECONDS, Outbound
 
 if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -169,6 +169,7 @@ class Session:
         self._outbound = outbound
         self._handler = handler
         self._clock = clock
+        self._taken_at = 0.0
         self._backoff = Backoff(max(1.0, opened.lease_seconds / TRIES_PER_LEASE))
 
     async def run(self) -> None:
@@ -231,8 +232,8 @@ class Session:
         await self._send(call, first)
         while True:
             await self._outbound.wait()
-            if self._outbound.is_filling:
-                await self._clock.sleep(GATHER_SECONDS)
+            await self._outbound.until_due(self._taken_at + PACE_SECONDS)
+            self._taken_at = asyncio.get_running_loop().time()
             message = self._outbound.next_message(self._handler.credits(), self._handler.state())
             await self._send(call, message)
 

@@ -1,5 +1,6 @@
 """The worker's side of the upward stream: nothing is lost, nothing is said under two numbers."""
 
+import asyncio
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from dtf.worker.outbound import MAX_BYTES, MAX_ITEMS, Outbound
 from dtf.worker.reporter import encoded, make_sane
 
 ACTIVE = common_pb2.WORKER_STATE_ACTIVE
+PATIENCE_SECONDS = 30.0
 
 
 def item(fence: int, *, case: int = 0, verdict: int = 1) -> ResultItem:
@@ -160,3 +162,27 @@ def test_a_detail_that_is_too_large_is_cut_and_says_so() -> None:
     assert len(data) <= 128 * 1024
     cut = events_pb2.CaseDetail.FromString(data)
     assert f"{len(cut.measurements)} of 5000 measurements are kept" in cut.message
+
+
+@pytest.mark.parametrize("urgent", ["an end", "a release", "a heartbeat", "a full message"])
+async def test_mere_results_wait_for_their_time_and_everything_else_does_not(urgent: str) -> None:
+    outbound = Outbound()
+    outbound.add_result("run", item(1), b"", is_last=True)
+    loop = asyncio.get_running_loop()
+    await outbound.until_due(loop.time())
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(outbound.until_due(loop.time() + 10 * PATIENCE_SECONDS))
+        for fence in (2, 3):
+            outbound.add_result("run", item(fence), b"", is_last=True)
+            await loop.run_in_executor(None, bool)
+        assert not waiting.done()
+        match urgent:
+            case "an end":
+                outbound.add_end(worker_service_pb2.AttemptEnd(fence=4))
+            case "a release":
+                outbound.add_released([4])
+            case "a heartbeat":
+                outbound.beat()
+            case _:
+                for fence in range(4, MAX_ITEMS + 1):
+                    outbound.add_result("run", item(fence), b"", is_last=True)
