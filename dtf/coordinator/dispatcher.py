@@ -69,16 +69,24 @@ class Dispatcher:
                 outbox_of(session).wake.set()
 
     def _offers(self) -> dict[str, int]:
-        """Credits of the workers that wait longest for leases."""
+        """Credits of workers that can take leases; equals among them are dealt to in this order.
+
+        Of those that hold nothing the one that became free last comes first: under light load a few
+        do all the work, and the others are idle for long enough to be let go. Those that hold leases
+        follow, the one that waits longest first. Of a hungry fleet above FEW_OFFERS a part is asked at
+        a time, and in that part the same holds.
+        """
         most = min(MOST_OFFERS, max(FEW_OFFERS, self._state.queued_count))
-        offers: dict[str, int] = {}
+        empty: list[tuple[str, int]] = []
+        busy: list[tuple[str, int]] = []
         for worker_id, session in self._sessions.hungry.items():
-            if len(offers) == most:
+            if len(empty) + len(busy) == most:
                 break
             credits = self._sessions.credits_of(session)
-            if credits and self._sessions.worker(session).takes_work:
-                offers[worker_id] = credits
-        return offers
+            worker = self._sessions.worker(session)
+            if credits and worker.takes_work:
+                (busy if worker.lease_count else empty).append((worker_id, credits))
+        return dict([*reversed(empty), *busy])
 
     def _has_idle(self) -> bool:
         """Whether a worker that can take leases has a slot with nothing to run."""
