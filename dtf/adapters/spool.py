@@ -6,10 +6,14 @@
 
 A batch that fails (a full disk) is taken back: the segment is cut to where it was, and what was in
 it is written again when its caller asks for it again, so that no record stands twice or half.
+
+A batch that takes long is waited for: who gives an fsync up does not know what is on the disk. A warning
+names the directory and its device, and everything that rests on the batch waits as well.
 """
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +35,10 @@ from dtf.adapters.spool_file import (
 )
 from dtf.ports.spool import SpoolContents, SpooledCommit, SpoolError, SpoolMark
 
+log = logging.getLogger(__name__)
+
+SLOW_SECONDS = 5.0
+"""A batch that takes longer is warned of, and again each time as long has passed; it is never given up."""
 SEGMENT_BYTES = 16 * 2**20
 """Trimming removes whole segments: small enough for the spool to end near a snapshot."""
 
@@ -54,6 +62,8 @@ class FileSpool:
         self._waiting: list[tuple[SpooledCommit, asyncio.Future[None]]] = []
         self._batch: asyncio.Future[None] | None = None
         """The one being forced to the disk."""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._device = ""
         self._thread: ThreadPoolExecutor | None = None
         self._segment: _Open | None = None
         self._mark: int | None = None
@@ -76,6 +86,8 @@ class FileSpool:
         """Write under this name from now on: hexadecimal digits that no other reign has."""
         try:
             self._lock = lock_spool(self._directory, exclusive=False)
+            device = self._directory.stat().st_dev
+            self._device = f"{os.major(device)}:{os.minor(device)}"
             self._mark = os.open(mark_path(self._directory, writer), os.O_CREAT | os.O_WRONLY, 0o600)
         except OSError as error:
             raise self._fault(error) from error
@@ -134,12 +146,25 @@ class FileSpool:
             self._thread, self._write_batch, commits, *self._acknowledged
         )
         self._batch = job
+        self._watch_for(SLOW_SECONDS)
         job.add_done_callback(lambda done: self._forced(done, batch))
+
+    def _watch_for(self, seconds: float) -> None:
+        """Warn when the batch under way has taken `seconds`."""
+
+        def warn() -> None:
+            where = {"directory": str(self._directory), "device": self._device, "seconds": seconds}
+            log.warning("the spool's disk does not answer; commits wait for it", extra=where)
+            self._watch_for(seconds + SLOW_SECONDS)
+
+        self._alarm = asyncio.get_running_loop().call_later(SLOW_SECONDS, warn)
 
     def _forced(
         self, job: "asyncio.Future[None]", batch: Sequence[tuple[SpooledCommit, "asyncio.Future[None]"]]
     ) -> None:
         self._batch = None
+        if self._alarm is not None:
+            self._alarm.cancel()
         error = job.exception()
         if error is not None:  # what waits fails too: commits come to the disk in their order
             batch, self._waiting = [*batch, *self._waiting], []

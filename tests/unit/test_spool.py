@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,33 @@ async def test_nobody_repairs_beside_a_writer_nor_writes_beside_a_repair(tmp_pat
     with pytest.raises(SpoolError, match="repair"):
         FileSpool(tmp_path).begin("cc")
     os.close(lock)
+
+
+async def test_a_disk_that_does_not_answer_is_warned_of_by_name_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, forced = threading.Event(), os.fdatasync
+    devices = set()
+
+    def hang(descriptor: int) -> None:
+        device = os.fstat(descriptor).st_dev
+        devices.add(f"{os.major(device)}:{os.minor(device)}")
+        answers.wait(NO_TIME)
+        forced(descriptor)
+
+    monkeypatch.setattr("dtf.adapters.spool.SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(os, "fdatasync", hang)
+    spool = FileSpool(tmp_path)
+    spool.begin("aa")
+    written = spool.write(commit(1))
+    try:
+        async with asyncio.timeout(NO_TIME):
+            while len(caplog.records) < 2:
+                await asyncio.wait([written], timeout=0.01)
+        assert not written.done(), "it is not given up"
+    finally:
+        answers.set()
+    await written
+    await spool.close()
+    assert {vars(record)["directory"] for record in caplog.records} == {str(tmp_path)}
+    assert {vars(record)["device"] for record in caplog.records} == devices
