@@ -85,29 +85,27 @@ def _member(name: str) -> Callable[[Scene], AnyMember]:
 
 def _freeze(shortest: float, longest: float, victim: Callable[[Scene], AnyMember]) -> Strike:
     async def strike(scene: Scene) -> str:
-        member, seconds = victim(scene), scene.draw.uniform(shortest, longest)
-        pid = member.pid
-        _signal(pid, signal.SIGSTOP)
-        try:
-            await scene.sleep(seconds)
-        finally:
-            _signal(pid, signal.SIGCONT)
-        return f"{member.name} stood still for {seconds:.2f} s"
+        member = victim(scene)
+        return await _stand_still(scene, member.pid, member.name, scene.draw.uniform(shortest, longest))
 
     return strike
 
 
 def _freeze_worker(shortest: float, longest: float) -> Strike:
     async def strike(scene: Scene) -> str:
-        pid, seconds = _worker(scene), scene.draw.uniform(shortest, longest)
-        _signal(pid, signal.SIGSTOP)
-        try:
-            await scene.sleep(seconds)
-        finally:
-            _signal(pid, signal.SIGCONT)
-        return f"worker {pid} stood still for {seconds:.2f} s"
+        pid = _worker(scene)
+        return await _stand_still(scene, pid, f"worker {pid}", scene.draw.uniform(shortest, longest))
 
     return strike
+
+
+async def _stand_still(scene: Scene, pid: int, name: str, seconds: float) -> str:
+    _signal(pid, signal.SIGSTOP)
+    try:
+        await scene.sleep(seconds)
+    finally:
+        _signal(pid, signal.SIGCONT)
+    return f"{name} stood still for {seconds:.2f} s"
 
 
 async def _kill_coordinators(scene: Scene) -> str:
