@@ -30,6 +30,7 @@ from dtf.core.run.state import State
 from dtf.core.run.state_hash import forget_caches, state_hash
 from dtf.core.scaling.decide import decide_scaling
 from dtf.core.scaling.ledger import PoolLedger
+from dtf.core.scaling.policy import POLICY_VERSION
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.measurements import MEASUREMENTS
 from dtf.core.trend.names import NameBook
@@ -237,6 +238,10 @@ class Manager:
         self.fold_until(recorded.log_sequence)
         ledger, projection, now_ns = self.state.ledger, self.state.projection, recorded.now_unix_nanos
         ledger.sync(projection, now_ns)
+        if recorded.policy_version != POLICY_VERSION:
+            self.state.take_observations()
+            ledger.record(recorded)  # by other rules: what it asked for happened all the same
+            return recorded
         plan = decide_scaling(projection, ledger, self._policy, now_ns)
         if plan.decision is not None:
             ledger.record(plan.decision, plan.hold_kind)

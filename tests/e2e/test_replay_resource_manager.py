@@ -15,7 +15,7 @@ from dtf.core.scaling import snapshot
 from dtf.core.scaling.decide import STEADY, decide_scaling
 from dtf.core.scaling.demand import DemandProjection
 from dtf.core.scaling.ledger import PoolLedger
-from dtf.core.scaling.policy import ScalingPolicy
+from dtf.core.scaling.policy import POLICY_VERSION, ScalingPolicy
 from tests.streams.record import LOG_FILE, SCALING_FILE
 
 pytestmark = pytest.mark.resource_manager
@@ -53,6 +53,9 @@ class Replay:
         """What is decided now with what was known when `recorded` was decided."""
         self.fold_until(recorded.log_sequence)
         self.ledger.sync(self.projection, recorded.now_unix_nanos)
+        if recorded.policy_version != POLICY_VERSION:
+            self.ledger.record(recorded)  # by other rules: what it asked for happened all the same
+            return recorded
         if recorded.action != TERMINATE:
             self._take_drained_for_exited(recorded.now_unix_nanos)
         plan = decide_scaling(self.projection, self.ledger, POLICY, recorded.now_unix_nanos)

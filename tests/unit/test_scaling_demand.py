@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from dtf.api.v1 import common_pb2, events_pb2, scaling_pb2
 from dtf.core.scaling import snapshot
-from dtf.core.scaling.decide import measure_demand, present_workers
 from dtf.core.scaling.demand import DemandProjection
 from dtf.core.scaling.durations import PRIOR_SECONDS, Kind, SampleRing
 from dtf.core.scaling.ledger import PoolLedger
+from dtf.core.scaling.measure import demand_message, measure
 from dtf.core.scaling.policy import ScalingPolicy
 from dtf.core.scaling.rates import RateMeter
 from tests.unit.scaling_events import SECOND, Story
@@ -21,9 +21,8 @@ POLICY = ScalingPolicy("local", 0, 10, 1)
 
 def demand_of(story: Story) -> scaling_pb2.Demand:
     """What the pool has to do now."""
-    ledger = PoolLedger("local")
-    staff = present_workers(story.projection, ledger)
-    return measure_demand(story.projection, ledger, POLICY, staff, story.now_ns)
+    measured = measure(story.projection, PoolLedger("local"), POLICY, story.now_ns)
+    return demand_message(measured, story.projection)
 
 
 def test_a_run_of_unknown_single_cases_keeps_no_list() -> None:

@@ -64,6 +64,15 @@ class TemplateLoad:
     queued: Work = field(default_factory=Work)
     leased: Work = field(default_factory=Work)
 
+    @property
+    def requirement(self) -> str:
+        """The requirement class in words: "gpus=1 os=linux"; empty: any worker will do."""
+        parts = [f"pool={self.pool}"] if self.pool else []
+        parts += [f"cpus={self.cpus:g}"] if self.cpus else []
+        parts += [f"memory={self.memory_bytes / 2**30:.3g}GiB"] if self.memory_bytes else []
+        parts += [f"gpus={self.gpus}"] if self.gpus else []
+        return " ".join(parts + [f"{key}={value}" for key, value in sorted(self.labels.items())])
+
 
 @dataclass(slots=True)
 class RunBacklog:
@@ -82,8 +91,8 @@ class RunBacklog:
     """Leases held, by worker."""
     is_cancelled: bool = False
 
-    def submit(self, event: events_pb2.TasksSubmitted, durations: SuiteDurations) -> int:
-        """Tasks joined; return how many."""
+    def submit(self, event: events_pb2.TasksSubmitted, durations: SuiteDurations) -> "Shares":
+        """Tasks joined; return how many of each template."""
         count = len(event.names)
         first = self.task_count
         self.task_count += count
@@ -91,33 +100,44 @@ class RunBacklog:
         self.templates = _extend(self.templates, first, count, event.templates, 0)
         self.cases = _extend(self.cases, first, count, event.case_counts, 1)
         self.seconds = _extend(self.seconds, first, count, self._expected(event, durations), 0.0)
+        shares = []
         for load, work in self._work(range(first, first + count)):
             load.queued.add(work)
-        return count
+            shares.append((load, work.tasks))
+        return shares
 
-    def lease(self, worker_id: str, tasks: Sequence[int]) -> None:
-        """Queued tasks were handed to a worker."""
+    def lease(self, worker_id: str, tasks: Sequence[int]) -> "Shares":
+        """Queued tasks were handed to a worker; return how many of each template."""
         self.leases[worker_id] = self.leases.get(worker_id, 0) + len(tasks)
+        shares = []
         for load, work in self._work(tasks):
             load.queued.subtract(work)
             load.leased.add(work)
+            shares.append((load, work.tasks))
+        return shares
 
-    def give_back(self, worker_id: str, tasks: Sequence[int], requeued: bool) -> None:
-        """Leases ended, and their tasks with them unless `requeued`."""
+    def give_back(self, worker_id: str, tasks: Sequence[int], requeued: bool) -> "Shares":
+        """Leases ended, and their tasks with them unless `requeued`; return how many of each template."""
         left = self.leases.get(worker_id, 0) - len(tasks)
         if left > 0:
             self.leases[worker_id] = left
         else:
             self.leases.pop(worker_id, None)
+        shares = []
         for load, work in self._work(tasks):
             load.leased.subtract(work)
             if requeued and not self.is_cancelled:
                 load.queued.add(work)
+            shares.append((load, work.tasks))
+        return shares
 
-    def abandon(self, tasks: Sequence[int]) -> None:
-        """Queued tasks ended without an attempt."""
+    def abandon(self, tasks: Sequence[int]) -> "Shares":
+        """Queued tasks ended without an attempt; return how many of each template."""
+        shares = []
         for load, work in self._work(tasks):
+            shares.append((load, min(work.tasks, load.queued.tasks)))
             load.queued.subtract(work)
+        return shares
 
     def judge(self, tasks: Iterable[int]) -> None:
         """One case of each of `tasks`, all leased, got its final verdict; a task may come more than once."""
@@ -136,11 +156,13 @@ class RunBacklog:
             else:
                 load.leased.cases = max(0, load.leased.cases - 1)
 
-    def cancel(self) -> None:
-        """What is queued will not run."""
+    def cancel(self) -> "Shares":
+        """What is queued will not run; return how many tasks that are, by template."""
         self.is_cancelled = True
+        shares = [(load, load.queued.tasks) for load in self.loads]
         for load in self.loads:
             load.queued.clear()
+        return shares
 
     def _expected(self, event: events_pb2.TasksSubmitted, durations: SuiteDurations) -> Sequence[float]:
         """The submitter's figures, and for those it does not know what the name has taught."""
@@ -184,6 +206,10 @@ class RunBacklog:
         if not self.cases:
             return len(tasks)
         return sum(map(self.cases.__getitem__, tasks))
+
+
+Shares = list[tuple[TemplateLoad, int]]
+"""Numbers of tasks by template."""
 
 
 def new_run(event: events_pb2.RunCreated) -> RunBacklog:

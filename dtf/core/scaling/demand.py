@@ -6,19 +6,23 @@ it has not seen, and costs a few microseconds an event however many items its co
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from dtf.api.v1 import common_pb2, events_pb2
-from dtf.core.scaling.backlog import RunBacklog, TemplateLoad, new_run
+from dtf.core.fleet.pool_wish import PoolWish, fold_wish
+from dtf.core.scaling.backlog import RunBacklog, Shares, TemplateLoad, Work, new_run
 from dtf.core.scaling.durations import SuiteDurations, suite_durations
 from dtf.core.scaling.rates import NANOS, RateMeter
+from dtf.core.scaling.traffic import Traffic
 
 GONE_KEPT = 1024
 """Launches whose worker is gone and of whose end the log's word is kept, the newest."""
 
 LABEL_VALUES_KEPT = 64
 """Values of one label that are remembered of a pool, the newest."""
+CLASSES_KEPT = 64
+"""Requirement classes whose traffic is remembered; the one used longest ago is forgotten first."""
 
 
 _FLEET_EVENTS = frozenset(
@@ -58,6 +62,10 @@ class WorkerView:
     lease_count: int = 0
     is_draining: bool = False
     is_quarantined: bool = False
+    quarantine_reason: str = ""
+    price_per_hour: float = 0.0
+    flaw_score: float = 0.0
+    """How much it deviates from its pool, by its health; 0: not at all."""
 
     @property
     def takes_work(self) -> bool:
@@ -118,6 +126,12 @@ class DemandProjection:
     traits: dict[str, PoolTraits] = field(default_factory=dict)
     """By pool."""
     suites: dict[str, SuiteDurations] = field(default_factory=dict)
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    """By requirement class (`TemplateLoad.requirement`)."""
+    classes: dict[str, TemplateLoad] = field(default_factory=dict)
+    """What each requirement class demands, with no work in it."""
+    wishes: dict[str, PoolWish] = field(default_factory=dict)
+    """What operators wish, by pool."""
     arrivals: RateMeter = field(default_factory=RateMeter)
     finished: RateMeter = field(default_factory=RateMeter)
     busy_seconds: RateMeter = field(default_factory=RateMeter)
@@ -149,7 +163,7 @@ class DemandProjection:
             case "tasks_submitted":
                 self._tasks_submitted(now_ns, event.tasks_submitted)
             case "leases_granted":
-                self._leases_granted(event.leases_granted)
+                self._leases_granted(now_ns, event.leases_granted)
             case "results_accepted":
                 self._results_accepted(now_ns, event.results_accepted)
             case "attempts_ended":
@@ -159,10 +173,10 @@ class DemandProjection:
                 self._give_back(now_ns, released.run_id, released.worker_id, released.tasks, requeued=True)
             case "tasks_abandoned":
                 if run := self.runs.get(event.tasks_abandoned.run_id):
-                    run.abandon(event.tasks_abandoned.tasks)
+                    self._ended(now_ns, run.abandon(event.tasks_abandoned.tasks), was_running=False)
             case "run_cancel_requested":
                 if run := self.runs.get(event.run_cancel_requested.run_id):
-                    run.cancel()
+                    self._ended(now_ns, run.cancel(), was_running=False)
             case "run_finished":
                 self._run_finished(now_ns, event.run_finished.run_id)
             case "worker_registered":
@@ -173,6 +187,7 @@ class DemandProjection:
             case "worker_quarantined":
                 if worker := self.workers.get(event.worker_quarantined.worker_id):
                     worker.is_quarantined = True
+                    worker.quarantine_reason = event.worker_quarantined.reason
             case "worker_released":
                 if worker := self.workers.get(event.worker_released.worker_id):
                     worker.is_draining = worker.is_quarantined = False
@@ -183,17 +198,44 @@ class DemandProjection:
             case "worker_left":
                 left = event.worker_left
                 self._worker_gone(now_ns, left.worker_id, left.incarnation, Departure.LEFT, left.reason)
+            case "pool_scaled":
+                fold_wish(self.wishes, event.pool_scaled, now_ns)
+            case "pool_paused":
+                fold_wish(self.wishes, event.pool_paused, now_ns)
+            case "pool_resumed":
+                fold_wish(self.wishes, event.pool_resumed, now_ns)
             case _:
                 pass  # no demand in it: elections, seals, placement, refused results, later kinds
 
     def _tasks_submitted(self, now_ns: int, event: events_pb2.TasksSubmitted) -> None:
         if run := self.runs.get(event.run_id):
-            count = run.submit(event, suite_durations(self.suites, run.suite))
-            self.arrivals.add(now_ns, count)
+            for load, count in run.submit(event, suite_durations(self.suites, run.suite)):
+                self.arrivals.add(now_ns, count)
+                self.traffic_of(load).arrived(now_ns, count)
 
-    def _leases_granted(self, event: events_pb2.LeasesGranted) -> None:
+    def traffic_of(self, load: TemplateLoad) -> Traffic:
+        """What is learned of the class of tasks that `load` belongs to, created if need be."""
+        key = load.requirement
+        known = self.traffic.get(key)
+        if known is None:
+            known = self.traffic[key] = Traffic()
+            self.classes[key] = replace(load, queued=Work(), leased=Work())
+            if len(self.traffic) > CLASSES_KEPT:
+                idle = (name for name, traffic in self.traffic.items() if not traffic.tasks and name != key)
+                forgotten = next(idle, "")
+                self.traffic.pop(forgotten, None)
+                self.classes.pop(forgotten, None)
+        return known
+
+    def _ended(self, now_ns: int, shares: Shares, *, was_running: bool) -> None:
+        for load, count in shares:
+            self.traffic_of(load).ended(now_ns, count, was_running)
+
+    def _leases_granted(self, now_ns: int, event: events_pb2.LeasesGranted) -> None:
         if run := self.runs.get(event.run_id):
-            run.lease(event.worker_id, event.tasks)
+            slots = sum(worker.slots for worker in self.workers.values())
+            for load, count in run.lease(event.worker_id, event.tasks):
+                self.traffic_of(load).started(now_ns, count, slots)
             if worker := self.workers.get(event.worker_id):
                 worker.lease_count += len(event.tasks)
 
@@ -240,7 +282,12 @@ class DemandProjection:
         run = self.runs.get(run_id)
         if run is None or not tasks:
             return
-        run.give_back(worker_id, tasks, requeued)
+        shares = run.give_back(worker_id, tasks, requeued)
+        if requeued and not run.is_cancelled:
+            for load, count in shares:
+                self.traffic_of(load).stopped(now_ns, count)
+        else:
+            self._ended(now_ns, shares, was_running=True)
         self._free_leases(now_ns, worker_id, len(tasks))
 
     def _free_leases(self, now_ns: int, worker_id: str, count: int) -> None:
@@ -253,6 +300,9 @@ class DemandProjection:
     def _run_finished(self, now_ns: int, run_id: str) -> None:
         run = self.runs.pop(run_id, None)
         if run is not None:
+            for load in run.loads:
+                self.traffic_of(load).ended(now_ns, load.queued.tasks, was_running=False)
+                self.traffic_of(load).ended(now_ns, load.leased.tasks)
             for worker_id, count in run.leases.items():
                 self._free_leases(now_ns, worker_id, count)
 

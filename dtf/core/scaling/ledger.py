@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from dtf.api.v1 import scaling_pb2
-from dtf.core.scaling.demand import DemandProjection, Departure
+from dtf.core.scaling.demand import DemandProjection, Departure, WorkerView
+from dtf.core.scaling.policy import DEFAULT_STARTUP_SECONDS, ScalingPolicy
 from dtf.core.scaling.rates import NANOS
 
 STABLE_SECONDS = 10.0
 """A launch that dies younger than this says that the next may die too."""
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
-DEFAULT_STARTUP_SECONDS = 1.0
+MOVES_KEPT = 1024
+RECOMMENDATIONS_KEPT = 256
 STARTUPS_KEPT = 8
 DRAIN_ANSWER_SECONDS = 5.0
 """A drain that was asked for and of which the log says nothing by then is asked again."""
@@ -37,6 +39,7 @@ class Launch:
     is_registered: bool = False
     is_lost: bool = False
     is_stopping: bool = False
+    is_quarantined: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +62,13 @@ class PoolLedger:
     last_failure: str = ""
     hold_kind: str = ""
     last_hold_ns: int = 0
+    decided_sequence: int = 0
+    """Last sequence of the log that a decision has taken into account."""
+    launched: list[int] = field(default_factory=list)
+    """When the newest launches were asked for, one entry each."""
+    drained: list[int] = field(default_factory=list)
+    recommendations: list[tuple[int, int]] = field(default_factory=list)
+    """Instant and workers of the newest recommendations that differ from the one before."""
 
     @property
     def startup_seconds(self) -> float:
@@ -78,9 +88,12 @@ class PoolLedger:
         now_ns = decision.now_unix_nanos
         self.next_decision += 1
         self.hold_kind = hold_kind
+        self.decided_sequence = max(self.decided_sequence, decision.log_sequence)
         match decision.action:
             case scaling_pb2.SCALING_ACTION_SCALE_OUT | scaling_pb2.SCALING_ACTION_REPLACE:
+                self._recommended(now_ns, decision.recommended)
                 self.next_launch += len(decision.launch_ids)
+                self.launched = [*self.launched, *[now_ns] * len(decision.launch_ids)][-MOVES_KEPT:]
                 for launch_id in decision.launch_ids:
                     self.launches[launch_id] = Launch(launch_id, now_ns)
                 self.deaths.clear()
@@ -88,6 +101,8 @@ class PoolLedger:
                     # Launches that a bound or a death asked for need no time to show their effect on the backlog.
                     self.last_scale_out_ns = now_ns
             case scaling_pb2.SCALING_ACTION_SCALE_IN:
+                self._recommended(now_ns, decision.recommended)
+                self.drained = [*self.drained, *[now_ns] * len(decision.worker_ids)][-MOVES_KEPT:]
                 self.drains_asked.update(dict.fromkeys(decision.worker_ids, now_ns))
                 self.last_scale_in_ns = now_ns
             case scaling_pb2.SCALING_ACTION_TERMINATE:
@@ -95,7 +110,51 @@ class PoolLedger:
                     if launch := self.launches.get(launch_id):
                         launch.is_stopping = True
             case _:
+                self._recommended(now_ns, decision.recommended)
                 self.last_hold_ns = now_ns
+
+    def must_note(self, policy: ScalingPolicy, recommended: int) -> bool:
+        """Whether a recommendation is news that a window will ask for."""
+        if not (policy.scale_in_window_seconds or policy.scale_out_window_seconds):
+            return False
+        return not self.recommendations or self.recommendations[-1][1] != recommended
+
+    def recommended_lately(
+        self, policy: ScalingPolicy, now_ns: int, recommended: int
+    ) -> tuple[int | None, int | None]:
+        """The lowest recommendation of the window for growing, the highest of that for shrinking, this one included."""
+        lowest = highest = None
+        if policy.scale_out_window_seconds:
+            lowest = min(recommended, *self._within(now_ns, policy.scale_out_window_seconds, recommended))
+        if policy.scale_in_window_seconds:
+            highest = max(recommended, *self._within(now_ns, policy.scale_in_window_seconds, recommended))
+        return lowest, highest
+
+    def windows_end(self, policy: ScalingPolicy) -> list[int]:
+        """When recommendations leave their windows."""
+        if not (policy.scale_in_window_seconds or policy.scale_out_window_seconds):
+            return []
+        windows = [policy.scale_out_window_seconds, policy.scale_in_window_seconds]
+        return [
+            at_ns + int(seconds * NANOS)
+            for at_ns, _ in self.recommendations
+            for seconds in windows
+            if seconds
+        ]
+
+    def _within(self, now_ns: int, seconds: float, recommended: int) -> list[int]:
+        """Recommendations in force within the last `seconds`; each is until the next."""
+        since_ns = now_ns - int(seconds * NANOS)
+        found = [recommended]
+        for at_ns, workers in reversed(self.recommendations):
+            found.append(workers)
+            if at_ns <= since_ns:
+                break
+        return found
+
+    def _recommended(self, now_ns: int, workers: int) -> None:
+        if not self.recommendations or self.recommendations[-1][1] != workers:
+            self.recommendations = [*self.recommendations, (now_ns, workers)][-RECOMMENDATIONS_KEPT:]
 
     def observe(self, seen: scaling_pb2.Observation) -> None:
         """Something was heard."""
@@ -165,6 +224,7 @@ class PoolLedger:
         for worker in projection.workers.values():
             if launch := self.launches.get(worker.launch_id):
                 self._registered(launch, worker.worker_id, worker.registered_at_ns)
+                self._quarantined(launch, worker)
         for launch in self.launches.values():
             gone = projection.gone.get(launch.launch_id)
             if gone is not None and gone.departure is Departure.LOST and not launch.is_lost:
@@ -180,6 +240,12 @@ class PoolLedger:
         delay = (at_ns - launch.requested_at_ns) / NANOS
         if delay >= 0:
             self.startups = [*self.startups, delay][-STARTUPS_KEPT:]
+
+    def _quarantined(self, launch: Launch, worker: WorkerView) -> None:
+        """A worker that is kept from work is replaced like one that died; it may come back."""
+        if worker.is_quarantined and not launch.is_quarantined:
+            self.deaths.append(f"{worker.worker_id} was quarantined: {worker.quarantine_reason}")
+        launch.is_quarantined = worker.is_quarantined
 
     def _forget_answered_drains(self, projection: DemandProjection, now_ns: int) -> None:
         limit = now_ns - DRAIN_ANSWER_SECONDS * NANOS

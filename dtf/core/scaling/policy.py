@@ -1,152 +1,112 @@
-"""Target tracking: as many workers as give each the aimed-at backlog, and the rules that limit it.
+"""What a pool's settings say of its size: strategy, bounds and pace, every figure resolved."""
 
-The recommendation is ceil(backlog / (aim x slots)). Each rule then sees the recommendation and
-may change it; what it made of it, and why, is kept in the decision (RuleEffect). The order of the
-rules is the order of `apply_rules`: what is sensible, then what the bounds allow, then what the
-pace allows. Bounds hold always; a pause never keeps the pool below its minimum.
-"""
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dtf.core.fleet.pool_wish import PoolWish
 
-from dtf.api.v1 import scaling_pb2
-from dtf.core.scaling.rates import NANOS
+POLICY_VERSION = 3
+"""Raised whenever the same measurements lead to another decision; a decision carries it."""
+DEFAULT_STARTUP_SECONDS = 1.0
+AIM_STARTUP_RATIO = 1 / 2
+"""Of the start-up delay: waiting so much longer than the worker takes to come is no harm."""
+LEAST_AIM_SECONDS = 2.0
+IDLE_STARTUP_RATIO = 1 / 10
+LEAST_IDLE_SECONDS = 2.0
 
-TOLERANCE_RATIO = 0.1
-"""A change by a smaller share of the pool than this is not worth a launch or a drain."""
+
+class Strategy(StrEnum):
+    """How the size of a pool is chosen."""
+
+    TARGET = "target"
+    STATIC = "static"
+    STEPWISE = "stepwise"
+    ADAPTIVE = "adaptive"
+    PREDICTIVE = "predictive"
+    SCHEDULED = "scheduled"
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """Bounds and pace of one pool, every figure resolved."""
+    """Bounds and pace of one pool."""
 
     pool: str
     min_workers: int
     max_workers: int
     slots: int
     labels: dict[str, str] = field(default_factory=dict)
-    backlog_aim_seconds: float = 2.0
-    scale_in_idle_seconds: float = 5.0
+    backlog_aim_seconds: float = 0.0
+    """Backlog each worker should have; 0: a sixth of the start-up delay, at least 2 s."""
+    scale_in_idle_seconds: float = 0.0
+    """A worker idle for this long may go; 0: a sixth of the start-up delay, at least 5 s."""
     scale_out_cooldown_seconds: float = 0.5
     scale_in_cooldown_seconds: float = 1.0
+    strategy: Strategy = Strategy.TARGET
+    startup_seconds: float = DEFAULT_STARTUP_SECONDS
+    """Expected of the provider until launches have shown it."""
+    warm_workers: int = 0
+    """Idle workers kept beyond what the work needs."""
+    tolerance_ratio: float = 0.0
+    """A change by a smaller share of the pool than this is not made."""
+    scale_out_window_seconds: float = 0.0
+    """The pool grows to the lowest recommendation of so long."""
+    scale_in_window_seconds: float = 0.0
+    """The pool shrinks to the highest recommendation of so long."""
+    scale_out_limit: int = 0
+    """Workers launched at most within `limit_seconds`; 0: as many as are wanted."""
+    scale_out_limit_ratio: float = 0.0
+    """The same as a share of the pool; with both the larger holds; 0: none."""
+    scale_in_limit: int = 0
+    scale_in_limit_ratio: float = 0.0
+    limit_seconds: float = 60.0
+    workers: int = 0
+    """Of the strategy "static"."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """Of the strategy "stepwise"."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Of the strategy "adaptive"."""
+    schedule: dict[str, str] = field(default_factory=dict)
+    """Bounds by time of day and week, for every strategy."""
+    timezone: str = "UTC"
+    """Of the schedule."""
+    pause_reason: str = ""
+    """The pool is left as it is, and who wishes so."""
+    bounds_reason: str = ""
+    """Who wishes the bounds, if they are not the settings'."""
+    price_per_hour: float = 0.0
+    is_spot: bool = False
+    registration_seconds: float = 120.0
+    """A launch that has not registered by then is ended."""
+
+    def aim_seconds(self, startup: float) -> float:
+        """Backlog each worker should have."""
+        return self.backlog_aim_seconds or max(LEAST_AIM_SECONDS, startup * AIM_STARTUP_RATIO)
+
+    def idle_seconds(self, startup: float) -> float:
+        """How long a worker that nothing needs is kept."""
+        return self.scale_in_idle_seconds or max(LEAST_IDLE_SECONDS, startup * IDLE_STARTUP_RATIO)
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What the rules are told."""
-
-    now_ns: int
-    demand: scaling_pb2.Demand
-    effective: int
-    """Workers that take work, and those that were launched and have not registered yet."""
-    dead: int
-    """Workers that died and have not been replaced."""
-    removable: int
-    """Workers idle for long enough to be drained."""
-    last_scale_out_ns: int
-    last_scale_in_ns: int
-    failures_in_a_row: int
-    retry_at_ns: int
-    last_failure: str
-
-
-def recommend(demand: scaling_pb2.Demand, policy: ScalingPolicy) -> int:
-    """Workers that give each slot the aimed-at backlog."""
-    return math.ceil(demand.backlog_seconds / (policy.backlog_aim_seconds * policy.slots) - 1e-9)
-
-
-def apply_rules(
-    recommended: int, policy: ScalingPolicy, situation: Situation
-) -> tuple[int, list[scaling_pb2.RuleEffect]]:
-    """The workers wanted after all rules, and what each rule made of them."""
-    wanted = recommended
-    effects: list[scaling_pb2.RuleEffect] = []
-    for name, rule in _RULES:
-        after, reason = rule(wanted, policy, situation)
-        effects.append(scaling_pb2.RuleEffect(rule=name, before=wanted, after=after, reason=reason))
-        wanted = after
-    return wanted, effects
-
-
-Rule = Callable[[int, ScalingPolicy, Situation], tuple[int, str]]
-
-
-def _limit_to_tasks(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    tasks = situation.demand.queue_depth + situation.demand.leased_count
-    most = math.ceil(tasks / policy.slots)
-    return min(wanted, most), f"{tasks} {'task is' if tasks == 1 else 'tasks are'} all there is to run"
-
-
-def _wait_for_startup(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    if wanted <= situation.effective or not situation.effective:
-        return wanted, "no more workers than now are asked for"
-    left = situation.demand.backlog_seconds / (situation.effective * policy.slots)
-    startup = situation.demand.startup_seconds
-    if left > startup:
-        return wanted, f"a new worker takes {startup:.1f} s to start and finds work left"
-    return situation.effective, f"the work ends in {left:.1f} s, a new worker takes {startup:.1f} s to start"
-
-
-def _tolerate(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    change = abs(wanted - situation.effective)
-    if change and change < situation.effective * TOLERANCE_RATIO:
-        return situation.effective, f"{change} of {situation.effective} workers is too small a change"
-    return wanted, "the change is large enough, or none"
-
-
-def _hold_minimum(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    return max(wanted, policy.min_workers), f"the pool keeps at least {policy.min_workers}"
-
-
-def _hold_maximum(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    return min(wanted, policy.max_workers), f"the pool has at most {policy.max_workers}"
-
-
-def _only_idle(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    least = situation.effective - situation.removable
-    if wanted >= least:
-        return wanted, "every worker that would go is idle"
-    who = {0: "no worker has", 1: "one worker has"}.get(
-        situation.removable, f"{situation.removable} workers have"
+def wished_policy(policy: ScalingPolicy, wish: PoolWish | None) -> ScalingPolicy:
+    """The policy as the operators wish it; where bounds cross, what was wished holds."""
+    if wish is None:
+        return policy
+    who = f"wished by {wish.requested_by}: {wish.reason}" if wish.reason else f"wished by {wish.requested_by}"
+    least, most = policy.min_workers, policy.max_workers
+    if wish.min_workers is not None:
+        least = wish.min_workers
+        most = max(most, least)
+    if wish.max_workers is not None:
+        most = wish.max_workers
+        least = min(least, most) if wish.min_workers is None else least
+        most = max(most, least)
+    if wish.workers is not None:
+        least = most = wish.workers
+    is_bound = (least, most) != (policy.min_workers, policy.max_workers)
+    return replace(
+        policy,
+        min_workers=least,
+        max_workers=most,
+        bounds_reason=who if is_bound else "",
+        pause_reason=who if wish.is_paused else "",
     )
-    return least, f"{who} been idle for {policy.scale_in_idle_seconds:g} s"
-
-
-def _cool_down(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    if wanted > situation.effective:
-        allowed = max(situation.effective + situation.dead, policy.min_workers)
-        over_at = situation.last_scale_out_ns + int(policy.scale_out_cooldown_seconds * NANOS)
-        if wanted > allowed and situation.now_ns < over_at:
-            return allowed, f"workers were launched less than {policy.scale_out_cooldown_seconds:g} s ago"
-    if wanted < situation.effective:
-        last = max(situation.last_scale_out_ns, situation.last_scale_in_ns)
-        if situation.now_ns < last + int(policy.scale_in_cooldown_seconds * NANOS):
-            return situation.effective, f"the pool moved less than {policy.scale_in_cooldown_seconds:g} s ago"
-    return wanted, "enough time has passed since the pool moved"
-
-
-def _back_off(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
-    if (
-        wanted > situation.effective
-        and situation.failures_in_a_row > 1
-        and situation.now_ns < situation.retry_at_ns
-    ):
-        left = (situation.retry_at_ns - situation.now_ns) / NANOS
-        return situation.effective, (
-            f"{situation.failures_in_a_row} launches in a row died young, the last: {situation.last_failure}; "
-            f"next try in {left:.0f} s"
-        )
-    return wanted, "launches have not been dying"
-
-
-_RULES: tuple[tuple[str, Rule], ...] = (
-    ("tasks", _limit_to_tasks),
-    ("start-up", _wait_for_startup),
-    ("tolerance", _tolerate),
-    ("minimum", _hold_minimum),
-    ("maximum", _hold_maximum),
-    ("idle", _only_idle),
-    ("cool-down", _cool_down),
-    ("back-off", _back_off),
-)

@@ -1,0 +1,122 @@
+"""How many slots the next start-up delay will need, from what is known of the traffic now.
+
+A worker that is launched now is there when the start-up delay L has passed, so L is the lead time of
+an inventory, and what is held for it is the demand over the lead time at a service level (Arrow,
+Harris and Marschak 1951). For tasks that come at rate r and take h the number at once in t from
+now is, if nothing waits, that of an infinite-server queue in its transient: of the n there now each
+is left with chance p = exp(-t/h), and those that came since are Poisson with mean r h (1 - p)
+(Eick, Massey and Whitt 1993; exact for exponential times, close for others). With L far above h
+this is the square-root staffing of a steady state; with L far below h it is what runs now plus what
+may come in L. The level held is its quantile.
+
+Batches and bursts recur rather than flow: `recurring` looks at how long the class has stayed below
+each level of load before it came back, the last times, as the keep-alive and pre-warm windows of
+serverless platforms do (Shahrad et al. 2020).
+"""
+
+import math
+from dataclasses import dataclass
+
+from dtf.core.scaling.rates import NANOS
+from dtf.core.scaling.traffic import LEVELS, Traffic
+
+MISSED_RATIO = 0.035
+"""Share of tasks that may find no slot free: under the 5 % beyond a 95th percentile, with room for error."""
+SPARE_RATIO = 0.015
+"""What only so few tasks would need is let go."""
+WAIT_WORTH = 10.0
+"""A worker is not kept idle for longer than this many start-up delays, whatever it is waiting for: Kubernetes
+and Ray keep one 300 s, which is ten of 30 s."""
+GAPS_NEEDED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LeadTime:
+    """What a class needs within the next start-up delay, in slots."""
+
+    needed: float = 0.0
+    """To be there when a worker launched now is."""
+    kept: float = 0.0
+    """Worth keeping, as it will be needed before another could be launched in its place."""
+    wake_at_ns: int | None = None
+    """When time alone will have changed it."""
+
+
+def lead_time(traffic: Traffic, now_ns: int, startup: float, task_seconds: float, slack: float) -> LeadTime:
+    """The need of one class. `task_seconds` is its mean; `slack` a wait that is no harm."""
+    share = min(1.0, task_seconds / slack) if slack > 0 else 1.0
+    flow, enough = flowing(traffic, now_ns, startup, task_seconds, share)
+    due, kept, wake_at_ns = recurring(traffic, now_ns, startup, slack, share)
+    return LeadTime(max(flow, due), max(enough, due, kept), wake_at_ns)
+
+
+def flowing(
+    traffic: Traffic, now_ns: int, startup: float, task_seconds: float, share: float
+) -> tuple[float, float]:
+    """Quantiles of the slots in use over the lead time, were every task to start at once: needed, and enough.
+
+    What lies between is neither launched nor let go, so that noise in what is learned moves no worker.
+    """
+    rate = traffic.rate_per_second(now_ns, startup)
+    if rate * startup * WAIT_WORTH < 1.0:
+        return 0.0, 0.0
+    batch = traffic.batch_size()
+    unit = max(1.0, batch * share)
+    hold = batch * task_seconds / unit
+    if hold <= 0:
+        return 0.0, 0.0
+    present = traffic.tasks * share / unit
+    left = math.exp(-startup / hold)
+    coming = rate * hold * (1.0 - left)
+    mean = present * left + coming
+    variance = present * left * (1.0 - left) + coming
+    base = mean - variance
+    needed = unit * (base + poisson_quantile(variance, MISSED_RATIO))
+    enough = unit * (base + poisson_quantile(variance, SPARE_RATIO))
+    return needed, enough
+
+
+def recurring(
+    traffic: Traffic, now_ns: int, startup: float, slack: float, share: float
+) -> tuple[float, float, int | None]:
+    """Slots to launch for what is about to come back, slots worth keeping for it, and when that changes."""
+    due = kept = 0
+    wake_at_ns: int | None = None
+    most = traffic.level_for(MISSED_RATIO)
+    levels = traffic.levels
+    for index in range(traffic.reached, len(levels)):
+        if LEVELS[index] > most:
+            break
+        level = levels[index]
+        if len(level.gaps) < GAPS_NEEDED or not level.below_since_ns:
+            continue
+        age = (now_ns - level.below_since_ns) / NANOS
+        latest = level.longest * 1.1 + slack
+        if age > latest or latest - max(0.0, level.shortest - startup) > WAIT_WORTH * startup:
+            continue
+        until = level.shortest - startup - slack - age
+        if until <= 0 and level.shortest > startup and latest - age > startup:
+            due = LEVELS[index]
+        if until <= startup:
+            kept = LEVELS[index]
+        change_ns = level.below_since_ns + int(
+            (latest if until <= 0 else level.shortest - startup - slack) * NANOS
+        )
+        if change_ns > now_ns:
+            wake_at_ns = change_ns if wake_at_ns is None else min(wake_at_ns, change_ns)
+    return due * share, kept * share, wake_at_ns
+
+
+def poisson_quantile(mean: float, missed_ratio: float) -> float:
+    """The least n with P(X > n) at most `missed_ratio`."""
+    if mean <= 0:
+        return 0.0
+    if mean > 200.0:
+        return mean + 1.88 * math.sqrt(mean)  # the normal's 97 % point
+    term = math.exp(-mean)
+    total, n = term, 0
+    while total < 1.0 - missed_ratio:
+        n += 1
+        term *= mean / n
+        total += term
+    return float(n)

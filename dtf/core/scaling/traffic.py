@@ -1,0 +1,223 @@
+"""What is learned of one class of tasks from the log: how they come, how many at once, how long they take.
+
+Everything here follows events, never the clock, so that a replay of the log learns the same. Three
+things are kept, each in constant space:
+
+- the newest arrivals, for the rate at which tasks come now (`rate_per_second`);
+- by level (n tasks at once, queued or running): how long the class has been below it, and how long it
+  stayed below it the last few times. A level that comes back every 200 s is known to. The share of
+  arrivals that found each level says which levels matter (`level_for`);
+- time spent running and runs ended, whose quotient is the mean duration. It counts what still runs,
+  so that long jobs are known to be long before the first of them ends (the maximum-likelihood
+  estimate of an exponential's mean under censoring).
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from dtf.core.scaling.rates import NANOS
+
+ARRIVALS_KEPT = 256
+RATE_WINDOWS = ((64, 1.37), (16, 1.87))
+"""A rate over the newest 64 or 16 arrivals that differs from the one over more of them by such a factor is
+another rate: two and a half standard errors of that many exponential intervals."""
+BATCH_MEMORY = 0.97
+"""What each new batch leaves of the older ones' weight in the mean size: about 33 count."""
+SILENCE_LIMIT = 5.0
+"""A silence of five mean intervals has a chance of one in 150: the arrivals have stopped."""
+ARRIVALS_NEEDED = 6
+"""Before so many came nothing is said of their rate."""
+SAME_BATCH_NANOS = NANOS // 50
+GAPS_KEPT = 6
+GROWTH = 1.003
+"""Newer arrivals weigh more: 230 arrivals later, half."""
+GROWTH_LIMIT = 1e12
+MEMORY_RUNS = 128.0
+"""Runs over which the mean duration is taken."""
+
+
+def _levels() -> tuple[int, ...]:
+    found = list(range(1, 65))
+    while found[-1] < 1 << 20:
+        found.append(found[-1] * 17 // 16)
+    return tuple(found)
+
+
+LEVELS = _levels()
+"""1 to 64 one by one, then in steps of a sixteenth."""
+
+
+@dataclass(slots=True)
+class Level:
+    """How long the class stays below a number of tasks."""
+
+    below_since_ns: int = 0
+    """When it fell below; 0: it has not been at the level yet, or is at it now."""
+    gaps: list[float] = field(default_factory=list)
+    """Seconds spent below it before it came back, newest last."""
+    shortest: float = 0.0
+    longest: float = 0.0
+    arrivals: float = 0.0
+    """Weight of the tasks that, when they came, made it reach this level."""
+
+    def came_back(self, now_ns: int) -> None:
+        """The level is reached."""
+        if self.below_since_ns:
+            self.gaps = [*self.gaps[-GAPS_KEPT + 1 :], (now_ns - self.below_since_ns) / NANOS]
+            self.shortest, self.longest = min(self.gaps), max(self.gaps)
+            self.below_since_ns = 0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """One class of tasks."""
+
+    tasks: int = 0
+    """Queued or running."""
+    running: int = 0
+    last_ns: int = 0
+    instants: list[int] = field(default_factory=list)
+    """When the newest batches came, newest last; tasks that come together are one batch."""
+    last_size: int = 0
+    """Tasks of the newest."""
+    batch_tasks: float = 0.0
+    batch_squares: float = 0.0
+    """Sums over the ones before, older ones weighing less."""
+    levels: list[Level] = field(default_factory=list)
+    """Of LEVELS, as far up as the class has been."""
+    reached: int = 0
+    """Levels at or below `tasks`."""
+    weight: float = 1.0
+    total: float = 0.0
+    running_seconds: float = 0.0
+    runs: float = 0.0
+
+    def arrived(self, now_ns: int, tasks: int) -> None:
+        """Tasks were submitted."""
+        if tasks <= 0:
+            return
+        self._advance(now_ns)
+        if self.instants and now_ns - self.instants[-1] < SAME_BATCH_NANOS:
+            self.last_size += tasks
+        else:
+            self._new_batch(now_ns, tasks)
+        self._weigh(tasks)
+        self.tasks += tasks
+        self._rise(now_ns)
+
+    def _new_batch(self, now_ns: int, tasks: int) -> None:
+        self.batch_tasks = (self.batch_tasks + self.last_size) * BATCH_MEMORY
+        self.batch_squares = (self.batch_squares + self.last_size * self.last_size) * BATCH_MEMORY
+        self.last_size = tasks
+        self.instants.append(now_ns)
+        if len(self.instants) > 2 * ARRIVALS_KEPT:
+            del self.instants[:ARRIVALS_KEPT]
+
+    def started(self, now_ns: int, tasks: int, slots: int) -> None:
+        """Tasks were handed to workers; `slots`: those of all workers, more do not run at once."""
+        self._advance(now_ns)
+        self.running = min(self.running + tasks, max(slots, 1))
+
+    def stopped(self, now_ns: int, tasks: int) -> None:
+        """Tasks came back unfinished and wait again."""
+        self._advance(now_ns)
+        self.running = max(0, min(self.running - tasks, self.tasks))
+
+    def ended(self, now_ns: int, tasks: int, was_running: bool = True) -> None:
+        """Tasks are done for good."""
+        self._advance(now_ns)
+        self.tasks = max(0, self.tasks - tasks)
+        if was_running:
+            self.running = max(0, self.running - tasks)
+            self.runs += tasks
+            if self.runs > 2 * MEMORY_RUNS:
+                share = MEMORY_RUNS / self.runs
+                self.runs, self.running_seconds = MEMORY_RUNS, self.running_seconds * share
+        self.running = min(self.running, self.tasks)
+        self._fall(now_ns)
+
+    def mean_seconds(self, now_ns: int, assumed: float) -> float:
+        """What a task takes; `assumed` counts like one run."""
+        under_way = self.running * max(0, now_ns - self.last_ns) / NANOS
+        return (self.running_seconds + under_way + assumed) / (self.runs + 1.0)
+
+    def batch_size(self) -> float:
+        """Tasks that come at once, weighed by tasks: what a task sees arriving with it."""
+        size = self.last_size
+        tasks, squares = self.batch_tasks + size, self.batch_squares + size * size
+        return squares / tasks if tasks else 0.0
+
+    def rate_per_second(self, now_ns: int, ahead: float) -> float:
+        """Batches expected to come a second over the next `ahead` seconds.
+
+        It is the rate over the newest 256, moved towards that over fewer where they differ. What has
+        lasted for t is expected to last for as long again (Gott 1993): so it counts t / (t + ahead).
+        0 when too few have come to say, and when they have stopped coming.
+        """
+        instants = self.instants
+        count = len(instants)
+        if count < ARRIVALS_NEEDED:
+            return 0.0
+        silence = (now_ns - instants[-1]) / NANOS
+        if silence * _rate(instants, min(count, 16), instants[-1])[0] > SILENCE_LIMIT:
+            return 0.0
+        base, lasted = _rate(instants, min(count, ARRIVALS_KEPT), now_ns)
+        rate = base * lasted / (lasted + ahead)
+        for window, factor in RATE_WINDOWS:
+            if count > window:
+                newer, lasted = _rate(instants, window, now_ns)
+                if newer > base * factor or newer * factor < base:
+                    rate += (newer - rate) * lasted / (lasted + ahead)
+                    base = newer
+        return rate
+
+    def level_for(self, missed_ratio: float) -> int:
+        """The fewest tasks at once that all but `missed_ratio` of the arrivals stayed within."""
+        allowed = missed_ratio * self.total
+        for index in range(len(self.levels) - 1, -1, -1):
+            allowed -= self.levels[index].arrivals
+            if allowed < 0:
+                return LEVELS[index]
+        return 0
+
+    def _advance(self, now_ns: int) -> None:
+        if self.running and now_ns > self.last_ns:
+            self.running_seconds += self.running * (now_ns - self.last_ns) / NANOS
+        self.last_ns = max(now_ns, self.last_ns)
+
+    def _weigh(self, tasks: int) -> None:
+        """Each task counts at the level it makes."""
+        low, high = self.tasks, min(self.tasks + tasks, LEVELS[-1])
+        index = bisect_right(LEVELS, low)
+        while low < high:
+            if index == len(self.levels):
+                self.levels.append(Level())
+            top = min(LEVELS[index], high)
+            self.levels[index].arrivals += (top - low) * self.weight
+            low, index = top, index + 1
+        self.total += tasks * self.weight
+        self.weight *= GROWTH if tasks == 1 else GROWTH ** min(tasks, 1000)
+        if self.weight > GROWTH_LIMIT:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        for level in self.levels:
+            level.arrivals /= self.weight
+        self.total /= self.weight
+        self.weight = 1.0
+
+    def _rise(self, now_ns: int) -> None:
+        while self.reached < len(self.levels) and LEVELS[self.reached] <= self.tasks:
+            self.levels[self.reached].came_back(now_ns)
+            self.reached += 1
+
+    def _fall(self, now_ns: int) -> None:
+        while self.reached and LEVELS[self.reached - 1] > self.tasks:
+            self.reached -= 1
+            self.levels[self.reached].below_since_ns = now_ns
+
+
+def _rate(instants: list[int], count: int, now_ns: int) -> tuple[float, float]:
+    """Of the newest `count` arrivals, and over how long; the first only opens the interval."""
+    seconds = (now_ns - instants[-count]) / NANOS
+    return ((count - 1) / seconds if seconds > 0 else 0.0), seconds
