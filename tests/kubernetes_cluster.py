@@ -30,6 +30,7 @@ CONTROLLERS = (
     "resourcequota-controller",
     "namespace-controller",
     "taint-eviction-controller",
+    "node-lifecycle-controller",  # whose index of pods by node the one above looks in
     "disruption-controller",
     "pod-garbage-collector-controller",
     "deployment-controller",
@@ -102,7 +103,7 @@ class KubernetesCluster:
                 f"--controllers={','.join(CONTROLLERS)}",
                 f"--service-account-private-key-file={key}",
                 "--concurrent-job-syncs=2",
-                "--node-monitor-period=1s",
+                "--node-monitor-grace-period=24h",  # node agents send no heartbeats
             ],
         )
         self._start("kube-scheduler", client)

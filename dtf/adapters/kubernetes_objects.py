@@ -258,7 +258,7 @@ def _asked_resources(settings: KubernetesSettings, request: LaunchRequest) -> di
     cpus = {"cpu": _cpus(request.cpus)} if request.cpus else {}
     limits: Json = {}
     if request.memory_bytes:
-        limits["memory"] = str(request.memory_bytes)
+        limits["memory"] = _quantity(request.memory_bytes)
     if request.gpus:
         limits[settings.gpu_resource] = str(request.gpus)
     return {"requests": {**cpus, **limits}, "limits": limits}
@@ -266,6 +266,14 @@ def _asked_resources(settings: KubernetesSettings, request: LaunchRequest) -> di
 
 def _cpus(number: float) -> str:
     return f"{round(number * 1000)}m"
+
+
+def _quantity(number: int) -> str:
+    """A number of bytes as people write it, where it is a whole one."""
+    for unit, size in (("Gi", 2**30), ("Mi", 2**20)):
+        if number % size == 0:
+            return f"{number // size}{unit}"
+    return str(number)
 
 
 def _variables(
