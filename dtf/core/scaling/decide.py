@@ -10,15 +10,18 @@ a call that decides nothing new costs some 20 microseconds.
 from dataclasses import dataclass
 
 from dtf.api.v1 import scaling_pb2
+from dtf.core.scaling.adaptive import PoolTelemetry
+from dtf.core.scaling.allocation import Allocation
 from dtf.core.scaling.demand import DemandProjection, Departure, WorkerView
 from dtf.core.scaling.explanations import alternatives, count_workers, why_hold
 from dtf.core.scaling.ledger import DRAIN_ANSWER_SECONDS, Launch, PoolLedger
-from dtf.core.scaling.measure import Measured, demand_message, measure
+from dtf.core.scaling.measure import Measured, demand_message, is_nowhere, measure
 from dtf.core.scaling.policy import POLICY_VERSION, ScalingPolicy, wished_policy
 from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.recommendation import Recommendation
 from dtf.core.scaling.rules import Effect, Situation, apply_rules
-from dtf.core.scaling.strategies import PoolTelemetry, recommend
+from dtf.core.scaling.schedule import next_boundary_ns, scheduled_policy
+from dtf.core.scaling.strategies import recommend
 from dtf.core.scaling.victims import next_removable_at_ns, removable
 
 LOST_GRACE_SECONDS = 10.0
@@ -58,18 +61,23 @@ def decide_scaling(
     *,
     is_caught_up: bool = True,
     telemetry: PoolTelemetry | None = None,
+    allocation: Allocation | None = None,
     room: int | None = None,
 ) -> Plan:
     """What the pool should do at `now_ns`. Call `ledger.sync` before and `ledger.record` after.
 
     Until the projection has caught up with the log nothing is known of the demand: then only the
-    minimum is provided for and nothing is taken away. `room`: the workers that the bounds of all
-    pools together leave to this one.
+    minimum is provided for and nothing is taken away. `telemetry` is what the strategy "adaptive"
+    looks at; `allocation` this pool's part where several are looked after together (`allocate`), and
+    `room` the workers that the bound of all pools leaves to it.
     """
     if decision := _terminate(projection, ledger, policy, now_ns):
         return Plan(decision)
+    measured = measure(projection, ledger, policy, now_ns, allocation)
+    if allocation is not None and room is None:
+        room = allocation.room
+    policy = scheduled_policy(policy, now_ns, measured.startup_seconds)
     policy = wished_policy(policy, projection.wishes.get(policy.pool))
-    measured = measure(projection, ledger, policy, now_ns)
     thought = _deliberate(measured, projection, ledger, policy, is_caught_up, telemetry, room)
     if thought.wanted > measured.effective:
         return Plan(_scale_out(_message(thought, projection), thought))
@@ -88,12 +96,14 @@ def _deliberate(
     room: int | None,
 ) -> _Deliberation:
     if is_caught_up:
-        recommendation = recommend(measured, projection, policy, telemetry)
+        recommendation = recommend(measured, policy, telemetry)
         idle_seconds = policy.idle_seconds(measured.startup_seconds)
         victims = removable(measured.idle, measured.now_ns, idle_seconds)
     else:
         recommendation = Recommendation(0, lambda: "the log has not been read to its end")
         idle_seconds, victims = 0.0, []
+    if recommendation.hold is None and measured.unplaceable:
+        recommendation.hold = _why_unplaceable(measured, projection)
     lowest, highest = ledger.recommended_lately(policy, measured.now_ns, recommendation.workers)
     situation = Situation(
         now_ns=measured.now_ns,
@@ -115,6 +125,15 @@ def _deliberate(
     )
     wanted, effects = apply_rules(recommendation.workers, policy, situation)
     return _Deliberation(measured, policy, ledger, situation, recommendation, victims, wanted, effects)
+
+
+def _why_unplaceable(measured: Measured, projection: DemandProjection) -> tuple[str, str] | None:
+    nowhere = [
+        f"{count} {'task needs' if count == 1 else 'tasks need'} {requirement}"
+        for requirement, count in measured.unplaceable
+        if is_nowhere(projection, requirement)
+    ]
+    return ("unplaceable", f"{'; '.join(nowhere)}; no pool gives it") if nowhere else None
 
 
 def _message(thought: _Deliberation, projection: DemandProjection) -> scaling_pb2.ScalingDecision:
@@ -242,6 +261,8 @@ def _times(thought: _Deliberation) -> list[int]:
     last_ns = max(ledger.last_scale_out_ns, ledger.last_scale_in_ns)
     times.append(last_ns + int(policy.scale_in_cooldown_seconds * NANOS))
     times += ledger.windows_end(policy)
+    if (boundary_ns := next_boundary_ns(policy, measured.now_ns, measured.startup_seconds)) is not None:
+        times.append(boundary_ns)
     if thought.recommendation.wake_at_ns is not None:
         times.append(thought.recommendation.wake_at_ns)
     if measured.effective > policy.min_workers and measured.idle:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from dtf.api.v1 import scaling_pb2
+from dtf.core.scaling.allocation import Allocation
 from dtf.core.scaling.backlog import TemplateLoad
 from dtf.core.scaling.demand import DemandProjection, PoolTraits, WorkerView
 from dtf.core.scaling.durations import SuiteDurations
@@ -82,8 +84,14 @@ class Measured:
         return self.busy_slots / self.slots if self.slots else 0.0
 
 
-def measure(projection: DemandProjection, ledger: PoolLedger, policy: ScalingPolicy, now_ns: int) -> Measured:
-    """What the policy is asked about."""
+def measure(
+    projection: DemandProjection,
+    ledger: PoolLedger,
+    policy: ScalingPolicy,
+    now_ns: int,
+    allocation: Allocation | None = None,
+) -> Measured:
+    """What the policy is asked about; `allocation`: this pool's part, where several are looked after together."""
     ages = [
         (now_ns - launch.requested_at_ns) / NANOS
         for launch in ledger.launches.values()
@@ -96,7 +104,7 @@ def measure(projection: DemandProjection, ledger: PoolLedger, policy: ScalingPol
         startup = max(policy.startup_seconds, *ages) if ages else policy.startup_seconds
     measured = Measured(now_ns, projection.last_sequence, startup, awaited_ages=ages)
     _count_staff(measured, projection, ledger)
-    _count_work(measured, projection, policy)
+    _count_work(measured, projection, policy, _Sharing(projection, policy, allocation))
     return measured
 
 
@@ -126,8 +134,20 @@ def demand_message(measured: Measured, projection: DemandProjection) -> scaling_
             backlog_seconds=part.queued_seconds + part.leased_seconds,
         )
     for requirement, count in measured.unplaceable:
-        demand.unplaceable.add(requirement=requirement, queued=count)
+        demand.unplaceable.add(
+            requirement=requirement, queued=count, is_nowhere=is_nowhere(projection, requirement)
+        )
     return demand
+
+
+def is_nowhere(projection: DemandProjection, requirement: str) -> bool:
+    """Whether no pool that has been seen can run tasks of this class."""
+    load = projection.classes.get(requirement)
+    if load is None or (load.pool and load.pool not in projection.traits):
+        return False  # a pool that has never had a worker may well be able to
+    return not any(
+        load.pool in ("", name) and traits.can_run(load, {}) for name, traits in projection.traits.items()
+    )
 
 
 def _count_staff(measured: Measured, projection: DemandProjection, ledger: PoolLedger) -> None:
@@ -149,10 +169,27 @@ def _count_staff(measured: Measured, projection: DemandProjection, ledger: PoolL
             measured.idle.append(worker)
 
 
-def _count_work(measured: Measured, projection: DemandProjection, policy: ScalingPolicy) -> None:
+class _Sharing:
+    """This pool's part of what others can do too."""
+
+    def __init__(
+        self, projection: DemandProjection, policy: ScalingPolicy, allocation: Allocation | None
+    ) -> None:
+        self._allocation = allocation
+        self._others = [] if allocation is not None else _other_pools(projection, policy.pool)
+
+    def of(self, load: TemplateLoad) -> float:
+        """A share, 0 to 1."""
+        if self._allocation is not None:
+            return self._allocation.shares.get(load.requirement, 0.0)
+        return 1.0 / _sharers(load, self._others)
+
+
+def _count_work(
+    measured: Measured, projection: DemandProjection, policy: ScalingPolicy, sharing: _Sharing
+) -> None:
     classes: dict[str, ClassDemand] = {}
     unplaceable: dict[str, int] = {}
-    others = _other_pools(projection, policy.pool)
     for run in projection.runs.values():
         known = projection.suites.get(run.suite) or SuiteDurations()
         for load in run.loads:
@@ -164,10 +201,10 @@ def _count_work(measured: Measured, projection: DemandProjection, policy: Scalin
             part = classes.get(requirement)
             if part is None:
                 traffic = projection.traffic.get(requirement) or Traffic()
-                part = classes[requirement] = ClassDemand(requirement, traffic, 1.0 / _sharers(load, others))
+                part = classes[requirement] = ClassDemand(requirement, traffic, sharing.of(load))
             if load.queued.tasks or load.leased.tasks:
                 _add_load(part, load, known, measured.now_ns)
-    _add_quiet_classes(classes, projection, policy, others)
+    _add_quiet_classes(classes, projection, policy, sharing)
     measured.classes = list(classes.values())
     measured.unplaceable = sorted(unplaceable.items())
 
@@ -176,27 +213,27 @@ def _add_quiet_classes(
     classes: dict[str, ClassDemand],
     projection: DemandProjection,
     policy: ScalingPolicy,
-    others: Sequence[PoolTraits],
+    sharing: _Sharing,
 ) -> None:
     """Classes without a run now; they may come back."""
     for requirement, load in projection.classes.items():
         if requirement not in classes and can_run(projection, policy, load):
             traffic = projection.traffic[requirement]
-            classes[requirement] = ClassDemand(requirement, traffic, 1.0 / _sharers(load, others))
+            classes[requirement] = ClassDemand(requirement, traffic, sharing.of(load))
 
 
 def _add_load(part: ClassDemand, load: TemplateLoad, known: SuiteDurations, now_ns: int) -> None:
     queued, leased = load.queued, load.leased
-    sharers = round(1.0 / part.share)
+    share = part.share
     case_seconds = known.of_case(load.kind) if queued.cases or leased.cases else 0.0
     typical = part.traffic.mean_seconds(now_ns, case_seconds)
     assumed = max(queued.cases * case_seconds, queued.unknown_tasks * typical)
-    part.queued += -(-queued.tasks // sharers)
-    part.leased += -(-leased.tasks // sharers)
-    part.known += -(-(queued.tasks - queued.unknown_tasks) // sharers)
-    part.assumed_seconds += assumed / sharers
-    part.queued_seconds += (queued.seconds + assumed) / sharers
-    part.leased_seconds += (leased.seconds + leased.cases * case_seconds) / sharers
+    part.queued += ceil(queued.tasks * share - 1e-9)
+    part.leased += ceil(leased.tasks * share - 1e-9)
+    part.known += ceil((queued.tasks - queued.unknown_tasks) * share - 1e-9)
+    part.assumed_seconds += assumed * share
+    part.queued_seconds += (queued.seconds + assumed) * share
+    part.leased_seconds += (leased.seconds + leased.cases * case_seconds) * share
 
 
 def _other_pools(projection: DemandProjection, pool: str) -> list[PoolTraits]:

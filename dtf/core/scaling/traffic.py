@@ -32,6 +32,9 @@ GAPS_KEPT = 6
 GROWTH = 1.003
 """Newer arrivals weigh more: 230 arrivals later, half."""
 GROWTH_LIMIT = 1e12
+HISTORY_BIN_SECONDS = 300
+HISTORY_BINS_KEPT = 4032
+"""Two weeks."""
 MEMORY_RUNS = 128.0
 """Runs over which the mean duration is taken."""
 
@@ -91,6 +94,10 @@ class Traffic:
     total: float = 0.0
     running_seconds: float = 0.0
     runs: float = 0.0
+    last_bin: int = 0
+    """The present bin of the history, in bins since 1970."""
+    history: list[int] = field(default_factory=list)
+    """Tasks that came in each bin of five minutes, newest last."""
 
     def arrived(self, now_ns: int, tasks: int) -> None:
         """Tasks were submitted."""
@@ -101,6 +108,7 @@ class Traffic:
             self.last_size += tasks
         else:
             self._new_batch(now_ns, tasks)
+        self._remember(now_ns, tasks)
         self._weigh(tasks)
         self.tasks += tasks
         self._rise(now_ns)
@@ -184,6 +192,16 @@ class Traffic:
         if self.running and now_ns > self.last_ns:
             self.running_seconds += self.running * (now_ns - self.last_ns) / NANOS
         self.last_ns = max(now_ns, self.last_ns)
+
+    def _remember(self, now_ns: int, tasks: int) -> None:
+        this = now_ns // (HISTORY_BIN_SECONDS * NANOS)
+        if not self.history:
+            self.last_bin, self.history = this, [0]
+        if this > self.last_bin:
+            self.history.extend([0] * min(this - self.last_bin, HISTORY_BINS_KEPT))
+            self.last_bin = this
+            del self.history[:-HISTORY_BINS_KEPT]
+        self.history[-1] += tasks
 
     def _weigh(self, tasks: int) -> None:
         """Each task counts at the level it makes."""
