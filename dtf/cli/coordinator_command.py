@@ -22,6 +22,7 @@ from dtf.adapters.object_store_snapshots import ObjectStoreSnapshots
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.spool import FileSpool
 from dtf.adapters.system_clock import SystemClock
+from dtf.cli.certificate_choice import coordinator_certificates
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
@@ -37,6 +38,7 @@ from dtf.coordinator.recovery import HistoryLost
 from dtf.core.chain import ChainBroken
 from dtf.ports.spool import SpoolError
 from dtf.ports.subjects import RecordKind
+from dtf.rpc.certificates import ServerCertificates
 from dtf.rpc.server import AddressInUse, ListenAddress, ListenError
 from dtf.settings.model import Settings
 from dtf.settings.project import make_private_dir, namespace_dir
@@ -72,7 +74,8 @@ def command(
     Says {"ready": true, "address": "…", "role": "leader"} on standard output when it leads and
     listens; with --standby the same with "role": "standby" first, when it follows the log and
     holds its port. Without --standby it takes the place of whoever leads. Ends in good order on
-    SIGTERM or SIGINT. Exit codes: 0 told to stop, 4 settings (an address that may not be
+    SIGTERM or SIGINT. Beyond loopback it serves TLS, by a certificate of its own authority unless
+    the settings name another, and wants a token (docs/joining.md). Exit codes: 0 told to stop, 4 settings (an address that may not be
     listened on, a port in use), 6 no broker, or no room for the spool, 7 deposed by another
     coordinator, 9 the log lacks what it had acknowledged (`dtf log repair`).
 
@@ -92,8 +95,9 @@ def command(
     log_to_stderr()
     watch_lifeline()
     try:
-        _check_listen(settings)
-        asyncio.run(_serve(invocation, settings, _blob_dir(invocation, settings), standby))
+        certificates = _certificates(invocation, settings)
+        _check_listen(settings, certificates)
+        asyncio.run(_serve(invocation, settings, _blob_dir(invocation, settings), standby, certificates))
     except (ListenError, WriterStopped, ChainBroken, SpoolError) as error:
         raise _as_command_error(error) from error
     return ExitCode.OK
@@ -112,10 +116,18 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _check_listen(settings: Settings) -> None:
+def _certificates(invocation: Invocation, settings: Settings) -> ServerCertificates | None:
+    """What the listener is to show. Raises ListenError."""
+    state = invocation.project_dir / settings.coordinator.state_dir
+    try:
+        return coordinator_certificates(settings, state, SystemClock())
+    except ValueError as error:
+        raise ListenError(f"coordinator.advertise: {error}") from error
+
+
+def _check_listen(settings: Settings, certificates: ServerCertificates | None) -> None:
     """Before the broker is asked: what may not be listened on needs no broker to say so. Raises ListenError."""
-    own = settings.coordinator
-    address = ListenAddress(own.listen, _token(settings), own.tls_certificate_file, own.tls_key_file)
+    address = ListenAddress(settings.coordinator.listen, _token(settings), certificates)
     address.check()
     address.credentials()
 
@@ -126,7 +138,13 @@ def _blob_dir(invocation: Invocation, settings: Settings) -> Path:
     return Path(coordinator.blob_dir or state / "blobs")
 
 
-async def _serve(invocation: Invocation, settings: Settings, blob_dir: Path, standby: bool) -> None:
+async def _serve(
+    invocation: Invocation,
+    settings: Settings,
+    blob_dir: Path,
+    standby: bool,
+    certificates: ServerCertificates | None,
+) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     token = _token(settings)
@@ -159,6 +177,7 @@ async def _serve(invocation: Invocation, settings: Settings, blob_dir: Path, sta
             snapshots=stores,
             spool=spool,
             snapshot_launcher=SnapshotProcess(settings, invocation.project_dir, snapshots),
+            certificates=certificates,
         )
         if not await _started(coordinator, stop, standby):
             return

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from dtf.adapters.nats_server import NatsServer
+from dtf.adapters.system_clock import SystemClock
+from dtf.cli.certificate_choice import certificates_dir, uses_own_authority
 from dtf.cli.reserved_port import ReservedPort
 from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
 from dtf.client.stack import StackAddresses, write_private
+from dtf.rpc.addresses import local_address, reachable_address
 from dtf.settings.loader import dump_settings
-from dtf.settings.model import CoordinatorSettings, Settings
+from dtf.settings.model import AnalyzerSettings, CoordinatorSettings, Settings
 from dtf.settings.project import make_private_dir, namespace_dir, state_dir
 
 
@@ -37,15 +40,7 @@ class StackPlan:
 
     def _with_files(self, settings: Settings, token_file: str) -> Settings:
         nats, coordinator = settings.nats, settings.coordinator
-        # Its parts call each other over TLS where the coordinator has a certificate, whatever is set for other servers.
-        authority = settings.run.certificate_authority_file if coordinator.tls_certificate_file else ""
-        analyzer = settings.analyzer
-        if not analyzer.tls_certificate_file:
-            analyzer = replace(
-                analyzer,
-                tls_certificate_file=coordinator.tls_certificate_file,
-                tls_key_file=coordinator.tls_key_file,
-            )
+        authority, analyzer = self._secured(settings)
         if self.owns_broker:
             nats = replace(nats, credentials_file=str(self.secrets / "nats"))
         home = namespace_dir(self.state, coordinator.namespace)
@@ -69,15 +64,41 @@ class StackPlan:
             run=replace(settings.run, token_file=token_file, certificate_authority_file=authority),
         )
 
+    def _secured(self, settings: Settings) -> tuple[str, AnalyzerSettings]:
+        """The authority by which the parts know each other, "" without TLS; the analyzer secured as the coordinator is.
+
+        Whatever is set for other servers does not concern them.
+        """
+        coordinator, analyzer = settings.coordinator, settings.analyzer
+        if uses_own_authority(coordinator):
+            from dtf.adapters.certificates import OwnAuthority
+
+            own = OwnAuthority(certificates_dir(self.state), SystemClock())
+            own.load()
+            return str(own.certificate_file), replace(analyzer, tls="own")
+        authority = settings.run.certificate_authority_file if coordinator.tls_certificate_file else ""
+        if not analyzer.tls_certificate_file:
+            analyzer = replace(
+                analyzer,
+                tls_certificate_file=coordinator.tls_certificate_file,
+                tls_key_file=coordinator.tls_key_file,
+            )
+        return authority, analyzer
+
     def _with_addresses(self, settings: Settings) -> Settings:
-        server = ",".join(self.coordinators)
+        server = ",".join(map(local_address, self.coordinators))
         analysis = self._analyzer_port.address
         return replace(
             settings,
-            coordinator=replace(settings.coordinator, listen=self.coordinators[0]),
+            coordinator=replace(
+                settings.coordinator,
+                listen=self.coordinators[0],
+                advertise=settings.coordinator.advertise
+                or ",".join(map(reachable_address, self.coordinators)),
+            ),
             worker=replace(settings.worker, server=server),
             run=replace(settings.run, server=server),
-            analyzer=replace(settings.analyzer, listen=analysis, server=analysis),
+            analyzer=replace(settings.analyzer, listen=analysis, server=local_address(analysis)),
         )
 
     @property

@@ -16,6 +16,7 @@ from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
+from dtf.cli.certificate_choice import analyzer_certificates
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
@@ -27,6 +28,7 @@ from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
 from dtf.ports.metric_store import MetricStore, StoreError, StoreUnavailable
 from dtf.ports.subjects import RecordKind
+from dtf.rpc.certificates import ServerCertificates
 from dtf.rpc.server import ListenError
 from dtf.settings.model import NatsSettings, Settings
 from dtf.settings.project import namespace_dir, state_dir
@@ -73,13 +75,27 @@ def command(
     try:
         archive = archive_dir_of(settings, invocation.project_dir, settings.coordinator.namespace)
         asyncio.run(
-            _serve(settings, _broker(invocation, settings), _store_path(invocation, settings), archive)
+            _serve(
+                settings,
+                _broker(invocation, settings),
+                _store_path(invocation, settings),
+                archive,
+                analyzer_certificates(
+                    settings, invocation.project_dir / settings.coordinator.state_dir, SystemClock()
+                ),
+            )
         )
     except* (LogError, StoreError, ListenError, OSError) as errors:
         raise _as_command_error(errors) from errors
 
 
-async def _serve(settings: Settings, nats: NatsSettings, path: Path, archive: Path) -> None:
+async def _serve(
+    settings: Settings,
+    nats: NatsSettings,
+    path: Path,
+    archive: Path,
+    certificates: ServerCertificates | None,
+) -> None:
     clock = SystemClock()
     namespace = settings.coordinator.namespace
     async with AsyncExitStack() as stack:
@@ -100,6 +116,7 @@ async def _serve(settings: Settings, nats: NatsSettings, path: Path, archive: Pa
             store=store,
             clock=clock,
             token=read_token(settings.analyzer.token_file or settings.coordinator.token_file),
+            certificates=certificates,
         )
         async with analyzer:
             click.echo(json.dumps({"ready": True, "address": analyzer.address}))

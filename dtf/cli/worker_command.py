@@ -16,8 +16,12 @@ from dtf.api.v1 import worker_service_pb2
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
+from dtf.cli.joining import NEW_TOKEN, hide_token, peer_of, read_invitation
 from dtf.cli.lifeline import watch_lifeline
 from dtf.client.connect import peer, read_token
+from dtf.rpc.channel import Peer, parse_addresses
+from dtf.rpc.invitation import Invitation
+from dtf.settings.loader import DEFAULT
 from dtf.settings.model import WorkerSettings
 from dtf.worker.launcher_client import LauncherLost
 from dtf.worker.process import Worker
@@ -40,6 +44,8 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: Sequence[str
 @click.command()
 @click.option("--server", metavar="HOST:PORT[,…]", help="The coordinator(s). Default: worker.server.")
 @click.option("--token-file", metavar="FILE", help="File with the coordinator's bearer token.")
+@click.option("--join", "join", metavar="TOKEN", help="Join token: the line of `dtf token create`.")
+@click.option("--join-file", metavar="FILE", help="File with the join token.")
 @click.option("--pool", help="Pool it joins.")
 @click.option("--name", help="Stable identity. Default: the coordinator gives one.")
 @click.option("--slots", type=click.IntRange(1, 1024), help="Attempts it runs at once.")
@@ -51,6 +57,8 @@ def command(
     invocation: Invocation,
     server: str | None,
     token_file: str | None,
+    join: str | None,
+    join_file: str | None,
     pool: str | None,
     name: str | None,
     slots: int | None,
@@ -63,18 +71,32 @@ def command(
     by the coordinator or replaced by another worker of its name, 2 stopped by force, 3 a fault of
     this machine or of dtf, 4 usage, 6 no coordinator answers.
 
+    A worker of another machine joins by a token, which says where the coordinator is, whom to trust and
+    which pool it is for: --join, the variable DTF_JOIN_TOKEN or --join-file (docs/joining.md).
+
     \b
     Example:
+        dtf worker --join dtfjoin1_…
         dtf worker --server 10.0.0.5:7070 --token-file token --slots 4 --label gpu=a100
     """
-    settings = invocation.load(
+    if join_file is None:
+        hide_token(join)
+    loaded = invocation.load(
         worker__server=server,
         worker__token_file=token_file,
+        worker__join_file=join_file,
         worker__pool=pool,
         worker__name=name,
         worker__slots=slots,
-    ).settings
-    own = settings.worker
+    )
+    own = loaded.settings.worker
+    invitation = read_invitation(own.join_file) if own.join_file else None
+    if invitation is not None:
+        own = replace(
+            own,
+            server=own.server or ",".join(invitation.addresses),
+            pool=invitation.pool if loaded.sources["worker.pool"] == DEFAULT else own.pool,
+        )
     own = replace(
         own,
         labels={**own.labels, **labels},
@@ -83,7 +105,7 @@ def command(
     )
     watch_lifeline()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    return asyncio.run(_serve(_checked(own)))
+    return asyncio.run(_serve(_checked(own), invitation))
 
 
 def _checked(settings: WorkerSettings) -> WorkerSettings:
@@ -114,9 +136,17 @@ def _file_in(error: OSError, settings: WorkerSettings) -> str:
     return f"the {kind} file {error.filename}"
 
 
-async def _serve(settings: WorkerSettings) -> int:
+async def _serve(settings: WorkerSettings, invitation: Invitation | None) -> int:
+    clock = SystemClock()
+    coordinator: Peer | None = None
+    if invitation is not None:
+        coordinator = await peer_of(invitation, parse_addresses(settings.server), clock)
     worker = Worker(
-        settings, token=read_token(settings.token_file), clock=SystemClock(), on_session=_tell_ready
+        settings,
+        token=read_token(settings.token_file),
+        clock=clock,
+        on_session=_tell_ready,
+        peer=coordinator,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, worker.request_stop)
@@ -131,7 +161,9 @@ async def _serve(settings: WorkerSettings) -> int:
     except SessionRefused as error:
         raise CommandError(
             f"the coordinator at {settings.server} refused this worker: {error}",
-            "--token-file must be the coordinator's own, and both of one version of dtf",
+            NEW_TOKEN
+            if invitation is not None
+            else "--token-file must be the coordinator's own, and both of one version of dtf",
         ) from None
     except SessionReplaced as error:
         raise CommandError(

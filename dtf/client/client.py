@@ -26,6 +26,7 @@ from dtf.api.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from dtf.client.join_tokens import JoinTokens
 from dtf.client.journal import open_journal
 from dtf.client.overload import call_when_taken
 from dtf.client.owner import default_owner
@@ -87,7 +88,9 @@ class Client:
             async with asyncio.timeout(timeout_seconds):
                 await self.channel.channel_ready()
         except TimeoutError:
-            why = await asyncio.to_thread(why_unreachable, self._peer.addresses)
+            why = await asyncio.to_thread(
+                why_unreachable, self._peer.addresses, is_secure=self._peer.is_secure
+            )
             raise CoordinatorUnreachable(
                 f"no coordinator at {', '.join(self._peer.addresses)} ({why}; tried for {timeout_seconds:.0f} s)"
             ) from None
@@ -118,6 +121,11 @@ class Client:
     def pools(self) -> "resource_service_pb2_grpc.ResourceServiceAsyncStub":
         """The stub of ResourceService."""
         return resource_service_pb2_grpc.ResourceServiceStub(self.channel)
+
+    @property
+    def tokens(self) -> JoinTokens:
+        """Join tokens: issued, listed, revoked."""
+        return JoinTokens(self.channel, self.metadata)
 
     @property
     def analysis(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":

@@ -17,6 +17,7 @@ from dtf.core.run.state import RetiredRun, Run, State
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
+from dtf.rpc.certificates import ServerCertificates
 from dtf.rpc.errors import NotLeading
 from dtf.settings.model import CoordinatorSettings
 
@@ -35,6 +36,8 @@ class Desk:
     event_log: EventLog
     blobs: BlobStore
     clock: Clock
+    certificates: ServerCertificates | None
+    """What the listener shows; None: no TLS."""
     bell: Bell
     """Rung at each durable commit and each scaling decision."""
     output_bell: Bell

@@ -18,8 +18,10 @@ from dtf.api.v1 import (
     fleet_service_pb2_grpc,
     resource_service_pb2_grpc,
     run_service_pb2_grpc,
+    token_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from dtf.coordinator.admission import Admission
 from dtf.coordinator.bell import Bell
 from dtf.coordinator.commit_feed import CommitFeed, feed_commit
 from dtf.coordinator.commits import PendingCommit, Step
@@ -40,6 +42,7 @@ from dtf.coordinator.sessions import SessionRules, Sessions
 from dtf.coordinator.snapshot_keeper import SnapshotKeeper, SnapshotLauncher, SnapshotRules
 from dtf.coordinator.standby import Identity, Standby
 from dtf.coordinator.telemetry_relay import TelemetryRelay
+from dtf.coordinator.token_service import TokenService
 from dtf.coordinator.worker_service import WorkerService
 from dtf.coordinator.writer import Writer, WriterLimits
 from dtf.core.run.commands import Command, ExpireWorkers
@@ -49,6 +52,9 @@ from dtf.ports.event_log import EventLog, RecordStream
 from dtf.ports.leader_lease import LeaderLease, LeaderPhase
 from dtf.ports.snapshot_store import SnapshotStore
 from dtf.ports.spool import CommitSpool
+from dtf.rpc.addresses import reachable_address
+from dtf.rpc.certificates import ServerCertificates, certificates_of
+from dtf.rpc.channel import parse_addresses
 from dtf.rpc.server import ListenAddress, RpcServer, Service
 from dtf.settings.code_version import code_version
 from dtf.settings.model import CoordinatorSettings
@@ -113,8 +119,13 @@ class Coordinator:
         snapshots: Sequence[SnapshotStore] = (),
         spool: CommitSpool | None = None,
         snapshot_launcher: SnapshotLauncher | None = None,
+        certificates: ServerCertificates | None = None,
     ) -> None:
+        """`certificates`: what the listener shows; None: the settings' files, if they name any."""
         self._settings = settings
+        self._certificates = certificates or certificates_of(settings)
+        self._admission = Admission(token)
+        self._access = self._admission if token else None
         self._log = log
         self._telemetry = telemetry
         self._scaling = scaling
@@ -151,7 +162,7 @@ class Coordinator:
 
         The port comes first: a coordinator that could not listen must not depose one that does.
         """
-        server = self._server = RpcServer(self._listen_address())
+        server = self._server = RpcServer(self._listen_address(), access=self._access)
         try:
             reign = Reign()
             if on_standby is not None:
@@ -215,6 +226,7 @@ class Coordinator:
         telemetry = TelemetryRelay(self._telemetry, reign.state, self._clock, self._settings.namespace)
         scaling = ScalingRelay(self._scaling, self._clock, bell)
         desk = self._desk = self._make_desk(reign, nonce, telemetry, scaling, bell)
+        self._admission.bind(reign.state)
         await self._open_tasks()
         review = PlacementReview(desk)
         writer = desk.writer
@@ -231,7 +243,8 @@ class Coordinator:
                 _service("RunService", run_service_pb2_grpc, RunService(desk)),
                 _service("FleetService", fleet_service_pb2_grpc, FleetService(desk)),
                 _service("ResourceService", resource_service_pb2_grpc, ResourceService(desk)),
-                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk)),
+                _service("WorkerService", worker_service_pb2_grpc, WorkerService(desk, self._access)),
+                _service("TokenService", token_service_pb2_grpc, TokenService(desk, self._advertised())),
             ]
         )
 
@@ -284,6 +297,7 @@ class Coordinator:
             event_log=self._log,
             blobs=self._blobs,
             clock=self._clock,
+            certificates=self._certificates,
             bell=bell,
             output_bell=output_bell,
             strangers=frozenset(reign.chain.stranger_sequences),
@@ -344,10 +358,13 @@ class Coordinator:
                 self._over.set_result(error)
 
     def _listen_address(self) -> ListenAddress:
-        settings = self._settings
-        return ListenAddress(
-            settings.listen, self._token, settings.tls_certificate_file, settings.tls_key_file
-        )
+        return ListenAddress(self._settings.listen, self._token, self._certificates)
+
+    def _advertised(self) -> Sequence[str]:
+        """Where workers find this coordinator, and those that stand by for it where the settings name them."""
+        if self._settings.advertise:
+            return parse_addresses(self._settings.advertise)
+        return (reachable_address(self.address),)
 
 
 def _service(name: str, module: object, servicer: object) -> Service:

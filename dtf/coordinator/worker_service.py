@@ -7,10 +7,13 @@ from typing import Any
 import grpc.aio
 
 from dtf.api.v1 import worker_service_pb2
+from dtf.coordinator.admission import refusal_of_session
 from dtf.coordinator.desk import Desk
 from dtf.coordinator.session import GATHER_SECONDS, Session, Stream
 from dtf.coordinator.uploads import OutputReceiver, read_blob
 from dtf.core.run.commands import CloseSession, FieldViolation, InvalidRequest, RegisterWorker
+from dtf.rpc.auth import Access, Caller, Joiner, Operator, SessionHolder, credential_in
+from dtf.rpc.errors import Forbidden
 from dtf.rpc.handlers import Context, answering, rejection_in, streaming
 
 FIRST_MESSAGE_SECONDS = 30.0
@@ -27,8 +30,10 @@ WORKER_ID_LENGTH = 4
 class WorkerService:
     """The service."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, access: Access | None = None) -> None:
+        """`access` knows workers by their credentials; None: everybody is an operator."""
         self._desk = desk
+        self._access = access
 
     @answering
     async def CreateSession(
@@ -36,7 +41,7 @@ class WorkerService:
     ) -> worker_service_pb2.CreateSessionResponse:
         """Registers a worker and opens its session."""
         desk = self._desk
-        outcome = await desk.writer.submit(RegisterWorker(self._fresh_id(), request))
+        outcome = await desk.writer.submit(self._registration(request, context))
         worker_id, incarnation = "", 0
         for event in outcome.events:
             if event.HasField("worker_registered"):
@@ -52,6 +57,31 @@ class WorkerService:
             lease_seconds=desk.sessions.rules.heartbeats.attached_lease(desk.sessions.heartbeat_seconds),
             max_credits=desk.settings.max_credits,
         )
+
+    def _registration(
+        self, request: worker_service_pb2.CreateSessionRequest, context: Context
+    ) -> RegisterWorker:
+        """The command, with what the caller proved. Raises Forbidden."""
+        match self._caller(context):
+            case Joiner(token_id):
+                return RegisterWorker(self._fresh_id(), request, join_token_id=token_id)
+            case SessionHolder(worker_id, incarnation):
+                if request.worker_id != worker_id:
+                    raise Forbidden(f"the session of worker {worker_id!r} opens no session of another worker")
+                return RegisterWorker(self._fresh_id(), request, proved_incarnation=incarnation)
+            case _:
+                return RegisterWorker(self._fresh_id(), request)
+
+    def _caller(self, context: Context) -> Caller:
+        """Who calls; the gatekeeper has let it in. Where there is no token, everybody is an operator."""
+        credential = credential_in(context.invocation_metadata())
+        return self._access.identify(credential) if credential and self._access is not None else Operator()
+
+    def _check_session(self, context: Context) -> None:
+        """Raises Unauthenticated if the caller is a worker whose session is over."""
+        refusal = refusal_of_session(self._desk.state, self._caller(context))
+        if refusal is not None:
+            raise refusal
 
     @answering
     async def Attach(
@@ -136,6 +166,7 @@ class WorkerService:
         self, request_iterator: AsyncIterator[worker_service_pb2.UploadOutputRequest], context: Context
     ) -> worker_service_pb2.UploadOutputResponse:
         """Stores output and blobs."""
+        self._check_session(context)
         receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._desk.output_bell)
         await receiver.receive(aiter(request_iterator))
         return worker_service_pb2.UploadOutputResponse(stored_bytes=receiver.stored_bytes)
@@ -145,6 +176,7 @@ class WorkerService:
         self, request: worker_service_pb2.FetchBlobRequest, context: Context
     ) -> AsyncIterator[worker_service_pb2.FetchBlobResponse]:
         """Streams a blob's content."""
+        self._check_session(context)
         async for piece in read_blob(self._desk.blobs, request.digest, request.offset_bytes):
             yield worker_service_pb2.FetchBlobResponse(data=piece)
 

@@ -81,7 +81,7 @@ class Link:
         except grpc.FutureTimeoutError:
             raise StackError(
                 f"no coordinator at {', '.join(self._peer.addresses)} "
-                f"({why_unreachable(self._peer.addresses)}; tried for {timeout_seconds:.0f} s)",
+                f"({why_unreachable(self._peer.addresses, is_secure=self._peer.is_secure)}; tried for {timeout_seconds:.0f} s)",
                 "start it, or correct DTF_SERVER (run.server); without it the project gets a stack of its own",
             ) from None
 

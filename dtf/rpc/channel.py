@@ -13,11 +13,13 @@ import ipaddress
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import grpc.aio
+
+from dtf.rpc.addresses import parse_addresses as parse_addresses
 
 KEEPALIVE_SECONDS = 20.0
 KEEPALIVE_TIMEOUT_SECONDS = 10.0
@@ -96,9 +98,19 @@ class Peer:
 
     addresses: tuple[str, ...]
     """host:port of each; the first that answers is used."""
-    token: str = ""
+    token: str = field(default="", repr=False)
+    """What proves who calls: the operators' token, or what a worker shows (dtf.rpc.invitation)."""
     certificate_authority_file: str = ""
     """PEM file; when given the connection is TLS."""
+    roots: bytes = b""
+    """Certificates to trust, in PEM, in the place of the file."""
+    server_name: str = ""
+    """Name that the certificates must carry; empty: that of the host."""
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return bool(self.certificate_authority_file or self.roots)
 
     @property
     def target(self) -> str:
@@ -115,18 +127,6 @@ class Peer:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
-
-
-def parse_addresses(text: str) -> tuple[str, ...]:
-    """ "host:port[,host:port…]" → its parts. Raises ValueError naming the part at fault."""
-    parts = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not parts:
-        raise ValueError("no address given; expected host:port")
-    for part in parts:
-        host, _, port = part.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"address {part!r} is not host:port")
-    return parts
 
 
 def _resolve(address: str) -> list[str]:
@@ -147,16 +147,18 @@ def _resolve(address: str) -> list[str]:
 
 def _options(peer: Peer, extra: Sequence[Option]) -> list[Option]:
     options = [*channel_options(len(peer.addresses)), *extra]
-    if len(peer.addresses) > 1 and peer.certificate_authority_file:
+    if peer.server_name:
+        options.append(("grpc.ssl_target_name_override", peer.server_name))
+    elif len(peer.addresses) > 1 and peer.is_secure:
         # A list of addresses has no name of its own: every certificate must be good for the first host's.
         options.append(("grpc.ssl_target_name_override", peer.addresses[0].rpartition(":")[0].strip("[]")))
     return options
 
 
 def _secure(peer: Peer) -> grpc.ChannelCredentials | None:
-    if not peer.certificate_authority_file:
+    if not peer.is_secure:
         return None
-    return grpc.ssl_channel_credentials(Path(peer.certificate_authority_file).read_bytes())
+    return grpc.ssl_channel_credentials(peer.roots or Path(peer.certificate_authority_file).read_bytes())
 
 
 def open_channel(peer: Peer, extra: Sequence[Option] = ()) -> grpc.aio.Channel:

@@ -13,7 +13,10 @@ join the core's tree:
     ├── NotPossible           FAILED_PRECONDITION  the state does not allow it now
     │   └── StaleSession      FAILED_PRECONDITION  the incarnation was superseded or lost: open a new session
     ├── Unplaceable           FAILED_PRECONDITION  nothing could ever run it
+    ├── TokenRefused          PERMISSION_DENIED    the join token does not admit this worker
+    ├── Forbidden             PERMISSION_DENIED    who calls is known, and may not do this
     ├── Unauthenticated       UNAUTHENTICATED      the token is missing or wrong
+    ├── TooManyFailures       RESOURCE_EXHAUSTED   too many calls with wrong credentials came from there
     ├── SessionReplaced       ABORTED              a newer stream of the same session took over
     ├── LogFullRefusal        RESOURCE_EXHAUSTED   the event log takes no more until room is made
     ├── Overloaded            RESOURCE_EXHAUSTED   more at once than can be held; RetryInfo says when to try again
@@ -40,6 +43,7 @@ from dtf.core.run.commands import (
     NotFound,
     NotPossible,
     Rejection,
+    TokenRefused,
     Unplaceable,
 )
 
@@ -69,6 +73,18 @@ class Unauthenticated(Rejection):
     """The token is missing or wrong."""
 
     reason = "UNAUTHENTICATED"
+
+
+class Forbidden(Rejection):
+    """Who calls is known, and may not do this."""
+
+    reason = "FORBIDDEN"
+
+
+class TooManyFailures(Rejection):
+    """Too many calls with wrong credentials came from this address."""
+
+    reason = "TOO_MANY_FAILURES"
 
 
 class SessionReplaced(Rejection):
@@ -129,7 +145,10 @@ STATUS_OF: Mapping[type[Rejection], grpc.StatusCode] = {
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     NotPossible: grpc.StatusCode.FAILED_PRECONDITION,
     Unplaceable: grpc.StatusCode.FAILED_PRECONDITION,
+    TokenRefused: grpc.StatusCode.PERMISSION_DENIED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    TooManyFailures: grpc.StatusCode.RESOURCE_EXHAUSTED,
     SessionReplaced: grpc.StatusCode.ABORTED,
     LogFullRefusal: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -1,14 +1,14 @@
 """A gRPC server as both the coordinator and the trend analyzer run it.
 
-Standard health and reflection beside the services given; a bearer token on everything else; TLS
-where files are given; beyond loopback never without TLS and a token.
+Standard health and reflection beside the services given; a credential on everything else; TLS
+where there are certificates; beyond loopback never without TLS and a token.
 """
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,9 +17,12 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from dtf.rpc.auth import BearerTokens
+from dtf.rpc.auth import Access, Gatekeeper, OperatorAccess
+from dtf.rpc.certificates import CertificateError, CertificatePair, ServerCertificates
 from dtf.rpc.channel import server_options
 from dtf.rpc.soundness import SoundRequests
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 1.0
 """How long calls may go on after the listener closed: watchers and sessions never end by themselves."""
@@ -45,8 +48,8 @@ class ListenAddress:
     """host:port; port 0: any free one."""
     token: str = field(repr=False)
     """The bearer token every call must carry; empty: none, which only loopback allows."""
-    certificate_file: str = ""
-    key_file: str = ""
+    certificates: ServerCertificates | None = None
+    """What to show; None: no TLS, which only loopback allows."""
 
     @property
     def host(self) -> str:
@@ -65,16 +68,14 @@ class ListenAddress:
             return False
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """TLS credentials, or None where no files are given. Raises ListenError."""
-        if bool(self.certificate_file) != bool(self.key_file):
-            raise ListenError("TLS needs both files: set tls_certificate_file and tls_key_file, or neither")
-        if not self.certificate_file:
+        """TLS credentials, or None where there are no certificates. Raises ListenError."""
+        if self.certificates is None:
             return None
         try:
-            pair = (Path(self.key_file).read_bytes(), Path(self.certificate_file).read_bytes())
-        except OSError as error:
-            raise ListenError(f"a TLS file cannot be read: {error}") from error
-        return grpc.ssl_server_credentials([pair])
+            shown = _Shown(self.certificates)
+        except CertificateError as error:
+            raise ListenError(str(error)) from error
+        return grpc.dynamic_ssl_server_credentials(shown.configuration, shown.refresh)
 
     def check(self) -> None:
         """Raises ListenError unless this may be listened on."""
@@ -83,14 +84,43 @@ class ListenAddress:
             raise ListenError(f"listen address {self.text!r} is not host:port (port 0: any free one)")
         if self.is_loopback:
             return
-        missing = [
-            name for name, value in (("TLS", self.certificate_file), ("a token", self.token)) if not value
-        ]
+        missing = [name for name, value in (("TLS", self.certificates), ("a token", self.token)) if not value]
         if missing:
             raise UnsafeListen(
                 f"refusing to listen on {self.text}, beyond loopback, without {' and '.join(missing)}: whoever can "
-                "submit can run code; set tls_certificate_file, tls_key_file and token_file, or listen on 127.0.0.1"
+                f"submit can run code; {' and '.join(map(_REMEDIES.__getitem__, missing))}, or listen on 127.0.0.1"
             )
+
+
+_REMEDIES = {
+    "TLS": 'leave tls at "auto" (or set tls_certificate_file and tls_key_file)',
+    "a token": "set token_file",
+}
+
+
+class _Shown:
+    """What the server shows, asked for at each handshake, in threads of gRPC's own."""
+
+    def __init__(self, certificates: ServerCertificates) -> None:
+        self._certificates = certificates
+        self._pair = certificates.current()
+        self.configuration = _configuration(self._pair)
+
+    def refresh(self) -> grpc.ServerCertificateConfiguration:
+        """What to show now; what was shown before where that cannot be told."""
+        try:
+            pair = self._certificates.current()
+        except CertificateError as error:
+            log.warning("the earlier certificate is still served: %s", error)
+            return self.configuration
+        if pair != self._pair:
+            log.info("another certificate is served from now on")
+            self._pair, self.configuration = pair, _configuration(pair)
+        return self.configuration
+
+
+def _configuration(pair: CertificatePair) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)])
 
 
 Service = tuple[str, Callable[[Any, grpc.aio.Server], None], Any]
@@ -105,8 +135,12 @@ class RpcServer:
     serve yet: who calls is refused at once and tries another address.
     """
 
-    def __init__(self, address: ListenAddress, services: Sequence[Service] = ()) -> None:
+    def __init__(
+        self, address: ListenAddress, services: Sequence[Service] = (), *, access: Access | None = None
+    ) -> None:
+        """`access` knows callers by their credentials; None: who has the address's token may do all."""
         self._address = address
+        self._access = access or (OperatorAccess(address.token) if address.token else None)
         self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
         self._bound = ""
@@ -131,8 +165,8 @@ class RpcServer:
         self._address.check()
         credentials = self._address.credentials()
         interceptors: list[grpc.aio.ServerInterceptor] = [SoundRequests()]
-        if self._address.token:
-            interceptors.insert(0, BearerTokens(self._address.token))
+        if self._access is not None:
+            interceptors.insert(0, Gatekeeper(self._access))
         server = grpc.aio.server(interceptors=interceptors, options=server_options())
         self._bound = f"{self._address.host}:{self._take_port(server, credentials)}"
         self._server = server

@@ -21,6 +21,7 @@ from dtf.core.upcast import read_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream, StoredCommit
 from dtf.ports.metric_store import Checkpoint, MetricStore
+from dtf.rpc.certificates import ServerCertificates, certificates_of
 from dtf.rpc.server import ListenAddress, RpcServer
 from dtf.settings.model import AnalyzerSettings
 from dtf.trend_analyzer.intake import StreamIntake
@@ -49,7 +50,10 @@ class TrendAnalyzer:
         store: MetricStore,
         clock: Clock,
         token: str,
+        certificates: ServerCertificates | None = None,
     ) -> None:
+        """`certificates`: what the listener shows; None: the settings' files, if they name any."""
+        self._certificates = certificates or certificates_of(settings)
         self.address = ""
         """host:port of AnalysisService, once started."""
         self._settings = settings
@@ -165,9 +169,7 @@ class TrendAnalyzer:
         service = AnalysisService(self._store, self._intake.gate, self._log_fold.runs, self._clock)
         add = analysis_service_pb2_grpc.add_AnalysisServiceServicer_to_server
         settings = self._settings
-        listen = ListenAddress(
-            settings.listen, self._token, settings.tls_certificate_file, settings.tls_key_file
-        )
+        listen = ListenAddress(settings.listen, self._token, self._certificates)
         server = RpcServer(listen, [(NAME, add, service)])
         self.address = await server.start()
         self._stack.push_async_callback(server.stop)

@@ -16,12 +16,13 @@ from dtf.api.v1 import worker_service_pb2
 from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceStub
 from dtf.ports.clock import Clock
 from dtf.rpc.channel import Peer, open_channel, parse_addresses
+from dtf.rpc.invitation import JOIN_SCHEME, session_credential
 from dtf.runner import process_tree
 from dtf.settings.model import WorkerSettings
 from dtf.worker.detect import detect_gpus, detect_labels, detect_resources
 from dtf.worker.engagement import DrainTimedOut, Engagement
 from dtf.worker.launcher_client import LauncherClient, LauncherLost
-from dtf.worker.session import SessionLost, open_session
+from dtf.worker.session import Metadata, SessionLost, SessionRefused, open_session
 
 if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -45,9 +46,15 @@ class Worker:
         token: str,
         clock: Clock,
         on_session: Callable[[Opened], None] = lambda opened: None,
+        peer: Peer | None = None,
     ) -> None:
+        """`peer`: the coordinator that a join token names; None: the one of the settings, with `token`."""
         self._settings = settings
-        self._peer = Peer(parse_addresses(settings.server), token, settings.certificate_authority_file)
+        self._peer = peer or Peer(
+            parse_addresses(settings.server), token, settings.certificate_authority_file
+        )
+        self._session_metadata: Metadata = ()
+        """What proves the last session, once there was one."""
         self._clock = clock
         self._on_session = on_session
         self._launcher = LauncherClient(self._launcher_died)
@@ -116,15 +123,16 @@ class Worker:
         patience: float | None = START_PATIENCE_SECONDS
         while True:
             request.request_id = self._clock.new_id()
-            opened = await open_session(stub, request, self._peer.metadata, self._clock, patience)
+            opened = await self._open_session(stub, request, patience)
             patience = None
+            self._session_metadata = _metadata_of(opened)
             request.worker_id = opened.worker_id
             _log.info("session open worker=%s incarnation=%d", opened.worker_id, opened.incarnation)
             self._engagement = Engagement(
                 settings=self._settings,
                 opened=opened,
                 stub=stub,
-                metadata=self._peer.metadata,
+                metadata=self._session_metadata,
                 launcher=self._launcher,
                 clock=self._clock,
             )
@@ -138,6 +146,23 @@ class Worker:
                     return EXIT_DONE
                 continue
             return EXIT_DONE
+
+    async def _open_session(
+        self,
+        stub: "WorkerServiceAsyncStub",
+        request: worker_service_pb2.CreateSessionRequest,
+        patience: float | None,
+    ) -> Opened:
+        """A session, by the secret of the last one or by what this worker came with. Raises SessionError.
+
+        A join token may be spent or have expired since; an operator's token is as good as ever.
+        """
+        if self._session_metadata and self._peer.token.startswith(JOIN_SCHEME):
+            try:
+                return await open_session(stub, request, self._session_metadata, self._clock, patience)
+            except SessionRefused as error:
+                _log.warning("the last session opens no other, joining again: %s", error)
+        return await open_session(stub, request, self._peer.metadata, self._clock, patience)
 
     def _introduce(self) -> worker_service_pb2.CreateSessionRequest:
         """What this worker is and has."""
@@ -153,3 +178,9 @@ class Worker:
             version=version("dtf"),
             launch_id=self._settings.launch_id,
         )
+
+
+def _metadata_of(opened: Opened) -> Metadata:
+    """What every call of a session carries."""
+    credential = session_credential(opened.worker_id, opened.incarnation, opened.session_token)
+    return (("authorization", f"Bearer {credential}"),)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dtf.rpc.certificates import FileCertificates
 from dtf.rpc.channel import Peer, open_channel, open_sync_channel
 from dtf.rpc.server import ListenAddress, RpcServer
 from tests.e2e.test_tls import make_certificate
@@ -60,7 +61,7 @@ def test_blocking_channels_do_the_same(held: str) -> None:
 
 async def test_over_tls_every_certificate_is_good_for_the_first_host(held: str, tmp_path: Path) -> None:
     made, key = make_certificate(tmp_path)
-    server = RpcServer(ListenAddress("127.0.0.1:0", "", str(made), str(key)))
+    server = RpcServer(ListenAddress("127.0.0.1:0", "", FileCertificates(str(made), str(key))))
     try:
         address = await server.start()
         assert await is_serving(Peer((held, address), certificate_authority_file=str(made)))

@@ -25,6 +25,7 @@ from dtf.rpc.errors import (
     status_code,
     to_status,
 )
+from dtf.rpc.certificates import FileCertificates
 from dtf.rpc.server import ListenAddress, ListenError, UnsafeListen
 
 
@@ -113,6 +114,9 @@ def test_a_page_size_beyond_the_limit_names_the_limit() -> None:
         page_tokens.page_size(1001, 50, 1000)
 
 
+FILES = FileCertificates("cert.pem", "key.pem")
+
+
 @pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:7070", "[::1]:0", "127.8.8.8:1"])
 def test_loopback_may_be_listened_on(text: str) -> None:
     ListenAddress(text, "token").check()
@@ -123,13 +127,17 @@ def test_beyond_loopback_needs_tls_and_a_token(text: str) -> None:
     with pytest.raises(ListenError):
         ListenAddress(text, "token").check()
     with pytest.raises(ListenError):
-        ListenAddress(text, "", "cert.pem", "key.pem").check()
+        ListenAddress(text, "", FILES).check()
 
 
 def test_the_refusal_to_listen_says_what_is_missing() -> None:
-    with pytest.raises(UnsafeListen, match=r"without TLS and a token.*set tls_certificate_file"):
+    with pytest.raises(
+        UnsafeListen, match=r'without TLS and a token.*leave tls at "auto".* and set token_file'
+    ):
         ListenAddress("0.0.0.0:7070", "").check()
-    ListenAddress("0.0.0.0:7070", "token", "cert.pem", "key.pem").check()
+    with pytest.raises(UnsafeListen, match=r"without a token.*; set token_file"):
+        ListenAddress("0.0.0.0:7070", "", FILES).check()
+    ListenAddress("0.0.0.0:7070", "token", FILES).check()
 
 
 @pytest.mark.parametrize("text", ["7070", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:70000"])
@@ -140,9 +148,11 @@ def test_an_address_that_is_none_is_named(text: str) -> None:
 
 def test_one_tls_file_without_the_other_is_refused() -> None:
     with pytest.raises(ListenError, match="both files"):
-        ListenAddress("127.0.0.1:0", "token", certificate_file="cert.pem").credentials()
+        ListenAddress("127.0.0.1:0", "token", FileCertificates("cert.pem", "")).credentials()
     with pytest.raises(ListenError, match="cannot be read"):
-        ListenAddress("127.0.0.1:0", "token", "/nowhere/c.pem", "/nowhere/k.pem").credentials()
+        ListenAddress(
+            "127.0.0.1:0", "token", FileCertificates("/nowhere/c.pem", "/nowhere/k.pem")
+        ).credentials()
 
 
 def test_the_token_is_not_shown() -> None:

@@ -20,6 +20,7 @@ from dtf.api.v1 import (
     resource_service_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
+    token_service_pb2,
     worker_service_pb2,
 )
 from dtf.client.client import Client
@@ -37,6 +38,7 @@ SERVICES = [
     (worker_service_pb2, "WorkerService"),
     (fleet_service_pb2, "FleetService"),
     (resource_service_pb2, "ResourceService"),
+    (token_service_pb2, "TokenService"),
 ]
 
 
@@ -119,7 +121,16 @@ async def test_a_call_without_the_token(
 async def test_an_empty_message_on_every_rpc_leaves_the_coordinator_sound(
     channel: grpc.aio.Channel, client: Client
 ) -> None:
-    lenient = {"ListRuns", "GetFleet", "ListWorkers", "ListPools", "SubmitTasks", "UploadOutput", "WatchRun"}
+    lenient = {
+        "ListRuns",
+        "GetFleet",
+        "ListWorkers",
+        "ListPools",
+        "ListTokens",
+        "SubmitTasks",
+        "UploadOutput",
+        "WatchRun",
+    }
     for rpc in RPCS:
         if rpc.path.rpartition("/")[2] in lenient:
             continue

@@ -187,6 +187,7 @@ async def test_a_port_in_use_is_one_clear_error_and_deposes_nobody(
 
 async def test_it_refuses_to_listen_beyond_loopback_without_tls(program: CoordinatorProgram) -> None:
     absent = replace(program.nats, url="nats://127.0.0.1:1", connect_timeout_seconds=600.0)
+    (program.directory / "dtf.toml").write_text('[coordinator]\ntls = "off"\n')
     code, lines = await replace(program, nats=absent).fails("--listen", "0.0.0.0:0")
     assert code == ExitCode.USAGE, "it needs no broker to know"
     assert lines[0].startswith("error: refusing to listen on 0.0.0.0:0, beyond loopback, without TLS")
