@@ -23,7 +23,7 @@ import pytest
 from tests.kubernetes_http import KubernetesHttp
 
 _VERSION = re.compile(r"^\tk8s\.io/kubernetes v(\S+)", re.MULTILINE)
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kustomize")
 CONTROLLERS = (
     "job-controller",
     "garbage-collector-controller",

@@ -172,7 +172,8 @@ class PodRun(threading.Thread):
 
     def _resolve_environment(self, container: Json) -> str | None:
         """Fill in the environment; what lacks."""
-        self._environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {"PATH": path, "HOME": os.environ.get("HOME", "/")}
         for item in container.get("env", []):
             reference = item.get("valueFrom", {}).get("secretKeyRef")
             if reference is None:
@@ -197,7 +198,7 @@ class PodRun(threading.Thread):
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                cwd=container.get("workingDir"),
+                cwd=container.get("workingDir", self._node.directory),
                 start_new_session=True,
             )
         self._report("Running", {"running": {"startedAt": _now()}})

@@ -1,0 +1,270 @@
+"""deploy/kubernetes on a real API server: it is built, taken, admitted, and allows what dtf does and no more."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dtf.adapters.kubernetes_objects import Owner
+from dtf.adapters.kubernetes_provider import KubernetesProvider
+from dtf.adapters.nats_binary import find_nats_server
+from dtf.adapters.system_clock import SystemClock
+from dtf.ports.capacity import InstanceState, LaunchRequest
+from dtf.settings.loader import load_settings
+from dtf.settings.model import Settings
+from tests.kubernetes_bench import KubernetesBench
+from tests.kubernetes_cluster import KubernetesCluster, kubernetes_programs
+from tests.kubernetes_http import Json
+
+pytestmark = pytest.mark.resource_manager
+
+DEPLOY = Path(__file__).parents[2] / "deploy" / "kubernetes"
+ACCOUNT = "system:serviceaccount:dtf:dtf-resource-manager"
+APPLY = "application/apply-patch+yaml"
+WAIT_SECONDS = 40.0
+_PATHS = {
+    "v1": "/api/v1",
+    "apps/v1": "/apis/apps/v1",
+    "rbac.authorization.k8s.io/v1": "/apis/rbac.authorization.k8s.io/v1",
+    "networking.k8s.io/v1": "/apis/networking.k8s.io/v1",
+}
+_PLURALS = {"NetworkPolicy": "networkpolicies"}
+
+
+def build(name: str) -> list[Json]:
+    """What `kustomize build` makes of a directory of deploy/kubernetes."""
+    programs = kubernetes_programs()
+    assert programs is not None
+    built = subprocess.run(
+        [str(programs / "kustomize"), "build", str(DEPLOY / name)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def apply(cluster: KubernetesCluster, thing: Json, *, is_rehearsal: bool) -> Json:
+    """Server-side apply, as `kubectl apply --server-side` does."""
+    metadata = thing["metadata"]
+    where = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    plural = _PLURALS.get(thing["kind"], f"{thing['kind'].lower()}s")
+    options = "fieldManager=dtf&fieldValidation=Strict" + ("&dryRun=All" if is_rehearsal else "")
+    path = f"{_PATHS[thing['apiVersion']]}{where}/{plural}/{metadata['name']}?{options}"
+    return cluster.http.request("PATCH", path, thing, content_type=APPLY)
+
+
+def set_cordon(cluster: KubernetesCluster, is_cordoned: bool) -> None:
+    """Whether the node takes new pods: the images of deploy/ are not there to be run."""
+    cluster.http.request(
+        "PATCH",
+        "/api/v1/nodes/node-a",
+        {"spec": {"unschedulable": is_cordoned}},
+        content_type="application/strategic-merge-patch+json",
+    )
+
+
+@pytest.fixture(scope="module")
+def deployed(kubernetes: KubernetesCluster) -> Iterator[KubernetesCluster]:
+    """The standby overlay applied, each thing rehearsed first."""
+    things = build("overlays/standby")
+    set_cordon(kubernetes, True)
+    for thing in things:
+        if thing["kind"] == "Namespace":
+            apply(kubernetes, thing, is_rehearsal=False)
+    for thing in things:
+        apply(kubernetes, thing, is_rehearsal=True)
+    for thing in things:
+        apply(kubernetes, thing, is_rehearsal=False)
+    yield kubernetes
+    for namespace in ("dtf", "dtf-workers"):
+        kubernetes.http.request("DELETE", f"/api/v1/namespaces/{namespace}")
+    set_cordon(kubernetes, False)
+
+
+def can(cluster: KubernetesCluster, verb: str, resource: str, namespace: str, group: str = "") -> bool:
+    """Whether the resource manager's account may, as the API server itself says when it is impersonated."""
+    name, _, subresource = resource.partition("/")
+    asked = {
+        "verb": verb,
+        "resource": name,
+        "subresource": subresource,
+        "namespace": namespace,
+        "group": group,
+    }
+    review = cluster.http.request(
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        {"spec": {"resourceAttributes": asked}},
+        impersonate=ACCOUNT,
+    )
+    return bool(review["status"]["allowed"])
+
+
+def settings_of(things: list[Json], directory: Path) -> Settings:
+    """The settings that a directory deploys, as dtf reads them."""
+    maps = {thing["metadata"]["name"]: thing["data"] for thing in things if thing["kind"] == "ConfigMap"}
+    (directory / "dtf.toml").write_text(maps["dtf-settings"]["dtf.toml"])
+    return load_settings(directory, environ=maps["dtf-addresses"]).settings
+
+
+def test_applying_again_changes_nothing(deployed: KubernetesCluster) -> None:
+    for thing in build("overlays/standby"):
+        before = apply(deployed, thing, is_rehearsal=True)["metadata"].get("generation")
+        after = apply(deployed, thing, is_rehearsal=False)["metadata"].get("generation")
+        assert before == after
+
+
+def test_each_part_has_its_pods_admitted(deployed: KubernetesCluster) -> None:
+    wanted = {
+        "dtf-coordinator-0",
+        "dtf-coordinator-1",
+        "dtf-nats-0",
+        "dtf-resource-manager-0",
+        "dtf-trend-analyzer-0",
+    }
+    found: set[str] = set()
+    for change in deployed.http.watch("/api/v1/namespaces/dtf/pods", "0", round(WAIT_SECONDS)):
+        found.add(change["object"]["metadata"]["name"])
+        if found >= wanted:
+            break
+    assert found == wanted
+
+
+def test_both_layouts_name_each_secret_they_need(kubernetes: KubernetesCluster) -> None:
+    for name in ("base", "overlays/standby"):
+        volumes = [
+            volume
+            for thing in build(name)
+            if thing["kind"] == "StatefulSet"
+            for volume in thing["spec"]["template"]["spec"]["volumes"]
+        ]
+        secrets = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume}
+        projected = [
+            source for volume in volumes for source in volume.get("projected", {}).get("sources", [])
+        ]
+        secrets |= {source["secret"]["name"] for source in projected if "secret" in source}
+        assert secrets == {"dtf-token", "dtf-nats", "dtf-tls"}
+        assert not [thing for thing in build(name) if thing["kind"] == "Secret"]
+
+
+def test_the_settings_are_ones_that_dtf_takes(kubernetes: KubernetesCluster, tmp_path: Path) -> None:
+    for name, coordinators in (("base", 1), ("overlays/standby", 2)):
+        things = build(name)
+        settings = settings_of(things, tmp_path)
+        assert settings.pool.provider == "kubernetes"
+        assert settings.kubernetes.namespace == "dtf-workers"
+        servers = settings.run.server.split(",")
+        replicas = [
+            t["spec"]["replicas"]
+            for t in things
+            if t["metadata"]["name"] == "dtf-coordinator" and "replicas" in t["spec"]
+        ]
+        assert [len(servers)] == replicas == [coordinators]
+        assert settings.coordinator.advertise == settings.run.server
+
+
+async def test_the_configuration_of_the_broker_is_one_it_takes(
+    kubernetes: KubernetesCluster, tmp_path: Path
+) -> None:
+    maps = {t["metadata"]["name"]: t["data"] for t in build("base") if t["kind"] == "ConfigMap"}
+    (tmp_path / "user.conf").write_text('users = [{user: "dtf", password: "secret"}]\n')
+    configuration = tmp_path / "nats.conf"
+    configuration.write_text(maps["dtf-nats"]["nats.conf"])
+    server = await find_nats_server()
+    checked = await asyncio.to_thread(
+        subprocess.run,
+        [str(server.path), "-t", "-c", str(configuration)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "is valid" in checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "group"),
+    [
+        *((verb, "pods", "") for verb in ("create", "get", "list", "watch", "delete")),
+        *((verb, "jobs", "batch") for verb in ("create", "get", "list", "delete")),
+        ("create", "secrets", ""),
+    ],
+)
+def test_the_resource_manager_may_do_this_among_the_workers_and_nowhere_else(
+    deployed: KubernetesCluster, verb: str, resource: str, group: str
+) -> None:
+    assert can(deployed, verb, resource, "dtf-workers", group)
+    assert not can(deployed, verb, resource, "dtf", group)
+    assert not can(deployed, verb, resource, "kube-system", group)
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "group"),
+    [
+        ("get", "secrets", ""),
+        ("list", "secrets", ""),
+        ("delete", "secrets", ""),
+        ("create", "pods/exec", ""),
+        ("create", "pods/eviction", ""),
+        ("patch", "pods", ""),
+        ("update", "pods", ""),
+        ("deletecollection", "pods", ""),
+        ("patch", "jobs", "batch"),
+        ("create", "deployments", "apps"),
+        ("create", "serviceaccounts", ""),
+        ("create", "serviceaccounts/token", ""),
+        ("create", "rolebindings", "rbac.authorization.k8s.io"),
+        ("get", "configmaps", ""),
+        ("list", "nodes", ""),
+    ],
+)
+def test_the_resource_manager_may_not_do_that(
+    deployed: KubernetesCluster, verb: str, resource: str, group: str
+) -> None:
+    assert not can(deployed, verb, resource, "dtf-workers", group)
+
+
+@pytest.mark.parametrize("kind", ["pod", "job"])
+async def test_with_its_account_alone_the_provider_does_all_it_does(
+    deployed: KubernetesCluster, tmp_path: Path, kind: str
+) -> None:
+    """In the namespace and under the quota of deploy/, as the account that it runs as there."""
+    token = deployed.http.request(
+        "POST",
+        "/api/v1/namespaces/dtf/serviceaccounts/dtf-resource-manager/token",
+        {"spec": {"expirationSeconds": 600}},
+    )["status"]["token"]
+    kubeconfig = deployed.kubeconfig_of(token, tmp_path / "config")
+    settings = settings_of(build("base"), tmp_path).kubernetes
+    program = "import os, time; assert os.environ['DTF_JOIN_TOKEN'] == 'a token'; time.sleep(600)"
+    bench = KubernetesBench(deployed, program, settings, namespace="dtf-workers")
+    provider = KubernetesProvider(
+        bench.command,
+        settings=replace(bench.settings, kind=kind, kubeconfig=str(kubeconfig)),
+        owner=Owner("deployed", "default", kind),
+        clock=SystemClock(),
+        environment=lambda _: {"DTF_JOIN_TOKEN": "a token"},
+    )
+    set_cordon(deployed, False)
+    try:
+        await provider.start()
+        await provider.launch(LaunchRequest(f"{kind}-1", kind))
+        bench.kill_process(await bench.running_pod(f"{kind}-1"))
+        async with asyncio.timeout(WAIT_SECONDS):
+            exited = await anext(aiter(provider.exits()))
+        assert exited.reason == "was killed by signal 9"
+        await provider.forget(f"{kind}-1")
+        assert await provider.list_instances() == []
+        await provider.launch(LaunchRequest(f"{kind}-2", kind))
+        await bench.running_pod(f"{kind}-2")
+        await provider.terminate(f"{kind}-2", 1)
+        async with asyncio.timeout(WAIT_SECONDS):
+            exited = await anext(aiter(provider.exits()))
+        assert (exited.launch_id, exited.state) == (f"{kind}-2", InstanceState.EXITED)
+    finally:
+        set_cordon(deployed, True)
+        await provider.close()
