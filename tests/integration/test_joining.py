@@ -47,8 +47,9 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 def joining(tmp_path: Path, text: str, *options: str) -> OutsideWorker:
-    (tmp_path / "token").write_text(f"{text}\n")
-    return OutsideWorker(tmp_path / "outside", "--join-file", str(tmp_path / "token"), *options)
+    path = tmp_path / f"token-{len(list(tmp_path.iterdir()))}"
+    path.write_text(f"{text}\n")
+    return OutsideWorker(tmp_path / "outside", "--join-file", str(path), *options)
 
 
 async def refused(worker: OutsideWorker, code: int = 1) -> str:
@@ -89,24 +90,21 @@ async def test_a_worker_joins_with_nothing_but_a_token_which_nobody_gets_to_see(
 
 
 async def test_a_token_that_ended_admits_nobody_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
-    spent = await cluster.issue(is_single_use=True)
-    _, peer = joining_peer(spent)
-    async with scripted_worker(peer, worker_id="first"):
-        said = await refused(joining(tmp_path, spent))
-    assert "was for one worker, and first came with it" in said
-    assert "dtf token create" in said
-
-    revoked = await cluster.issue()
+    spent, revoked = await cluster.issue(is_single_use=True), await cluster.issue()
     async with cluster.client() as client:
         token = await client.tokens.revoke(parse_invitation(revoked).token_id[:5], revoked_by="ann")
         assert token.state == token_service_pb2.JOIN_TOKEN_STATE_REVOKED
-    assert "was revoked by ann" in await refused(joining(tmp_path, revoked))
-
-    expired = await cluster.issue(lifetime_seconds=1.0)
-    async with cluster.client() as client:
+    _, peer = joining_peer(spent)
+    async with scripted_worker(peer, worker_id="first"), cluster.client() as client:
+        expired = await cluster.issue(lifetime_seconds=1.0)
         while await client.tokens.list():
             pass
-    assert "by the coordinator's clock" in await refused(joining(tmp_path, expired))
+        workers = [joining(tmp_path, text) for text in (spent, revoked, expired)]
+        said = [await refused(worker) for worker in workers]
+    assert "was for one worker, and first came with it" in said[0]
+    assert "was revoked by ann" in said[1]
+    assert "by the coordinator's clock" in said[2]
+    assert all("dtf token create" in text for text in said)
 
 
 async def test_a_token_is_for_its_cluster(cluster: Cluster, tmp_path: Path) -> None:
