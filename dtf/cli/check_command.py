@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -127,18 +127,20 @@ async def _decisions(
     """The resource manager's decisions; live ones from the broker of the log, where that is read from one."""
     if scaling != _LIVE:
         with StreamFile(Path(scaling)) as stream:
-            return [scaling_pb2.ScalingDecision.FromString(message.payload) for message in stream]
+            return _carried_out(message.payload for message in stream)
     async with AsyncExitStack() as stack:
         broker = opened.broker
         if broker is None:
             broker = await stack.enter_async_context(project_broker(invocation))
         records = await JetStreamRecords.open(broker, RecordKind.SCALING, opened.namespace, SystemClock())
         stack.push_async_callback(records.close)
-        return [
-            scaling_pb2.ScalingDecision.FromString(message.payload)
-            async for batch in records.read(0)
-            for message in batch
-        ]
+        return _carried_out([message.payload async for batch in records.read(0) for message in batch])
+
+
+def _carried_out(payloads: Iterable[bytes]) -> list[scaling_pb2.ScalingDecision]:
+    """The decisions, without those of dry runs and shadows."""
+    decisions = map(scaling_pb2.ScalingDecision.FromString, payloads)
+    return [decision for decision in decisions if not decision.rehearsal]
 
 
 def _lines(report: CheckReport) -> Iterator[str]:

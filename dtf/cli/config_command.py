@@ -6,8 +6,9 @@ import re
 import click
 
 from dtf.cli.invocation import Invocation
-from dtf.settings.fields import Value, setting_fields
+from dtf.settings.fields import Value, pool_setting, setting_fields
 from dtf.settings.loader import LoadedSettings
+from dtf.settings.model import Settings
 
 _PASSWORD = re.compile(r"(?<=//)([^/@:]*):[^/@]*(?=@)")
 
@@ -17,8 +18,24 @@ def setting_values(loaded: LoadedSettings) -> dict[str, Value]:
     shown: dict[str, Value] = {}
     for path, setting in setting_fields().items():
         value = getattr(getattr(loaded.settings, setting.table), setting.name)
-        shown[path] = _PASSWORD.sub(r"\1:***", value) if isinstance(value, str) else value
+        shown[path] = _without_password(value)
+    for path in loaded.sources:
+        if path not in shown:
+            shown[path] = _without_password(_of_pool(loaded.settings, path))
     return shown
+
+
+def _of_pool(settings: Settings, path: str) -> Value:
+    """The value of a setting of one of [pools.NAME]."""
+    found = pool_setting(path)
+    assert found is not None, path
+    pool, setting = found
+    value: Value = getattr(getattr(settings.of_pool(pool), setting.table), setting.name)
+    return value
+
+
+def _without_password(value: Value) -> Value:
+    return _PASSWORD.sub(r"\1:***", value) if isinstance(value, str) else value
 
 
 @click.command()

@@ -1,16 +1,15 @@
-"""`dtf resource-manager`: keeps one pool as large as the log says it should be."""
+"""`dtf resource-manager`: keeps pools as large as the log says they should be."""
 
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,27 +17,32 @@ from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.live_feed import LiveFeed
 from dtf.adapters.orphan_reaper import OrphanReaper
-from dtf.adapters.process_provider import ProcessProvider, dtf_worker_command
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
+from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_lines import log_to_stderr
 from dtf.cli.log_paths import archive_dir_of
+from dtf.cli.metrics_server import metrics_server
+from dtf.cli.providers import Site, cluster_of, make_pool
+from dtf.cli.scaling_policies import make_shadow
 from dtf.client.connect import peer
+from dtf.client.join_tokens import JoinTokens
 from dtf.core.chain import ChainBroken
-from dtf.ports.capacity import WorkerCommand
 from dtf.ports.event_log import LogError
 from dtf.ports.subjects import RecordKind
 from dtf.resource_manager.fleet import GrpcFleet
-from dtf.resource_manager.process import ResourceManager, resolve_policy
-from dtf.rpc.channel import Peer
+from dtf.resource_manager.process import ResourceManager, Shadow
+from dtf.rpc.channel import Peer, open_channel
 from dtf.settings.model import Settings
 from dtf.settings.project import namespace_dir, state_dir
+from dtf.settings.rules import POOL_NAME
 
-POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_log = logging.getLogger("dtf.resource_manager")
+ALL_POOLS = "pools"
+"""Name of the state file of a resource manager that looks after every pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ class _Deployment:
     """Where the resource manager works."""
 
     settings: Settings
+    pools: Sequence[str]
+    """Pools that are looked after."""
+    state_name: str
     server: str
     coordinator: Peer
     token_file: Path
@@ -54,18 +61,30 @@ class _Deployment:
     leaves_workers: bool
     settings_arguments: Sequence[str]
     """Global options that the workers are given too."""
+    is_dry_run: bool = False
+    shadow: Shadow | None = None
 
 
 @click.command("resource-manager")
 @click.option("--server", help="host:port[,…] of the coordinator(s). Default: run.server (DTF_SERVER).")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the bearer token.")
-@click.option("--pool", "pool_name", help="Name of the pool. Default: pool.name.")
-@click.option("--min", "min_workers", type=int, help="Workers kept at least.")
-@click.option("--max", "max_workers", type=int, help="Workers launched at most.")
+@click.option("--pool", "pool_name", help="Look after this pool alone. Default: every pool of the settings.")
+@click.option("--min", "min_workers", type=int, help="Workers kept at least, of --pool or else of [pool].")
+@click.option("--max", "max_workers", type=int, help="Workers launched at most, likewise.")
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
     help="Where launches and decisions are remembered. Default: .dtf/resource_manager of the project.",
+)
+@click.option(
+    "--dry-run", "is_dry_run", is_flag=True, help="Publish what would be done, and ask nobody to do it."
+)
+@click.option(
+    "--shadow",
+    "shadow_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="TOML file with a [pool] table: a policy that decides beside the pool's own, without authority.",
 )
 @click.option("--leave-workers", is_flag=True, help="When stopped in good order, let the workers go on.")
 @click.pass_obj
@@ -78,6 +97,8 @@ def command(
     max_workers: int | None,
     state_dir: Path | None,
     leave_workers: bool,
+    is_dry_run: bool,
+    shadow_file: Path | None,
 ) -> int:
     """Launch workers while there is a backlog, let idle ones go, replace those that die.
 
@@ -85,19 +106,37 @@ def command(
     Example:
         dtf resource-manager --server 10.0.0.5:7070 --token-file token --min 1 --max 16
     """
-    settings = invocation.load(
-        pool__name=pool_name, pool__min_workers=min_workers, pool__max_workers=max_workers
-    ).settings
-    deployment = _deployment(invocation, settings, server, token_file, state_dir, leave_workers)
+    settings, pools = _pools(invocation, pool_name, min_workers, max_workers)
+    deployment = _deployment(invocation, settings, pools, server, token_file, state_dir, leave_workers)
+    if pool_name:
+        deployment = replace(deployment, state_name=pool_name)
+    shadow = None if shadow_file is None else make_shadow(shadow_file, settings.of_pool(pools[0]).pool)
+    deployment = replace(deployment, is_dry_run=is_dry_run, shadow=shadow)
     log_to_stderr()
     watch_lifeline()
     asyncio.run(_serve(deployment))
     return ExitCode.OK
 
 
+def _pools(
+    invocation: Invocation, only: str | None, min_workers: int | None, max_workers: int | None
+) -> tuple[Settings, Sequence[str]]:
+    """The settings, and the pools of them to look after. A name that is none of theirs is given to [pool]."""
+    table = f"pools__{only}" if only in invocation.load().settings.pools else "pool"
+    bounds: dict[str, object] = {
+        f"{table}__min_workers": min_workers,
+        f"{table}__max_workers": max_workers,
+    }
+    if only and table == "pool":
+        bounds["pool__name"] = only
+    settings = invocation.load(**bounds).settings
+    return settings, [only] if only else settings.pool_names
+
+
 def _deployment(
     invocation: Invocation,
     settings: Settings,
+    pools: Sequence[str],
     server: str | None,
     token_file: Path | None,
     state: Path | None,
@@ -114,12 +153,6 @@ def _deployment(
     if not token:
         raise CommandError(
             "no token is given", "pass --token-file, the coordinator's own", exit_code=ExitCode.USAGE
-        )
-    if settings.pool.provider != "process":
-        raise CommandError(
-            f"no provider {settings.pool.provider!r}",
-            "set pool.provider to process",
-            exit_code=ExitCode.USAGE,
         )
     if not POOL_NAME.fullmatch(settings.pool.name):
         raise CommandError(
@@ -139,13 +172,22 @@ def _deployment(
     except (OSError, ValueError) as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     return _Deployment(
-        settings, server, coordinator, Path(token), invocation.project_dir, directory, leave_workers, options
+        settings,
+        pools,
+        ALL_POOLS,
+        server,
+        coordinator,
+        Path(token),
+        invocation.project_dir,
+        directory,
+        leave_workers,
+        options,
     )
 
 
 async def _serve(deployment: _Deployment) -> None:
     try:
-        await _serve_pool(deployment)
+        await _serve_pools(deployment)
     except* LogError as errors:
         raise CommandError(
             _first(errors), "look at the broker, then start again", exit_code=ExitCode.UNAVAILABLE
@@ -163,7 +205,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> str:
     return _first(first) if isinstance(first, BaseExceptionGroup) else str(first)
 
 
-async def _serve_pool(deployment: _Deployment) -> None:
+async def _serve_pools(deployment: _Deployment) -> None:
     settings = deployment.settings
     clock = SystemClock()
     namespace = settings.coordinator.namespace
@@ -173,43 +215,66 @@ async def _serve_pool(deployment: _Deployment) -> None:
         stack.push_async_callback(log.close)
         scaling = await JetStreamRecords.open(settings.nats, RecordKind.SCALING, namespace, clock)
         stack.push_async_callback(scaling.close)
+        telemetry = await JetStreamRecords.open(settings.nats, RecordKind.TELEMETRY, namespace, clock)
+        stack.push_async_callback(telemetry.close)
         fleet = GrpcFleet(deployment.coordinator)
         stack.push_async_callback(fleet.close)
-        provider = _provider(deployment, clock)
-        await provider.start()
-        stack.push_async_callback(provider.close)
+        site = await _site(deployment, log, clock, stack)
+        pools = [make_pool(settings.of_pool(name), site) for name in deployment.pools]
+        for pool in pools:
+            stack.push_async_callback(pool.provider.close)
         manager = ResourceManager(
-            resolve_policy(settings.pool, os.cpu_count() or 1),
+            pools,
             namespace=namespace,
             log=log,
             scaling=scaling,
-            provider=provider,
             fleet=fleet,
             clock=clock,
             state_dir=deployment.state_dir,
+            state_name=deployment.state_name,
+            max_workers=settings.resource_manager.max_workers,
             leaves_workers=deployment.leaves_workers,
+            telemetry=telemetry,
+            telemetry_after=(await telemetry.head()).last_sequence,
+            is_dry_run=deployment.is_dry_run,
+            shadow=deployment.shadow,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, manager.stop)
+        feed = await _live_feed(settings, clock, stack)
         async with asyncio.TaskGroup() as tasks:
-            beside = [
+            beside = _published_figures(settings.resource_manager.metrics_listen, manager, feed, stack, tasks)
+            beside += [
                 tasks.create_task(_tell_ready(manager)),
-                tasks.create_task(await _live_feed(settings, clock, stack)),
-                tasks.create_task(OrphanReaper(lambda: provider.child_ids, clock).run()),
+                tasks.create_task(feed.run()),
+                tasks.create_task(OrphanReaper(site.child_ids, clock).run()),
             ]
             await manager.run()
             for task in beside:
                 task.cancel()
 
 
-async def _live_feed(
-    settings: Settings, clock: SystemClock, stack: contextlib.AsyncExitStack
-) -> Coroutine[Any, Any, None]:
+def _published_figures(
+    listen: str,
+    manager: ResourceManager,
+    feed: LiveFeed,
+    stack: contextlib.AsyncExitStack,
+    tasks: asyncio.TaskGroup,
+) -> list[asyncio.Task[None]]:
+    """/metrics, if it is asked for."""
+    if not listen:
+        return []
+    address = stack.enter_context(metrics_server(listen, lambda: manager.meters, lambda: feed.skipped_count))
+    _log.info("figures for Prometheus at http://%s/metrics", address)
+    return [tasks.create_task(manager.measure_forever())]
+
+
+async def _live_feed(settings: Settings, clock: SystemClock, stack: contextlib.AsyncExitStack) -> LiveFeed:
     """What publishes the live feed, on connections of its own (docs/adr/0004-the-live-feed.md)."""
     namespace = settings.coordinator.namespace
     log = await JetStreamLog.attach(settings.nats, namespace, clock)
     stack.push_async_callback(log.close)
-    return LiveFeed(log, settings.nats, namespace, clock).run()
+    return LiveFeed(log, settings.nats, namespace, clock)
 
 
 async def _tell_ready(manager: ResourceManager) -> None:
@@ -218,19 +283,21 @@ async def _tell_ready(manager: ResourceManager) -> None:
     sys.stdout.flush()
 
 
-def _provider(deployment: _Deployment, clock: SystemClock) -> ProcessProvider:
-    lifeline = inherited_descriptor()
-    return ProcessProvider(
-        _worker_command(deployment),
-        records_dir=deployment.state_dir / "launches",
-        logs_dir=deployment.state_dir.parent / "logs",
+async def _site(
+    deployment: _Deployment, log: ArchivedLog, clock: SystemClock, stack: contextlib.AsyncExitStack
+) -> Site:
+    channel = open_channel(deployment.coordinator)
+    stack.push_async_callback(channel.close)
+    settings = deployment.settings
+    is_here = all(settings.of_pool(name).pool.provider == "process" for name in deployment.pools)
+    return Site(
         clock=clock,
-        working_dir=deployment.project_dir,
-        inherited=() if lifeline is None else (lifeline,),
-    )
-
-
-def _worker_command(deployment: _Deployment) -> WorkerCommand:
-    return dtf_worker_command(
-        deployment.server, str(deployment.token_file.absolute()), deployment.settings_arguments
+        cluster="" if is_here else await cluster_of(log, clock),
+        server=deployment.server,
+        token_file=deployment.token_file,
+        worker_options=deployment.settings_arguments,
+        project_dir=deployment.project_dir,
+        state_dir=deployment.state_dir,
+        tokens=JoinTokens(channel, deployment.coordinator.metadata),
+        processors=os.cpu_count() or 1,
     )

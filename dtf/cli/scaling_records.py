@@ -62,9 +62,11 @@ async def _of_broker(invocation: Invocation) -> Decisions:
 
 
 def _parsed(payloads: Iterable[bytes]) -> Decisions:
-    """The decisions; what a stranger wrote on the stream is passed over."""
+    """The decisions that were carried out; what a stranger wrote on the stream is passed over."""
     decisions = []
     for payload in payloads:
         with suppress(DecodeError):
-            decisions.append(scaling_pb2.ScalingDecision.FromString(payload))
+            decision = scaling_pb2.ScalingDecision.FromString(payload)
+            if not decision.rehearsal:
+                decisions.append(decision)
     return decisions

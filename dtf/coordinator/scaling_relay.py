@@ -70,6 +70,8 @@ class ScalingRelay:
             decision = scaling_pb2.ScalingDecision.FromString(payload)
         except DecodeError:
             return
+        if decision.rehearsal:
+            return  # it was not carried out
         self._kept.append(KeptDecision(self.position + 1, decision))
         self.latest.pop(decision.pool, None)
         self.latest[decision.pool] = decision

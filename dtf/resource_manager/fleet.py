@@ -1,5 +1,6 @@
 """What the resource manager asks of and tells the coordinator: let a worker go, a worker is gone."""
 
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import Protocol
 
@@ -31,6 +32,18 @@ class Fleet(Protocol):
         """Ask that the worker take nothing new, if it holds no lease."""
         ...
 
+    async def drain(self, worker_id: str, reason: str) -> DrainAnswer:
+        """Ask that the worker take nothing new and finish what runs: it will be taken away."""
+        ...
+
+    async def quarantine(self, worker_id: str, reason: str) -> bool:
+        """Ask that the worker be trusted with nothing more; what it holds is requeued."""
+        ...
+
+    async def release(self, worker_id: str) -> bool:
+        """Ask that a quarantined worker work again."""
+        ...
+
     async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
         """Say that a worker's process is gone; False if the coordinator did not hear it."""
         ...
@@ -52,8 +65,15 @@ class GrpcFleet:
 
     async def drain_idle(self, worker_id: str, reason: str) -> DrainAnswer:
         """Ask that the worker take nothing new, if it holds no lease."""
+        return await self._drain(worker_id, reason, only_if_idle=True)
+
+    async def drain(self, worker_id: str, reason: str) -> DrainAnswer:
+        """Ask that the worker take nothing new and finish what runs."""
+        return await self._drain(worker_id, reason, only_if_idle=False)
+
+    async def _drain(self, worker_id: str, reason: str, *, only_if_idle: bool) -> DrainAnswer:
         request = fleet_service_pb2.DrainWorkerRequest(
-            worker_id=worker_id, requested_by=REQUESTER, reason=reason, only_if_idle=True
+            worker_id=worker_id, requested_by=REQUESTER, reason=reason, only_if_idle=only_if_idle
         )
         try:
             await self._stub.DrainWorker(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
@@ -62,19 +82,39 @@ class GrpcFleet:
             return DrainAnswer.UNREACHABLE if error.code() in unsure else DrainAnswer.REFUSED
         return DrainAnswer.DRAINING
 
+    async def quarantine(self, worker_id: str, reason: str) -> bool:
+        """Ask that the worker be trusted with nothing more."""
+        request = fleet_service_pb2.QuarantineWorkerRequest(
+            worker_id=worker_id, requested_by=REQUESTER, reason=reason
+        )
+        return await _is_answered(
+            self._stub.QuarantineWorker(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
+        )
+
+    async def release(self, worker_id: str) -> bool:
+        """Ask that a quarantined worker work again."""
+        request = fleet_service_pb2.ReleaseWorkerRequest(worker_id=worker_id, requested_by=REQUESTER)
+        return await _is_answered(
+            self._stub.ReleaseWorker(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
+        )
+
     async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
         """Say that a worker's process is gone."""
         request = fleet_service_pb2.ReportWorkerLostRequest(
             worker_id=worker_id, incarnation=incarnation, reason=reason
         )
-        try:
-            await self._stub.ReportWorkerLost(
-                request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS
-            )
-        except grpc.aio.AioRpcError:
-            return False
-        return True
+        return await _is_answered(
+            self._stub.ReportWorkerLost(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
+        )
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+
+async def _is_answered(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except grpc.aio.AioRpcError:
+        return False
+    return True

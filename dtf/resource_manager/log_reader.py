@@ -3,30 +3,34 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from dtf.core.chain import ChainReader
-from dtf.core.scaling.demand import DemandProjection
+from dtf.api.v1 import events_pb2
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, LogHead, LogUnavailable, StoredCommit
 from dtf.resource_manager.state_file import ManagerState
 
 RETRY_SECONDS = 0.5
+Follower = Callable[[int, str, events_pb2.Commit], None]
+"""Is told of each commit once it is folded: sequence, message id, commit."""
 _log = logging.getLogger("dtf.resource_manager")
 
 
 class LogReader:
     """Folds commits into a ManagerState. Raises ChainBroken when the log is not one chain any more."""
 
-    def __init__(self, log: EventLog, state: ManagerState, clock: Clock) -> None:
+    def __init__(
+        self, log: EventLog, state: ManagerState, clock: Clock, also: Sequence[Follower] = ()
+    ) -> None:
         self._log = log
         self._state = state
         self._clock = clock
+        self._also = also
 
     async def catch_up(self) -> None:
         """Return when everything is folded that was in the log at the call."""
         head = await self._head()
         if not await self._knows(head):
             _log.warning("the log is not the one that was followed to %d: it is read anew", self._sequence)
-            self._state.projection, self._state.chain = DemandProjection(), ChainReader()
+            self._state.forget_log()
         while self._sequence < head.last_sequence:
             try:
                 async for batch in self._log.read(self._sequence, head.last_sequence):
@@ -57,6 +61,8 @@ class LogReader:
                 _log.warning("message %d of the log is not of its chain and is passed over", stored.sequence)
                 continue
             self._state.fold(stored.sequence, stored.message_id, commit)
+            for follower in self._also:
+                follower(stored.sequence, stored.message_id, commit)
 
     async def _head(self) -> LogHead:
         while True:

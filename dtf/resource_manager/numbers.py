@@ -1,16 +1,20 @@
 """Numbers of decisions and launches, recovered from what was published when the state file is gone."""
 
+from collections.abc import Mapping
+
 from dtf.api.v1 import scaling_pb2
 from dtf.core.scaling.ledger import PoolLedger
 from dtf.ports.event_log import RecordStream
 
 
-async def recover_numbers(ledger: PoolLedger, scaling: RecordStream) -> None:
-    """Go on counting after the last decision and launch of the pool, so that no identity comes twice."""
+async def recover_numbers(ledgers: Mapping[str, PoolLedger], scaling: RecordStream) -> None:
+    """Go on counting after the last decision and launch of each pool, so that no identity comes twice."""
+    if not ledgers:
+        return
     async for batch in scaling.read(0):
         for stored in batch:
             decision = scaling_pb2.ScalingDecision.FromString(stored.payload)
-            if decision.pool == ledger.pool:
+            if not decision.rehearsal and (ledger := ledgers.get(decision.pool)):
                 _pass_over(ledger, decision)
 
 

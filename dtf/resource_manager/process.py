@@ -1,11 +1,6 @@
-"""The process: follows the log, decides, and has the provider and the coordinator carry it out.
+"""The process: follows the log once, and keeps every pool by it.
 
-    log ──▶ LogReader ──▶ projection ─┐
-    provider ──exits──▶ ledger ───────┴─▶ decide ─▶ save ─▶ publish · launch · drain · terminate
-
-A decision is on disk before anything is asked of anyone, and every launch has an identity, so a
-kill -9 between any two steps neither forgets nor doubles: the next start asks again for the
-launches that the provider does not know, and publishes what was not acknowledged under the same id.
+    log ──▶ LogReader ──▶ projection ──▶ PoolKeeper of each pool ──▶ provider · coordinator · decisions
 
 Workers are the resource manager's: when it is stopped in good order it ends them (unless told
 otherwise), when it is killed they go on and are taken up again.
@@ -13,32 +8,35 @@ otherwise), when it is killed they go on and are taken up again.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dtf.api.v1 import scaling_pb2
-from dtf.core.scaling.decide import decide_scaling
+from dtf.api.v1 import scaling_pb2, worker_service_pb2
+from dtf.core.scaling.adaptive import PoolTelemetry
+from dtf.core.scaling.allocation import Allocation, allocate
 from dtf.core.scaling.ledger import PoolLedger
-from dtf.core.scaling.policy import ScalingPolicy
-from dtf.ports.capacity import CapacityProvider, Instance, InstanceState, LaunchRequest, ProviderError
+from dtf.core.scaling.policy import ScalingPolicy, Strategy, wished_policy
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.resource_manager.announcer import Announcer
-from dtf.resource_manager.fleet import DrainAnswer, Fleet
+from dtf.resource_manager.fleet import Fleet
 from dtf.resource_manager.log_reader import LogReader
+from dtf.resource_manager.meters import PoolMeters
 from dtf.resource_manager.numbers import recover_numbers
-from dtf.resource_manager.state_file import ManagerState, StateFile
-from dtf.resource_manager.waiting import wait_until
+from dtf.resource_manager.pool import ManagedPool, Office, PoolKeeper
+from dtf.resource_manager.rehearsal import DRY_RUN, Rehearsal
+from dtf.resource_manager.state_file import ManagerState, PoolState, StateFile
+from dtf.resource_manager.telemetry_book import TelemetryBook
 from dtf.settings.model import PoolSettings
 
-DECISION_INTERVAL_SECONDS = 0.01
-"""Decisions are at least so far apart: commits come in hundreds a second, workers in seconds."""
 SAVE_AFTER_COMMITS = 2000
 """The projection is saved at least this often; a restart folds what came since in some 20 ms."""
-TERMINATE_GRACE_SECONDS = 5.0
-STOP_GRACE_SECONDS = 5.0
-STOP_TIMEOUT_SECONDS = 10.0
 PUBLISH_TIMEOUT_SECONDS = 2.0
+MEASURE_SECONDS = 1.0
+REGISTRATION_SECONDS = 120.0
+MACHINE_REGISTRATION_SECONDS = 900.0
+"""Where a machine has to be found or made first; as long as the join token of a launch lives."""
 
 _log = logging.getLogger("dtf.resource_manager")
 
@@ -46,6 +44,8 @@ _log = logging.getLogger("dtf.resource_manager")
 def resolve_policy(settings: PoolSettings, processors: int) -> ScalingPolicy:
     """The settings with every default filled in."""
     most = settings.max_workers or max(2, processors)
+    local = settings.provider in ("process", "ssh")
+    patience = REGISTRATION_SECONDS if local else MACHINE_REGISTRATION_SECONDS
     return ScalingPolicy(
         pool=settings.name,
         min_workers=settings.min_workers,
@@ -56,262 +56,224 @@ def resolve_policy(settings: PoolSettings, processors: int) -> ScalingPolicy:
         scale_in_idle_seconds=settings.scale_in_idle_seconds,
         scale_out_cooldown_seconds=settings.scale_out_cooldown_seconds,
         scale_in_cooldown_seconds=settings.scale_in_cooldown_seconds,
+        strategy=Strategy(settings.strategy),
+        startup_seconds=settings.startup_seconds,
+        warm_workers=settings.warm_workers,
+        tolerance_ratio=settings.tolerance_ratio,
+        scale_out_window_seconds=settings.scale_out_window_seconds,
+        scale_in_window_seconds=settings.scale_in_window_seconds,
+        scale_out_limit=settings.scale_out_limit,
+        scale_out_limit_ratio=settings.scale_out_limit_ratio,
+        scale_in_limit=settings.scale_in_limit,
+        scale_in_limit_ratio=settings.scale_in_limit_ratio,
+        limit_seconds=settings.limit_seconds,
+        workers=settings.workers,
+        steps=dict(settings.steps),
+        weights=dict(settings.weights),
+        schedule=dict(settings.schedule),
+        timezone=settings.timezone,
+        price_per_hour=settings.price_per_hour,
+        is_spot=settings.is_spot,
+        registration_seconds=settings.registration_seconds or patience,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A candidate policy that follows the stream of its pool without authority."""
+
+    name: str
+    policy: ScalingPolicy
+
+
 class ResourceManager:
-    """Keeps one pool. `run` serves until `stop` is called."""
+    """Keeps pools. `run` serves until `stop` is called.
+
+    In a dry run nobody is asked for anything and nothing is kept: what would be done is published, marked
+    as such, beside whatever a resource manager with authority does.
+    """
 
     def __init__(
         self,
-        policy: ScalingPolicy,
+        pools: Sequence[ManagedPool],
         *,
         namespace: str,
         log: EventLog,
         scaling: RecordStream,
-        provider: CapacityProvider,
         fleet: Fleet,
         clock: Clock,
         state_dir: Path,
+        state_name: str = "pools",
+        max_workers: int = 0,
         leaves_workers: bool = False,
+        telemetry: RecordStream | None = None,
+        telemetry_after: int = 0,
+        is_dry_run: bool = False,
+        shadow: Shadow | None = None,
     ) -> None:
-        self._policy = policy
+        self._pools = {pool.policy.pool: pool for pool in pools}
         self._namespace = namespace
         self._scaling = scaling
         self._event_log = log
-        self._provider = provider
         self._fleet = fleet
         self._clock = clock
-        self._file = StateFile(state_dir, policy.pool)
+        self._file = StateFile(state_dir, state_name)
+        self._max_workers = max_workers
         self._leaves_workers = leaves_workers
-        self._changed = asyncio.Event()
+        self._is_dry_run = is_dry_run
+        self._shadow = shadow
+        self._rehearsals: list[Rehearsal] = []
+        self._telemetry = None
+        if telemetry is not None:
+            self._telemetry = TelemetryBook(telemetry, clock, self._heard, telemetry_after)
         self._stopping = asyncio.Event()
         self._unsaved_commits = 0
-        self._state = ManagerState(PoolLedger(policy.pool))
+        self._must_save = asyncio.Event()
+        self._state = ManagerState()
+        self._keepers: dict[str, PoolKeeper] = {}
         self.ready = asyncio.Event()
-        """Set once the pool is looked after."""
+        """Set once every pool is looked after, or its provider has been found not to answer."""
 
     def stop(self) -> None:
         """Let `run` return in good order."""
         self._stopping.set()
 
+    @property
+    def meters(self) -> Mapping[str, PoolMeters]:
+        """Figures by pool."""
+        return {name: keeper.meters for name, keeper in self._keepers.items()}
+
+    async def measure_forever(self) -> None:
+        """Keep the figures up to date, for whoever publishes them."""
+        while True:
+            for keeper in self._keepers.values():
+                keeper.measure()
+            await self._clock.sleep(MEASURE_SECONDS)
+
     async def run(self) -> None:
-        """Look after the pool. Raises ChainBroken when the log is not one chain any more."""
-        await self._load()
-        reader = LogReader(self._event_log, self._state, self._clock)
+        """Look after the pools. Raises ChainBroken when the log is not one chain any more."""
+        if not self._is_dry_run:
+            await self._load()
         self._announcer = Announcer(self._scaling, self._namespace, self._state, self._clock)
         async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            serving = tasks.create_task(self._serve(reader))
+            if not self._is_dry_run:
+                self._hire(tasks)
+            self._rehearse()
+            serving = tasks.create_task(self._serve())
             await self._stopping.wait()
             serving.cancel()
         await self._shut_down()
-
-    @property
-    def _ledger(self) -> PoolLedger:
-        return self._state.ledger
-
-    async def _serve(self, reader: LogReader) -> None:
-        await reader.catch_up()
-        await self._reconcile()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(reader.follow(self._folded))
-            tasks.create_task(self._hear_exits())
-            tasks.create_task(self._announcer.run())
-            tasks.create_task(self._decide_forever())
 
     async def _load(self) -> None:
         saved = await asyncio.to_thread(self._file.load)
         if saved is not None:
             self._state = saved
-            return
-        await recover_numbers(self._ledger, self._scaling)
+        new = {name: PoolState(PoolLedger(name)) for name in self._pools if name not in self._state.pools}
+        await recover_numbers({name: pool.ledger for name, pool in new.items()}, self._scaling)
+        self._state.pools |= new
 
-    async def _reconcile(self) -> None:
-        """Learn from the provider what became of the launches while nobody watched."""
-        known = {instance.launch_id: instance for instance in await self._provider.list_instances()}
-        self._ledger.sync(self._state.projection, self._clock.now_ns())
-        for instance in known.values():
-            if instance.state is InstanceState.RUNNING:
-                self._adopted(instance)
-            else:
-                self._exited(instance)
-        for launch in list(self._ledger.launches.values()):
-            if launch.launch_id in known:
-                continue
-            if launch.is_registered:
-                self._observe_exit(launch.launch_id, "is gone", is_clean=self._has_left(launch.launch_id))
-            else:
-                await self._launch(launch.launch_id)
-        await self._save()
-        for instance in known.values():
-            await self._provider.forget(instance.launch_id)
-            if instance.state is InstanceState.EXITED:
-                self._tasks.create_task(self._report_lost(instance))
+    def _hire(self, tasks: asyncio.TaskGroup) -> None:
+        office = Office(
+            state=self._state,
+            fleet=self._fleet,
+            clock=self._clock,
+            announce=self._announce,
+            save=self._save,
+            allocate=self._allocate,
+            telemetry=self._pool_telemetry,
+            tasks=tasks,
+        )
+        self._keepers = {name: PoolKeeper(pool, office) for name, pool in self._pools.items()}
+
+    def _rehearse(self) -> None:
+        """Whoever decides without authority."""
+
+        def rehearsal(name: str, policy: ScalingPolicy, *, is_shadow: bool) -> Rehearsal:
+            return Rehearsal(
+                name,
+                policy,
+                state=self._state,
+                announcer=self._announcer,
+                clock=self._clock,
+                ledger=(lambda: self._state.pools[policy.pool].ledger) if is_shadow else None,
+            )
+
+        if self._is_dry_run:
+            self._rehearsals = [
+                rehearsal(DRY_RUN, pool.policy, is_shadow=False) for pool in self._pools.values()
+            ]
+        elif self._shadow is not None:
+            self._rehearsals = [rehearsal(self._shadow.name, self._shadow.policy, is_shadow=True)]
+
+    async def _serve(self) -> None:
+        also = [rehearsal.take for rehearsal in self._rehearsals]
+        reader = LogReader(self._event_log, self._state, self._clock, also)
+        await reader.catch_up()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(reader.follow(self._folded))
+            tasks.create_task(self._announcer.run())
+            tasks.create_task(self._save_now_and_then())
+            tasks.create_task(self._tell_ready())
+            if self._telemetry is not None:
+                tasks.create_task(self._telemetry.run())
+            for keeper in self._keepers.values():
+                tasks.create_task(keeper.serve())
+            for rehearsal in self._rehearsals:
+                tasks.create_task(rehearsal.serve())
+
+    def _announce(self, decision: scaling_pb2.ScalingDecision) -> None:
+        self._announcer.announce(decision)
+        for rehearsal in self._rehearsals:
+            rehearsal.carried_out(decision)
+
+    def _heard(self, sample: worker_service_pb2.TelemetrySample) -> None:
+        self._state.health.heard(sample)
+
+    def _pool_telemetry(self, pool: str, now_ns: int) -> PoolTelemetry | None:
+        return None if self._telemetry is None else self._telemetry.of_pool(pool, now_ns)
+
+    async def _tell_ready(self) -> None:
+        for keeper in self._keepers.values():
+            await keeper.ready.wait()
+        self.ready.set()
 
     def _folded(self, count: int) -> None:
         self._unsaved_commits += count
-        self._changed.set()
+        if self._unsaved_commits >= SAVE_AFTER_COMMITS:
+            self._must_save.set()
+        for keeper in self._keepers.values():
+            keeper.wake()
 
-    async def _hear_exits(self) -> None:
-        exits: AsyncIterator[Instance] = self._provider.exits()
-        async for instance in exits:
-            _log.info("%s (%s) %s", instance.launch_id, instance.handle, instance.reason)
-            self._exited(instance)
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await self._must_save.wait()
             await self._save()
-            await self._provider.forget(instance.launch_id)
-            self._tasks.create_task(self._report_lost(instance))
-            self._changed.set()
 
-    def _exited(self, instance: Instance) -> None:
-        is_clean = instance.is_clean or self._has_left(instance.launch_id)
-        self._observe_exit(instance.launch_id, instance.reason, is_clean=is_clean)
-
-    def _observe_exit(
-        self, launch_id: str, reason: str, *, is_clean: bool, is_dismissed: bool = False
-    ) -> None:
-        exited = scaling_pb2.LaunchExited(
-            launch_id=launch_id, reason=reason, is_clean=is_clean, is_dismissed=is_dismissed
-        )
-        self._observe(scaling_pb2.Observation(exited=exited))
-
-    def _adopted(self, instance: Instance) -> None:
-        adopted = scaling_pb2.LaunchAdopted(
-            launch_id=instance.launch_id, launched_unix_nanos=instance.launched_at_ns
-        )
-        if instance.launch_id not in self._ledger.launches:
-            self._observe(scaling_pb2.Observation(adopted=adopted))
-
-    def _observe(self, seen: scaling_pb2.Observation) -> None:
-        seen.now_unix_nanos = self._clock.now_ns()
-        self._state.observe(seen)
-
-    def _has_left(self, launch_id: str) -> bool:
-        """Whether the log says that the worker was going or has gone by itself."""
+    def _allocate(self, pool: str, now_ns: int) -> Allocation | None:
+        """What a pool is to do, where others could do it too or all together have a bound."""
+        if len(self._pools) == 1 and not self._max_workers:
+            return None
         projection = self._state.projection
-        if launch_id in projection.gone:
-            return projection.gone[launch_id].departure == "left"
-        return any(w.is_draining for w in projection.workers.values() if w.launch_id == launch_id)
-
-    async def _decide_forever(self) -> None:
-        while True:
-            self._changed.clear()
-            wake_at_ns = await self._decide()
-            self.ready.set()
-            if self._unsaved_commits >= SAVE_AFTER_COMMITS:
-                await self._save()
-            await self._clock.sleep(DECISION_INTERVAL_SECONDS)
-            await wait_until(self._changed, wake_at_ns, self._clock)
-
-    async def _decide(self) -> int | None:
-        """Decide until there is nothing more to do now; return when time alone may bring more."""
-        while True:
-            # The log's time may be ahead of ours by the skew between two machines.
-            now_ns = max(self._clock.now_ns(), self._state.projection.last_ns)
-            self._ledger.sync(self._state.projection, now_ns)
-            plan = decide_scaling(self._state.projection, self._ledger, self._policy, now_ns)
-            if plan.decision is None:
-                return plan.wake_at_ns
-            self._ledger.record(plan.decision, plan.hold_kind)
-            plan.decision.observations.extend(self._state.take_observations())
-            self._announcer.announce(plan.decision)
-            await self._save()
-            await self._carry_out(plan.decision)
-            if plan.decision.action == scaling_pb2.SCALING_ACTION_HOLD:
-                return plan.wake_at_ns
-
-    async def _carry_out(self, decision: scaling_pb2.ScalingDecision) -> None:
-        action = scaling_pb2.ScalingAction.Name(decision.action).removeprefix("SCALING_ACTION_").lower()
-        _log.info("%s %s, %d wanted: %s", decision.decision_id, action, decision.desired, decision.reason)
-        match decision.action:
-            case scaling_pb2.SCALING_ACTION_SCALE_OUT | scaling_pb2.SCALING_ACTION_REPLACE:
-                for launch_id in decision.launch_ids:
-                    await self._launch(launch_id)
-            case scaling_pb2.SCALING_ACTION_SCALE_IN:
-                for worker_id in decision.worker_ids:
-                    self._tasks.create_task(self._drain(worker_id, decision.reason))
-            case scaling_pb2.SCALING_ACTION_TERMINATE:
-                for launch_id in decision.launch_ids:
-                    await self._provider.terminate(launch_id, TERMINATE_GRACE_SECONDS)
-            case _:
-                pass  # a hold asks nothing of anyone
-
-    async def _launch(self, launch_id: str) -> None:
-        request = LaunchRequest(launch_id, self._policy.pool, self._policy.slots, self._policy.labels)
-        try:
-            instance = await self._provider.launch(request)
-        except ProviderError as error:
-            _log.error("%s could not be launched: %s", launch_id, error)
-            failed = scaling_pb2.LaunchFailed(launch_id=launch_id, reason=str(error))
-            self._observe(scaling_pb2.Observation(failed=failed))
-            return
-        _log.info("%s launched as %s", launch_id, instance.handle)
-
-    async def _drain(self, worker_id: str, reason: str) -> None:
-        answer = await self._fleet.drain_idle(worker_id, reason)
-        if answer is DrainAnswer.REFUSED:
-            self._observe(scaling_pb2.Observation(drain_refused_worker_id=worker_id))
-            self._changed.set()
-        if answer is not DrainAnswer.DRAINING:
-            _log.info("%s was not drained: %s", worker_id, answer.value)
-
-    async def _report_lost(self, instance: Instance) -> None:
-        """Tell the coordinator of a worker that its log still takes for alive, so that nothing waits for a lease.
-
-        Whoever is not heard here is lost all the same when its leases expire.
-        """
-        for worker in list(self._state.projection.workers.values()):
-            if worker.launch_id == instance.launch_id and not instance.is_clean:
-                reason = f"worker {worker.worker_id} {instance.reason}"
-                if not await self._fleet.report_lost(worker.worker_id, worker.incarnation, reason):
-                    _log.info("the coordinator did not hear that %s", reason)
+        policies = {
+            name: wished_policy(each.policy, projection.wishes.get(name))
+            for name, each in self._pools.items()
+        }
+        ledgers = {name: self._state.pools[name].ledger for name in self._pools}
+        return allocate(projection, ledgers, policies, now_ns, self._max_workers)[pool]
 
     async def _save(self) -> None:
+        if self._is_dry_run:
+            return
         self._unsaved_commits = 0
+        self._must_save.clear()
         await self._file.save(self._state)
 
     async def _shut_down(self) -> None:
-        if self._ledger.launches and not self._leaves_workers:
-            self._announcer.announce(self._record_end())
-            await self._end_workers()
+        if not self._leaves_workers:
+            async with asyncio.TaskGroup() as tasks:
+                for keeper in self._keepers.values():
+                    tasks.create_task(keeper.end())
+        for rehearsal in self._rehearsals:
+            await rehearsal.look_back()
         await self._announcer.publish_rest(PUBLISH_TIMEOUT_SECONDS)
         await self._save()
-
-    def _record_end(self) -> scaling_pb2.ScalingDecision:
-        decision = scaling_pb2.ScalingDecision(
-            decision_id=self._ledger.decision_id(),
-            now_unix_nanos=self._clock.now_ns(),
-            pool=self._policy.pool,
-            action=scaling_pb2.SCALING_ACTION_TERMINATE,
-            launch_ids=list(self._ledger.launches),
-            log_sequence=self._state.projection.last_sequence,
-            reason="the resource manager was told to stop",
-            observations=self._state.take_observations(),
-        )
-        self._ledger.record(decision)
-        return decision
-
-    async def _end_workers(self) -> None:
-        """End every worker and wait for it, so that nothing is left when this returns."""
-        for launch_id in list(self._ledger.launches):
-            await self._provider.terminate(launch_id, STOP_GRACE_SECONDS)
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
-                await self._await_exits()
-        except TimeoutError:
-            _log.error("%s did not end", ", ".join(self._ledger.launches))
-
-    async def _await_exits(self) -> None:
-        known = {instance.launch_id: instance for instance in await self._provider.list_instances()}
-        for launch_id in list(self._ledger.launches):
-            if launch_id not in known:
-                del self._ledger.launches[launch_id]  # decided, and not asked for any more
-            elif known[launch_id].state is InstanceState.EXITED:
-                await self._forget(known[launch_id])
-        exits = aiter(self._provider.exits())
-        while self._ledger.launches:
-            await self._forget(await anext(exits))
-
-    async def _forget(self, instance: Instance) -> None:
-        self._observe_exit(instance.launch_id, instance.reason, is_clean=instance.is_clean, is_dismissed=True)
-        await self._provider.forget(instance.launch_id)

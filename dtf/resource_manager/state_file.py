@@ -10,48 +10,71 @@ from dtf.api.v1 import events_pb2, scaling_pb2
 from dtf.core.chain import ChainReader
 from dtf.core.scaling import snapshot
 from dtf.core.scaling.demand import DemandProjection
+from dtf.core.scaling.health import HealthBook
 from dtf.core.scaling.ledger import PoolLedger
+from dtf.resource_manager.ward import Ward
 
 OBSERVATIONS_KEPT = 1024
 """Heard between two decisions and not forgotten; nearly everything heard leads to a decision at once."""
 
 
 @dataclass(slots=True)
-class ManagerState:
-    """The projection, where the log's chain stands in it, the ledger, and decisions not yet published."""
+class PoolState:
+    """The ledger of one pool, and what its next decision carries."""
 
     ledger: PoolLedger
-    projection: DemandProjection = field(default_factory=DemandProjection)
-    chain: ChainReader = field(default_factory=ChainReader)
-    outbox: list[bytes] = field(default_factory=list)
-    """Serialized ScalingDecisions, oldest first."""
     observations: list[bytes] = field(default_factory=list)
     """Serialized Observations since the last decision, oldest first."""
-
-    def observe(self, seen: scaling_pb2.Observation) -> None:
-        """Something was heard; the next decision carries it."""
-        seen.log_sequence = self.projection.last_sequence
-        self.ledger.observe(seen)
-        self.observations = [*self.observations[-OBSERVATIONS_KEPT + 1 :], seen.SerializeToString()]
+    ward: Ward = field(default_factory=Ward)
 
     def take_observations(self) -> list[scaling_pb2.Observation]:
         """What was heard since the last call."""
         taken, self.observations = self.observations, []
         return [scaling_pb2.Observation.FromString(seen) for seen in taken]
 
+
+@dataclass(slots=True)
+class ManagerState:
+    """One projection for all pools, where the log's chain stands in it, and decisions not yet published."""
+
+    pools: dict[str, PoolState] = field(default_factory=dict)
+    projection: DemandProjection = field(default_factory=DemandProjection)
+    chain: ChainReader = field(default_factory=ChainReader)
+    health: HealthBook = field(default_factory=HealthBook)
+    outbox: list[bytes] = field(default_factory=list)
+    """Serialized ScalingDecisions, oldest first."""
+
+    @classmethod
+    def of(cls, *names: str) -> "ManagerState":
+        """Pools of which nothing is known yet."""
+        return cls({name: PoolState(PoolLedger(name)) for name in names})
+
+    def observe(self, pool: str, seen: scaling_pb2.Observation) -> None:
+        """Something was heard; the pool's next decision carries it."""
+        seen.log_sequence = self.projection.last_sequence
+        state = self.pools[pool]
+        state.ledger.observe(seen)
+        state.observations = [*state.observations[-OBSERVATIONS_KEPT + 1 :], seen.SerializeToString()]
+
     def fold(self, sequence: int, message_id: str, commit: events_pb2.Commit) -> None:
-        """Take the next commit; the ledger hears of workers commit by commit, so that it hears the same again."""
+        """Take the next commit; ledgers hear of workers commit by commit, so that they hear the same again."""
         before = self.projection.fleet_version
         self.projection.apply(sequence, message_id, commit)
+        self.health.apply(commit)
         if self.projection.fleet_version != before:
-            self.ledger.sync(self.projection, self.projection.last_ns)
+            for state in self.pools.values():
+                state.ledger.sync(self.projection, self.projection.last_ns)
+
+    def forget_log(self) -> None:
+        """The log is another one than the one that was followed: it is folded anew."""
+        self.projection, self.chain, self.health = DemandProjection(), ChainReader(), HealthBook()
 
 
 class StateFile:
-    """One pool's state on disk. A save is durable when it returns and never leaves half a file."""
+    """A ManagerState on disk. A save is durable when it returns and never leaves half a file."""
 
-    def __init__(self, directory: Path, pool: str) -> None:
-        self.path = directory / f"{pool}.state"
+    def __init__(self, directory: Path, name: str) -> None:
+        self.path = directory / f"{name}.state"
         self._lock = threading.Lock()
         self._asked = 0
         self._written = 0

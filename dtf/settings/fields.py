@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 
+from dtf.settings import providers
 from dtf.settings.model import Settings
 
+POOLS = "pools"
 Value = str | int | float | bool | dict[str, str]
 
 
@@ -52,9 +54,28 @@ def setting_fields() -> Mapping[str, SettingField]:
 
 @cache
 def table_classes() -> Mapping[str, type[typing.Any]]:
-    """The class of each table, in the order of model.py."""
+    """The class of each table, in the order of model.py; [pools.NAME] has those of [pool] and the providers."""
     hints = typing.get_type_hints(Settings)
-    return types.MappingProxyType({item.name: hints[item.name] for item in fields(Settings)})
+    return types.MappingProxyType(
+        {item.name: hints[item.name] for item in fields(Settings) if item.name != POOLS}
+    )
+
+
+@cache
+def provider_tables() -> frozenset[str]:
+    """The tables of the providers of workers."""
+    return frozenset(name for name, kind in table_classes().items() if kind.__module__ == providers.__name__)
+
+
+def pool_setting(path: str) -> tuple[str, SettingField] | None:
+    """Pool and setting of "pools.NAME.max_workers" or "pools.NAME.kubernetes.image"; None: there is none."""
+    owner, _, name = path.removeprefix(f"{POOLS}.").rpartition(".")
+    pool, _, table = owner.rpartition(".")
+    if table in provider_tables() and pool:
+        setting = setting_fields().get(f"{table}.{name}")
+        return None if setting is None else (pool, setting)
+    setting = setting_fields().get(f"pool.{name}")
+    return None if setting is None or not owner or name == "name" else (owner, setting)
 
 
 def convert(setting: SettingField, value: object) -> Value:

@@ -2,7 +2,8 @@
 
 `dtf.toml` has one table a class of model.py; `[tool.dtf]` of pyproject.toml stands in for it where
 there is no dtf.toml. The variable of `nats.url` is DTF_NATS_URL; DTF_SERVER and DTF_TOKEN_FILE
-stand for `run.server` and `run.token_file`, which people set most.
+stand for `run.server` and `run.token_file`, which people set most. Pools beyond the first, [pools.NAME],
+have no variables: their names are the user's.
 """
 
 import difflib
@@ -10,12 +11,23 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dtf.settings.fields import BadValue, SettingField, Value, convert, parse, setting_fields, table_classes
-from dtf.settings.model import Settings
+from dtf.settings.fields import (
+    POOLS,
+    BadValue,
+    SettingField,
+    Value,
+    convert,
+    parse,
+    pool_setting,
+    provider_tables,
+    setting_fields,
+    table_classes,
+)
+from dtf.settings.model import PoolSettings, Settings
 from dtf.settings.project import find_project_dir
 from dtf.settings.rules import RULES, joint_faults
 
@@ -104,6 +116,7 @@ class _Gathering:
 
     def __init__(self) -> None:
         self._values: dict[str, Value] = {}
+        self._pools: dict[str, dict[str, Any]] = {}
         self._sources: dict[str, str] = {}
         self._faults: list[str] = []
 
@@ -132,7 +145,9 @@ class _Gathering:
             self._faults.append(f"{source}: expected tables, as [pool]")
             return
         for table, content in tables.items():
-            if table not in table_classes():
+            if table == POOLS and isinstance(content, dict):
+                self._take_pools(content, source)
+            elif table not in table_classes():
                 self._faults.append(f"{source}: no table [{table}]{nearest(table, list(table_classes()))}")
             elif not isinstance(content, dict):
                 self._faults.append(f"{source}: {table} must be a table, as [{table}]")
@@ -144,6 +159,36 @@ class _Gathering:
             setting = self._known(f"{table}.{name}", source)
             if setting is not None:
                 self._take(setting, value, source)
+
+    def _take_pools(self, pools: Mapping[str, object], source: str) -> None:
+        for pool, content in pools.items():
+            if not isinstance(content, dict):
+                self._faults.append(f"{source}: {POOLS}.{pool} must be a table, as [{POOLS}.{pool}]")
+                continue
+            self._pools.setdefault(pool, {})
+            for name, value in content.items():
+                if name in provider_tables() and isinstance(value, dict):
+                    for key, item in value.items():
+                        self._take_of_pool(f"{POOLS}.{pool}.{name}.{key}", item, source)
+                else:
+                    self._take_of_pool(f"{POOLS}.{pool}.{name}", value, source)
+
+    def _take_of_pool(self, path: str, value: object, source: str) -> None:
+        """A setting of one of [pools.NAME]."""
+        found = pool_setting(path)
+        if found is None:
+            name = path.rpartition(".")[2]
+            known = [*provider_tables(), *(each.name for each in fields(PoolSettings) if each.name != "name")]
+            self._faults.append(f"{source}: no setting {path}{nearest(name, known)}")
+            return
+        pool, setting = found
+        converted = self._converted(setting, path, value, source)
+        if converted is not None:
+            own = self._pools.setdefault(pool, {})
+            if setting.table != "pool":
+                own = own.setdefault(setting.table, {})
+            own[setting.name] = converted
+            self._sources[path] = source
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         by_variable = {setting.variable: setting for setting in setting_fields().values()}
@@ -160,6 +205,9 @@ class _Gathering:
 
     def take_flags(self, flags: Mapping[str, object]) -> None:
         for path, value in flags.items():
+            if path.startswith(f"{POOLS}.") and value is not None:
+                self._take_of_pool(path, value, "flag")
+                continue
             setting = self._known(path, "flag") if value is not None else None
             if setting is not None:
                 self._take(setting, value, "flag")
@@ -171,26 +219,33 @@ class _Gathering:
         return setting
 
     def _take(self, setting: SettingField, value: object, source: str) -> None:
+        converted = self._converted(setting, setting.path, value, source)
+        if converted is not None:
+            self._values[setting.path] = converted
+            self._sources[setting.path] = source
+
+    def _converted(self, setting: SettingField, path: str, value: object, source: str) -> Value | None:
+        """The value as the setting's type; None, and a fault more, if it cannot be used."""
         try:
             is_text = isinstance(value, str) and (source == "flag" or source.startswith("DTF_"))
             converted = parse(setting, str(value)) if is_text else convert(setting, value)
         except BadValue as error:
-            self._faults.append(f"{source}: {setting.path}: {error}")
-            return
+            self._faults.append(f"{source}: {path}: {error}")
+            return None
         rule = RULES.get(setting.path)
         fault = rule.fault(converted) if rule else None
         if fault:
-            self._faults.append(f"{source}: {setting.path}: {fault}")
-            return
-        self._values[setting.path] = converted
-        self._sources[setting.path] = source
+            self._faults.append(f"{source}: {path}: {fault}")
+            return None
+        return converted
 
     def finish(self, directory: Path) -> LoadedSettings:
-        settings = Settings(**{name: self._table(name) for name in table_classes()})
+        settings = Settings(**{name: self._table(name) for name in table_classes()}, pools=self._pools)
         self._faults += joint_faults(settings)
         if self._faults:
             raise SettingsError(self._faults)
         sources = {path: self._sources.get(path, DEFAULT) for path in setting_fields()}
+        sources |= {path: source for path, source in self._sources.items() if path not in sources}
         return LoadedSettings(settings, sources, directory)
 
     def _table(self, table: str) -> Any:

@@ -4,9 +4,12 @@
 `Settings`; the environment variable of `nats.url` is DTF_NATS_URL, and so on.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from dtf.settings.providers import KubernetesSettings
+from dtf.settings.providers import KubernetesSettings, SlurmSettings
+from dtf.settings.workspaces import WorkspaceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,12 @@ class WorkerSettings:
     """On SIGTERM, how long running attempts may go on before they are stopped."""
     launch_id: str = ""
     telemetry_seconds: float = 5.0
+    cache_dir: str = ""
+    """Directory of unpacked workspaces; empty: dtf/workspaces in the user's cache directory."""
+    cache_bytes: int = 20 * 2**30
+    """Most bytes of workspaces, set-up included; those unused for longest go first, those in use stay."""
+    cache_days: float = 14.0
+    """A workspace unused for this long goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +136,70 @@ class PoolSettings:
     """0: the number of processors of the machine, at least 2."""
     slots: int = 1
     labels: dict[str, str] = field(default_factory=dict)
+    cpus: float = 0.0
+    """Processors of each worker, all its slots together; 0: what the provider gives."""
+    memory_bytes: int = 0
+    """Memory of each worker; 0: what the provider gives."""
+    gpus: int = 0
+    is_spot: bool = False
+    """Take capacity that is cheaper and may be taken away again, where the provider has it."""
+    registration_seconds: float = 0.0
+    """A launch that has not registered by then is ended; 0: 120 s for processes and hosts, 900 s where machines
+    have to be found first."""
+    quarantine_ratio: float = 0.2
+    """Share of the pool that may be in quarantine at once; 0: workers are never quarantined."""
+    probation_seconds: float = 300.0
+    """A quarantined worker works again after so long; falling ill again within as long a time, it is ended."""
+    price_per_hour: float = 0.0
+    """Of a worker, in any currency; pools are compared by it, and decisions say what they cost."""
+    startup_seconds: float = 1.0
+    """Start-up delay expected until launches have shown it."""
+    strategy: str = "target"
+    """target, static, stepwise, adaptive, predictive or scheduled; see docs/scaling.md."""
+    workers: int = 0
+    """Of the strategy static; 0: min_workers."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """Of the strategy stepwise: "queue >= 20" = "+2"."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Of the strategy adaptive: queue = "0.6", cpu = "0.3", memory = "0.1", aim = "0.75"."""
+    schedule: dict[str, str] = field(default_factory=dict)
+    """Bounds by time of day and week, for every strategy: "mon-fri 08:00-18:00" = "5..50"."""
+    timezone: str = "UTC"
+    """Of the schedule."""
+    warm_workers: int = 0
+    """Idle workers kept beyond what the work needs."""
+    tolerance_ratio: float = 0.0
+    """A change by a smaller share of the pool than this is not made."""
+    scale_out_window_seconds: float = 0.0
+    """The pool grows to the lowest recommendation of so long a time only."""
+    scale_in_window_seconds: float = 0.0
+    """The pool shrinks to the highest recommendation of so long a time only."""
+    scale_out_limit: int = 0
+    """Workers launched at most within limit_seconds; 0: as many as are wanted."""
+    scale_out_limit_ratio: float = 0.0
+    """The same as a share of the pool; of both the larger counts."""
+    scale_in_limit: int = 0
+    """Workers drained at most within limit_seconds; 0: as many as may go."""
+    scale_in_limit_ratio: float = 0.0
+    limit_seconds: float = 60.0
     backlog_aim_seconds: float = 0.0
-    """Backlog each worker should have; 0: a sixth of the learned start-up delay, at least 2 s."""
+    """Backlog each worker should have; 0: half the learned start-up delay, at least 2 s."""
     scale_in_idle_seconds: float = 0.0
-    """A worker that nothing needs and that is idle for this long may be drained; 0: a sixth of the learned
-    start-up delay, at least 5 s."""
+    """A worker that nothing needs and that is idle for this long may be drained; 0: a tenth of the learned
+    start-up delay, at least 2 s."""
     scale_out_cooldown_seconds: float = 0.5
     scale_in_cooldown_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceManagerSettings:
+    """The process that looks after the pools."""
+
+    max_workers: int = 0
+    """Workers of all pools together at most; 0: what the pools allow each for itself."""
+    metrics_listen: str = ""
+    """host:port of an HTTP server with /metrics for Prometheus; empty: none. It has no password: what it says is
+    numbers and names of pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +248,11 @@ class RunSettings:
     """PEM file of the authority that signed the certificates of coordinator and analyzer; given, the connection is TLS."""
     labels: dict[str, str] = field(default_factory=dict)
     """Labels of each run, for the record: a branch, a CI job."""
+    workspace: str = "auto"
+    """How workers get the code: pack: the working tree travels; shared: they see it; image: their image has it;
+    tree: they use it in place; auto: pack where they are not the embedded stack's own processes, else tree."""
+    setup: str = ""
+    """Shell command that readies an unpacked tree, once a content and machine: "pip install -e .". It runs in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +263,39 @@ class Settings:
     coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    """The first pool, and what every other has where its own table says nothing."""
+    resource_manager: ResourceManagerSettings = field(default_factory=ResourceManagerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     analyzer: AnalyzerSettings = field(default_factory=AnalyzerSettings)
     run: RunSettings = field(default_factory=RunSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
+
+    pools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """More pools, [pools.NAME]: settings that differ from [pool]'s, and tables of providers, [pools.NAME.kubernetes],
+    that differ from the providers' own."""
 
     @property
     def server(self) -> str:
         """The coordinator to use: the one named, else that of the namespace; empty: the embedded stack's."""
         return self.run.server or self.run.servers.get(self.coordinator.namespace, "")
+
+    @property
+    def pool_names(self) -> Sequence[str]:
+        """Every pool there is, the first first."""
+        return [self.pool.name, *self.pools]
+
+    def of_pool(self, name: str) -> "Settings":
+        """The settings whose pool and providers' tables are those of the pool `name`. Raises KeyError."""
+        if name == self.pool.name:
+            return self
+        own = self.pools[name]
+        known = {item.name for item in fields(PoolSettings)}
+        pool = replace(self.pool, name=name, **{key: own[key] for key in own if key in known})
+        providers = {
+            table: replace(getattr(self, table), **values)
+            for table, values in own.items()
+            if table not in known
+        }
+        return replace(self, pool=pool, **providers)

@@ -49,3 +49,48 @@ class KubernetesSettings:
     """A pod that finds no node for so long ends the launch: the cluster's autoscaler takes minutes."""
     job_ttl_seconds: int = 86_400
     """A finished job whose resource manager is gone removes itself after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmSettings:
+    """Workers as jobs of a Slurm cluster (docs/slurm.md)."""
+
+    partition: str = ""
+    """Empty: the cluster's default; so for the next four."""
+    spot_partition: str = ""
+    """Instead, for a pool that takes spot capacity: one whose jobs may be preempted."""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    """Features that a node has to have: "a100&nvme"."""
+    time_limit: str = ""
+    """Of a worker, as sbatch takes it: "2-00:00:00"; empty: the partition's."""
+    time_limit_grace_seconds: int = 120
+    """So long before its time limit a worker is told to leave."""
+    cpus: float = 0.0
+    """Processors asked for where the pool names none; 0: as many as it has slots."""
+    memory: str = ""
+    """Memory asked for where the pool names none: "4G"; empty: the partition's default."""
+    gpu_gres: str = "gpu"
+    """Generic resource that GPUs are: "gpu", or "gpu:a100"."""
+    options: dict[str, str] = field(default_factory=dict)
+    """More options of sbatch, by their long names: reservation = "night"; an empty value is a flag."""
+    environment: dict[str, str] = field(default_factory=dict)
+    export: str = "ALL"
+    """Variables of the resource manager that jobs are given, as sbatch --export takes it."""
+    setup: str = ""
+    """Lines of shell before the worker: "module load python/3.11"."""
+    shell: str = "/bin/sh"
+    """Reads these lines."""
+    program: str = ""
+    """How nodes call dtf; empty: by the Python that runs the resource manager, on a file system they share."""
+    log_dir: str = ""
+    """Where workers write, on a file system that nodes share; empty: logs/ of the state directory."""
+    configuration: str = ""
+    """slurm.conf; empty: SLURM_CONF, else where Slurm was built to look."""
+    program_dir: str = ""
+    """Directory of sbatch, squeue, scancel and sacct; empty: PATH."""
+    poll_seconds: float = 5.0
+    """Between looks at the queue."""
+    pending_patience_seconds: float = 3600.0
+    """A job that does not start for so long is given up."""

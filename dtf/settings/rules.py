@@ -1,6 +1,7 @@
 """What a value must meet beyond its type."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from dtf.settings.fields import Value
 from dtf.settings.model import Settings
 
 _DAY_SECONDS = 86_400.0
+POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""Workers are named after their pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,30 @@ RULES: Mapping[str, Span | OneOf] = {
     "worker.credits": Span(1, 1 << 16),
     "worker.drain_timeout_seconds": Span(0, 30 * _DAY_SECONDS),
     "worker.telemetry_seconds": Span(0.1, 3600),
-    "pool.provider": OneOf(("process",)),
+    "pool.provider": OneOf(("process", "kubernetes", "ec2", "slurm", "ssh", "gcp", "azure")),
+    "pool.cpus": Span(0, 4096),
+    "pool.memory_bytes": Span(0, 1 << 50),
+    "pool.gpus": Span(0, 1024),
+    "pool.registration_seconds": Span(0, 30 * _DAY_SECONDS),
+    "pool.quarantine_ratio": Span(0, 1),
+    "pool.probation_seconds": Span(1, 30 * _DAY_SECONDS),
+    "resource_manager.max_workers": Span(0, 100_000),
     "pool.min_workers": Span(0, 100_000),
     "pool.max_workers": Span(0, 100_000),
     "pool.slots": Span(1, 1024),
+    "pool.price_per_hour": Span(0, 1e6),
+    "pool.startup_seconds": Span(0.001, _DAY_SECONDS),
+    "pool.strategy": OneOf(("target", "static", "stepwise", "adaptive", "predictive", "scheduled")),
+    "pool.workers": Span(0, 100_000),
+    "pool.warm_workers": Span(0, 100_000),
+    "pool.tolerance_ratio": Span(0, 1),
+    "pool.scale_out_window_seconds": Span(0, _DAY_SECONDS),
+    "pool.scale_in_window_seconds": Span(0, _DAY_SECONDS),
+    "pool.scale_out_limit": Span(0, 100_000),
+    "pool.scale_out_limit_ratio": Span(0, 100),
+    "pool.scale_in_limit": Span(0, 100_000),
+    "pool.scale_in_limit_ratio": Span(0, 1),
+    "pool.limit_seconds": Span(0.1, _DAY_SECONDS),
     "pool.backlog_aim_seconds": Span(0, _DAY_SECONDS),
     "pool.scale_in_idle_seconds": Span(0, _DAY_SECONDS),
     "pool.scale_out_cooldown_seconds": Span(0, _DAY_SECONDS),
@@ -81,11 +104,21 @@ RULES: Mapping[str, Span | OneOf] = {
     "kubernetes.image_patience_seconds": Span(0, _DAY_SECONDS),
     "kubernetes.scheduling_patience_seconds": Span(0, 7 * _DAY_SECONDS),
     "kubernetes.job_ttl_seconds": Span(60, 365 * _DAY_SECONDS),
+    "slurm.cpus": Span(0, 4096),
+    "slurm.time_limit_grace_seconds": Span(0, 65_535),
+    "slurm.poll_seconds": Span(0.1, 600),
+    "slurm.pending_patience_seconds": Span(1, 30 * _DAY_SECONDS),
     "analyzer.tls": OneOf(("auto", "own", "off")),
     "store.kind": OneOf(("duckdb", "influxdb")),
     "run.test_retries": Span(0, 100),
     "run.infrastructure_retries": Span(0, 100),
     "run.timeout_seconds": Span(0, 30 * _DAY_SECONDS),
+    "run.workspace": OneOf(("auto", "pack", "shared", "image", "tree")),
+    "worker.cache_bytes": Span(1 << 20, 1 << 50),
+    "worker.cache_days": Span(0, 3650),
+    "workspace.max_file_bytes": Span(1, 1 << 30),
+    "workspace.max_bytes": Span(1, 1 << 34),
+    "workspace.setup_timeout_seconds": Span(0.1, _DAY_SECONDS),
 }
 
 LEASE_HEARTBEATS = 3
@@ -103,13 +136,25 @@ def _lease_outlasts_heartbeats(settings: Settings) -> str | None:
 
 
 def _pool_bounds_in_order(settings: Settings) -> str | None:
-    pool = settings.pool
-    if pool.max_workers == 0 or pool.max_workers >= pool.min_workers:
-        return None
-    return (
-        f"pool.max_workers = {pool.max_workers} must be at least pool.min_workers = {pool.min_workers} "
-        "(or 0: as many as the machine has processors)"
-    )
+    for name in settings.pool_names:
+        pool = settings.of_pool(name).pool
+        if pool.max_workers == 0 or pool.max_workers >= pool.min_workers:
+            continue
+        table = "pool" if name == settings.pool.name else f"pools.{name}"
+        return (
+            f"{table}.max_workers = {pool.max_workers} must be at least {table}.min_workers = {pool.min_workers} "
+            "(or 0: as many as the machine has processors)"
+        )
+    return None
+
+
+def _pool_names_fit(settings: Settings) -> str | None:
+    for name in settings.pools:
+        if not POOL_NAME.fullmatch(name):
+            return f"pools.{name}: a pool is named with 1 to 64 letters, digits, '-', '_' and '.', as its workers are"
+        if name == settings.pool.name:
+            return f"pools.{name} is the name of [pool] itself: set it there, or name one of them otherwise"
+    return None
 
 
 def _tls_files_together(settings: Settings) -> str | None:
@@ -128,6 +173,7 @@ def _no_files_without_tls(settings: Settings) -> str | None:
 
 _JOINT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     _lease_outlasts_heartbeats,
+    _pool_names_fit,
     _pool_bounds_in_order,
     _tls_files_together,
     _no_files_without_tls,

@@ -29,7 +29,6 @@ from dtf.core.run.rederive import Difference, Rederivation
 from dtf.core.run.state import State
 from dtf.core.run.state_hash import forget_caches, state_hash
 from dtf.core.scaling.decide import decide_scaling
-from dtf.core.scaling.ledger import PoolLedger
 from dtf.core.scaling.policy import POLICY_VERSION
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.measurements import MEASUREMENTS
@@ -217,7 +216,8 @@ class Manager:
     """A resource manager without a world: the log comes from a file, time from the decisions."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.state = ManagerState(PoolLedger(scenario.policy.pool))
+        self.state = ManagerState.of(scenario.policy.pool)
+        self._pool = self.state.pools[scenario.policy.pool]
         self._policy = scenario.policy
         self._commits = iter(scenario.commits)
         self._ahead = next(self._commits, None)
@@ -234,18 +234,18 @@ class Manager:
             self.fold_until(seen.log_sequence)
             heard = scaling_pb2.Observation()
             heard.CopyFrom(seen)
-            self.state.observe(heard)
+            self.state.observe(self._policy.pool, heard)
         self.fold_until(recorded.log_sequence)
-        ledger, projection, now_ns = self.state.ledger, self.state.projection, recorded.now_unix_nanos
+        ledger, projection, now_ns = self._pool.ledger, self.state.projection, recorded.now_unix_nanos
         ledger.sync(projection, now_ns)
         if recorded.policy_version != POLICY_VERSION:
-            self.state.take_observations()
+            self._pool.take_observations()
             ledger.record(recorded)  # by other rules: what it asked for happened all the same
             return recorded
         plan = decide_scaling(projection, ledger, self._policy, now_ns)
         if plan.decision is not None:
             ledger.record(plan.decision, plan.hold_kind)
-            plan.decision.observations.extend(self.state.take_observations())
+            plan.decision.observations.extend(self._pool.take_observations())
         return plan.decision
 
 

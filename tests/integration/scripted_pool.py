@@ -12,6 +12,7 @@ from dtf.ports.capacity import CapacityProvider
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.resource_manager.fleet import DrainAnswer
+from dtf.resource_manager.pool import ManagedPool
 from dtf.resource_manager.process import ResourceManager
 
 WAIT_SECONDS = 30.0
@@ -23,6 +24,7 @@ class ScriptedCoordinator:
     def __init__(self, log: EventLog, clock: Clock) -> None:
         self.answer = DrainAnswer.DRAINING
         self.drain_requests: list[str] = []
+        self.drained_busy: list[str] = []
         self._log = log
         self._clock = clock
         self._last_id = ""
@@ -122,6 +124,25 @@ class ScriptedCoordinator:
         await self.tell(events_pb2.Event(worker_drain_requested=drained))
         return DrainAnswer.DRAINING
 
+    async def drain(self, worker_id: str, reason: str) -> DrainAnswer:
+        """The Fleet port: drains whatever it holds."""
+        self.drained_busy.append(worker_id)
+        drained = events_pb2.WorkerDrainRequested(worker_id=worker_id, requested_by="rm", reason=reason)
+        await self.tell(events_pb2.Event(worker_drain_requested=drained))
+        return DrainAnswer.DRAINING
+
+    async def quarantine(self, worker_id: str, reason: str) -> bool:
+        """The Fleet port: it is quarantined at once."""
+        sick = events_pb2.WorkerQuarantined(worker_id=worker_id, requested_by="rm", reason=reason)
+        await self.tell(events_pb2.Event(worker_quarantined=sick))
+        return True
+
+    async def release(self, worker_id: str) -> bool:
+        """The Fleet port: it works again at once."""
+        released = events_pb2.WorkerReleased(worker_id=worker_id, requested_by="rm")
+        await self.tell(events_pb2.Event(worker_released=released))
+        return True
+
     async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
         """The Fleet port: the worker is lost at once."""
         lost = events_pb2.WorkerLost(worker_id=worker_id, incarnation=incarnation, reason=reason)
@@ -190,11 +211,10 @@ async def managing(
 ) -> AsyncIterator[ResourceManager]:
     """A resource manager at work; raising Crash in the body ends it without any farewell."""
     manager = ResourceManager(
-        policy,
+        [ManagedPool(policy, provider)],
         namespace=namespace,
         log=log,
         scaling=scaling,
-        provider=provider,
         fleet=fleet,
         clock=clock,
         state_dir=state_dir,

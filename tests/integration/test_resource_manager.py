@@ -194,7 +194,7 @@ async def test_a_worker_that_died_while_nobody_watched_is_replaced_after_the_res
 async def test_without_its_state_file_no_identity_is_used_twice(pool: Pool) -> None:
     async with pool.managed(quick_policy(2, 2)):
         await pool.decisions.until(OUT)
-    (pool.state_dir / "local.state").unlink()
+    (pool.state_dir / "pools.state").unlink()
     async with pool.managed(quick_policy(2, 2)):
         assert sorted(pool.provider.running) == ["local-3", "local-4"]
         raise Crash

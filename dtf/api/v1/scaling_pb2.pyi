@@ -82,6 +82,7 @@ class ScalingDecision(_message.Message):
     CONSIDERATIONS_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
     FIRST_LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REHEARSAL_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Unique: the pool and a number that rises."""
     now_unix_nanos: _builtins.int
@@ -108,6 +109,10 @@ class ScalingDecision(_message.Message):
     """Name of the strategy that recommended, as "target"."""
     first_log_sequence: _builtins.int
     """First sequence of the log that was taken into account since the decision before."""
+    rehearsal: _builtins.str
+    """Who rehearses: "dry-run", or the name of a candidate policy that follows as a shadow. It was not carried out.
+    Empty: this one was.
+    """
     @_builtins.property
     def demand(self) -> Global___Demand:
         """What was seen."""
@@ -164,10 +169,11 @@ class ScalingDecision(_message.Message):
         considerations: _abc.Iterable[Global___Consideration] | None = ...,
         forecast: Global___Forecast | None = ...,
         first_log_sequence: _builtins.int = ...,
+        rehearsal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "considerations", b"considerations", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "first_log_sequence", b"first_log_sequence", "forecast", b"forecast", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "policy_version", b"policy_version", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "requested", b"requested", "rules", b"rules", "strategy", b"strategy", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "considerations", b"considerations", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "first_log_sequence", b"first_log_sequence", "forecast", b"forecast", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "policy_version", b"policy_version", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "rehearsal", b"rehearsal", "requested", b"requested", "rules", b"rules", "strategy", b"strategy", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,6 +269,7 @@ class Observation(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     ADOPTED_FIELD_NUMBER: _builtins.int
     DRAIN_REFUSED_WORKER_ID_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
     now_unix_nanos: _builtins.int
     """When, in nanoseconds since 1970-01-01 UTC."""
     log_sequence: _builtins.int
@@ -281,6 +288,10 @@ class Observation(_message.Message):
     def adopted(self) -> Global___LaunchAdopted:
         """The provider: it runs a launch that the manager did not know."""
 
+    @_builtins.property
+    def interrupted(self) -> Global___LaunchInterrupted:
+        """The provider: it will take a launch away."""
+
     def __init__(
         self,
         *,
@@ -290,12 +301,13 @@ class Observation(_message.Message):
         failed: Global___LaunchFailed | None = ...,
         adopted: Global___LaunchAdopted | None = ...,
         drain_refused_worker_id: _builtins.str = ...,
+        interrupted: Global___LaunchInterrupted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "observation", b"observation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "interrupted", b"interrupted", "observation", b"observation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observation", b"observation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "drain_refused_worker_id", b"drain_refused_worker_id", "exited", b"exited", "failed", b"failed", "interrupted", b"interrupted", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observation", b"observation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_observation: _TypeAlias = _typing.Literal["exited", "failed", "adopted", "drain_refused_worker_id"]  # noqa: Y015
+    _WhichOneofReturnType_observation: _TypeAlias = _typing.Literal["exited", "failed", "adopted", "drain_refused_worker_id", "interrupted"]  # noqa: Y015
     _WhichOneofArgType_observation: _TypeAlias = _typing.Literal["observation", b"observation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_observation) -> _WhichOneofReturnType_observation | None: ...
 
@@ -343,10 +355,40 @@ class LaunchFailed(_message.Message):
 
     LAUNCH_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    IS_QUOTA_FIELD_NUMBER: _builtins.int
     launch_id: _builtins.str
     """The launch."""
     reason: _builtins.str
     """Why, in words."""
+    is_quota: _builtins.bool
+    """A quota is used up, or the provider has no capacity left."""
+    def __init__(
+        self,
+        *,
+        launch_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        is_quota: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_quota", b"is_quota", "launch_id", b"launch_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LaunchFailed: _TypeAlias = LaunchFailed  # noqa: Y015
+
+@_typing.final
+class LaunchInterrupted(_message.Message):
+    """The provider has announced that it will take a launch away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAUNCH_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    launch_id: _builtins.str
+    """The launch."""
+    reason: _builtins.str
+    """When and why, in words."""
     def __init__(
         self,
         *,
@@ -359,7 +401,7 @@ class LaunchFailed(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LaunchFailed: _TypeAlias = LaunchFailed  # noqa: Y015
+Global___LaunchInterrupted: _TypeAlias = LaunchInterrupted  # noqa: Y015
 
 @_typing.final
 class LaunchAdopted(_message.Message):

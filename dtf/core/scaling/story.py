@@ -108,6 +108,8 @@ def _heard(seen: scaling_pb2.Observation) -> str:
             return f"{seen.failed.launch_id} could not be launched: {seen.failed.reason}"
         case "adopted":
             return f"{seen.adopted.launch_id} was found running"
+        case "interrupted":
+            return f"{seen.interrupted.launch_id} will be taken away: {seen.interrupted.reason}"
         case "drain_refused_worker_id":
             return f"{seen.drain_refused_worker_id} got work before it could be drained"
         case _:

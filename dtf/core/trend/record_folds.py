@@ -117,6 +117,8 @@ class ScalingFold:
         if sequence <= self.sequence:
             return
         self.sequence = sequence
+        if decision.rehearsal:
+            return  # it was not carried out
         time_ns = max(self._next_time_ns, decision.now_unix_nanos)
         self._next_time_ns = time_ns + 1
         self._buffer.of(measurements.SCALING).add(
