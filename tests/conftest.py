@@ -16,8 +16,9 @@ from dtf.settings.model import NatsSettings
 from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
 from tests.kubernetes_cluster import kubernetes
+from tests.slurm_cluster import slurm
 
-__all__ = ["influxd", "kubernetes", "own_influxd"]
+__all__ = ["influxd", "kubernetes", "own_influxd", "slurm"]
 
 _namespaces = count(1)
 

@@ -19,6 +19,7 @@ from dtf.settings.providers import KubernetesSettings
 from tests.kubernetes_bench import KubernetesBench
 from tests.kubernetes_cluster import KubernetesCluster
 from tests.memory_provider import MemoryProvider
+from tests.slurm_bench import SlurmBench
 
 pytestmark = pytest.mark.resource_manager
 
@@ -57,7 +58,7 @@ class StartableProvider(CapacityProvider, Protocol):
         ...
 
 
-LIVE = ("process", "kubernetes-pod", "kubernetes-job")
+LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm")
 
 
 class MemoryBench:
@@ -144,6 +145,14 @@ async def live_bench(request: pytest.FixtureRequest, directory: Path) -> AsyncIt
     if request.param == "process":
         async with process_bench(directory, program) as processes:
             yield processes
+        return
+    if request.param == "slurm":
+        jobs = SlurmBench(request.getfixturevalue("slurm"), program)
+        await jobs.start()
+        try:
+            yield jobs
+        finally:
+            await jobs.stop()
         return
     cluster: KubernetesCluster = request.getfixturevalue("kubernetes")
     settings = KubernetesSettings(kind=request.param.removeprefix("kubernetes-"))
