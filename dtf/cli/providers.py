@@ -25,6 +25,8 @@ from dtf.settings.model import Settings
 FIRST_COMMIT_SECONDS = 0.5
 """Between looks for the first commit of a new log."""
 CLUSTER_ID_LENGTH = 16
+TOKEN_SECONDS = 900.0
+"""A worker that is launched joins within so long, unless it waits for a turn first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,14 @@ class Site:
         """Process ids of all workers that are children of this process."""
         return frozenset().union(*(ids() for ids in self.children))
 
-    async def join(self, request: LaunchRequest) -> Mapping[str, str]:
+    async def join(self, request: LaunchRequest, expires_seconds: float = TOKEN_SECONDS) -> Mapping[str, str]:
         """The variables by which a worker elsewhere joins. Raises ProviderError."""
         try:
             token = await self.tokens.issue(
-                pool=request.pool, launch_id=request.launch_id, issued_by=REQUESTER
+                pool=request.pool,
+                launch_id=request.launch_id,
+                expires_seconds=expires_seconds,
+                issued_by=REQUESTER,
             )
         except grpc.aio.AioRpcError as error:
             raise ProviderError(
@@ -122,7 +127,25 @@ def _kubernetes(settings: Settings, site: Site) -> _Made:
     return provider, provider.start
 
 
+def _slurm(settings: Settings, site: Site) -> _Made:
+    from dtf.adapters.kubernetes_objects import Owner
+    from dtf.adapters.slurm_provider import SlurmProvider, slurm_worker_command
+
+    expires_seconds = TOKEN_SECONDS + settings.slurm.pending_patience_seconds
+    provider = SlurmProvider(
+        slurm_worker_command(settings.slurm),
+        settings=settings.slurm,
+        owner=Owner(site.cluster, settings.coordinator.namespace, settings.pool.name),
+        logs_dir=site.state_dir.parent / "logs",
+        clock=site.clock,
+        environment=lambda request: site.join(request, expires_seconds),
+        working_dir=site.project_dir,
+    )
+    return provider, provider.start
+
+
 _MAKERS: Mapping[str, Callable[[Settings, Site], _Made]] = {
     "process": _process,
     "kubernetes": _kubernetes,
+    "slurm": _slurm,
 }

@@ -270,7 +270,6 @@ class Settings:
     run: RunSettings = field(default_factory=RunSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
-    slurm: SlurmSettings = field(default_factory=SlurmSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
