@@ -16,7 +16,7 @@ deploy/adaptive_core.py (`recommendations`), scheduler.py (`adaptive_target`, `w
   default since 2022.11).
 """
 
-from math import ceil
+from math import ceil, floor, inf
 
 from dtf.core.simulation.scaling.listener import Listener
 from dtf.core.simulation.scaling.simulator import SimulatedPool, SimulatedWorker
@@ -31,6 +31,8 @@ class DaskAdaptive(Listener):
     """`dask`."""
 
     name = "dask"
+    pace_seconds = INTERVAL_SECONDS
+    is_periodic = True
 
     def __init__(self) -> None:
         self._average = -1.0
@@ -45,30 +47,31 @@ class DaskAdaptive(Listener):
 
     def finished(self, pool: SimulatedPool, task: int, worker: SimulatedWorker) -> None:
         """Its duration goes into the mean."""
-        del self._started[task]
+        self._ran_until(floor(pool.now), self._started.pop(task))
         duration = pool.trace.durations[task]
         self._average = duration if self._average < 0 else 0.5 * duration + 0.5 * self._average
 
     def decide(self, pool: SimulatedPool) -> float:
-        """One evaluation (`AdaptiveCore.adapt`)."""
-        self._look_at_running(pool.now)
+        """One evaluation (`AdaptiveCore.adapt`); those that could change nothing are passed over."""
+        if self._started:
+            self._ran_until(pool.now, next(iter(self._started.values())))
         target = min(max(self._target(pool), pool.shape.min_workers), pool.shape.max_workers)
         planned = len(pool.workers)
-        if target >= planned:
-            self._close_counts.clear()
-            if target > planned:
-                pool.launch(target - planned)
-        else:
+        if target < planned:
             self._close(pool, target)
-        return pool.now + INTERVAL_SECONDS
+            return pool.now + INTERVAL_SECONDS
+        self._close_counts.clear()
+        if target > planned:
+            pool.launch(target - planned)
+        is_bounded = target >= pool.shape.max_workers or not self._started
+        return inf if is_bounded else pool.now + INTERVAL_SECONDS
 
-    def _look_at_running(self, now: float) -> None:
-        if self._started:
-            elapsed = now - next(iter(self._started.values()))
-            if elapsed > 0:
-                self._longest = max(self._longest, elapsed)
-                if elapsed > 2 * self._average:
-                    self._average = -1.0
+    def _ran_until(self, now: float, since: float) -> None:
+        """A worker's heartbeat told how long a task has been running (`TaskPrefix.add_exec_time`)."""
+        if now > since:
+            self._longest = max(self._longest, now - since)
+            if now - since > 2 * self._average:
+                self._average = -1.0
 
     def _expected(self) -> float:
         if self._average >= 0:

@@ -51,7 +51,7 @@ class Keda(Listener):
         if length:
             self._active_at = pool.now
             if not current:
-                resize(pool, self._stabilizer, max(1, pool.shape.min_workers))
+                pool.launch(max(1, pool.shape.min_workers))
         elif current and not pool.shape.min_workers and pool.now >= self._active_at + COOLDOWN_SECONDS:
             resize(pool, self._stabilizer, 0)
 

@@ -23,6 +23,10 @@ class PoolShape:
     """CPUs of a worker, shared by its slots; 0: a task takes one slot whatever CPUs it names."""
     price: float = 0.0
     """Of a worker and hour."""
+    first_ready_seconds: float = 0.0
+    """When the workers of the minimum are ready, from the first submission on."""
+    is_packed: bool = True
+    """Whether the worker that became free last gets the next task; otherwise the one that waits longest."""
 
 
 @dataclass(frozen=True, slots=True)

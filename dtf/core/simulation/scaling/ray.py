@@ -13,10 +13,10 @@ AUTOSCALER_UPSCALING_INITIAL_NUM_NODES 5), resource_demand_scheduler.py
 - The head node is left out: it costs the same under every policy.
 """
 
-from math import ceil
+from math import ceil, inf
 
 from dtf.core.simulation.scaling.listener import Listener
-from dtf.core.simulation.scaling.simulator import SimulatedPool
+from dtf.core.simulation.scaling.simulator import SimulatedPool, next_tick
 
 INTERVAL_SECONDS = 5.0
 UPSCALING_SPEED = 1.0
@@ -28,9 +28,11 @@ class RayAutoscaler(Listener):
     """`ray`."""
 
     name = "ray"
+    pace_seconds = INTERVAL_SECONDS
+    is_periodic = True
 
     def decide(self, pool: SimulatedPool) -> float:
-        """One update."""
+        """One update; those that could change nothing are passed over."""
         self._terminate_idle(pool)
         slots = pool.shape.slots
         free = pool.ready_count * slots - pool.busy_slots + pool.starting_count * slots
@@ -38,7 +40,11 @@ class RayAutoscaler(Listener):
         if unfulfilled > 0:
             allowed = max(INITIAL_NODES, ceil(UPSCALING_SPEED * pool.ready_count)) - pool.starting_count
             pool.launch(min(ceil(unfulfilled / slots), allowed))
-        return pool.now + INTERVAL_SECONDS
+        # only time lets a node become idle for long enough; anything else is an event
+        first = min((worker.idle_since for worker in pool.workers.values()), default=inf)
+        if first == inf or len(pool.workers) <= pool.shape.min_workers:
+            return inf
+        return next_tick(first + IDLE_SECONDS, pool.now, INTERVAL_SECONDS)
 
     def _terminate_idle(self, pool: SimulatedPool) -> None:
         limit = pool.now - IDLE_SECONDS

@@ -33,6 +33,7 @@ class ShippedPolicy(Listener):
         self._ledger = PoolLedger(policy.pool)
         self._load = TemplateLoad(Kind.COMMAND, "", {}, 0.0, 0, 0)
         self._projection.runs[RUN] = RunBacklog(SUITE, [self._load])
+        self._traffic = self._projection.traffic_of(self._load)
         self._durations = suite_durations(self._projection.suites, SUITE)
         self._workers: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
@@ -52,6 +53,7 @@ class ShippedPolicy(Listener):
         """A TasksSubmitted of one task."""
         self._load.queued.add(self._work(pool, task))
         self._projection.arrivals.add(_instant(pool), 1)
+        self._traffic.arrived(_instant(pool), 1)
 
     def started(self, pool: SimulatedPool, task: int, worker: SimulatedWorker) -> None:
         """A LeasesGranted of one lease."""
@@ -63,12 +65,14 @@ class ShippedPolicy(Listener):
             self._count_busy(_instant(pool))
             self._busy_count += 1
         view.lease_count += 1
+        self._traffic.started(_instant(pool), 1, len(self._projection.workers) * pool.shape.slots)
 
     def finished(self, pool: SimulatedPool, task: int, worker: SimulatedWorker) -> None:
         """A ResultsAccepted of one result."""
         now_ns = _instant(pool)
         self._load.leased.subtract(self._work(pool, task))
         self._projection.finished.add(now_ns, 1)
+        self._traffic.ended(now_ns, 1)
         self._durations.learn(Kind.COMMAND, (pool.trace.durations[task],))
         view = self._projection.workers[self._workers[worker.number]]
         view.lease_count -= 1

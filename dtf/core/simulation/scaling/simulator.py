@@ -25,6 +25,8 @@ from dtf.core.simulation.scaling.trace import Trace
 
 REST_SECONDS = 3600.0
 """A pool that is not back at its minimum so long after the last task is billed until then."""
+HORIZON_SECONDS = 1e9
+"""Virtual time ends here: nobody waits for that, and nanoseconds beyond do not fit 64 bits for long."""
 _POINTS = 4000
 """Points kept for a plot."""
 
@@ -73,6 +75,11 @@ class Controller(Protocol):
         """Decisions on what happened are at least so far apart; inf: it decides by its own timer alone."""
         ...
 
+    @property
+    def is_periodic(self) -> bool:
+        """Whether it decides at multiples of `pace_seconds` only."""
+        ...
+
     def least(self, shape: PoolShape) -> int:
         """Workers below which the pool never is."""
         ...
@@ -105,9 +112,7 @@ class Controller(Protocol):
 class SimulatedPool:
     """What a controller sees and does. `now` is in seconds since the first submission."""
 
-    def __init__(
-        self, trace: Trace, shape: PoolShape, controller: Controller, *, is_packed: bool = True
-    ) -> None:
+    def __init__(self, trace: Trace, shape: PoolShape, controller: Controller) -> None:
         self.trace = trace
         self.shape = shape
         self.now = 0.0
@@ -123,7 +128,7 @@ class SimulatedPool:
         """Integral of all their slots."""
         self.decisions = 0
         self._controller = controller
-        self._is_packed = is_packed
+        self._is_packed = shape.is_packed
         self._leaving: dict[int, SimulatedWorker] = {}
         self._open: deque[SimulatedWorker] = deque()
         self._events: list[tuple[float, int, int, int, SimulatedWorker]] = []
@@ -202,8 +207,9 @@ class SimulatedPool:
         submits, total = trace.submits, len(trace)
         least = controller.least(self.shape)
         for _ in range(least):
-            self._launch(0.0)
+            self._launch(self.shape.first_ready_seconds)
         controller.begin(self)
+        pace = controller.pace_seconds
         coming, wake, decided_at, is_due = 0, 0.0, -inf, False
         while True:
             now = submits[coming] if coming < total else inf
@@ -217,8 +223,11 @@ class SimulatedPool:
                 if now > self._last_done + REST_SECONDS:
                     self.now = self._last_done + REST_SECONDS
                     break
-            if now == inf:
-                raise SimulationStuck(f"{controller.name} left {total - self._done} tasks without a worker")
+            if now > HORIZON_SECONDS:
+                left = total - self._done
+                raise SimulationStuck(
+                    f"{controller.name}: {left:,} of {total:,} tasks have not ended after 31 years"
+                )
             self.now = now
             changed = False
             while events and events[0][0] <= now:
@@ -233,11 +242,15 @@ class SimulatedPool:
             if changed:
                 self._assign()
                 is_due = True
-            next_at = decided_at + controller.pace_seconds
+            next_at = next_tick(now, decided_at, pace) if controller.is_periodic else decided_at + pace
             if now >= wake or (is_due and now >= next_at):
                 decided_at, is_due = now, False
                 self.decisions += 1
                 wake = controller.decide(self)
+                if wake <= now:
+                    raise SimulationStuck(
+                        f"{controller.name} asked at {now:g} s to be asked again at {wake:g} s"
+                    )
                 self._assign()
                 self._note()
             elif is_due and next_at < wake:
@@ -402,12 +415,18 @@ class SimulatedPool:
 
 
 class SimulationStuck(RuntimeError):
-    """A controller left tasks in the queue and asked for no further decision."""
+    """A controller left tasks in the queue for ever, or the tasks are too long for its workers."""
 
 
-def simulate(trace: Trace, shape: PoolShape, controller: Controller, *, is_packed: bool = True) -> Outcome:
-    """What `controller` makes of `trace` in a pool of this shape."""
-    return SimulatedPool(trace, shape, controller, is_packed=is_packed).run()
+def simulate(trace: Trace, shape: PoolShape, controller: Controller) -> Outcome:
+    """What `controller`, which has not been used before, makes of `trace` in a pool of this shape."""
+    return SimulatedPool(trace, shape, controller).run()
+
+
+def next_tick(at: float, after: float, period: float) -> float:
+    """The first multiple of `period` that is not before `at` and is after `after`."""
+    tick = ceil(max(at, after) / period) * period
+    return tick if tick > after else tick + period
 
 
 def _widths(trace: Trace, shape: PoolShape) -> "array[int]":

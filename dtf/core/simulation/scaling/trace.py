@@ -9,12 +9,18 @@ import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 COLUMNS = ("submit_seconds", "duration_seconds", "cpus")
 MOST_TASKS = 20_000_000
 """A trace with more is refused before the memory is full: a task takes some 40 bytes."""
-LONGEST_SECONDS = 1e9
-"""31 years; what is longer is a mistake of units, and beyond it nanoseconds do not fit 64 bits."""
+LONGEST_SECONDS = 1e8
+"""Three years, of a task or from the first submission to the last: what is longer is a mistake of units."""
+LATEST_SECONDS = 1e13
+"""Of a submission: an instant since 1970 may be given in seconds, even in milliseconds."""
+
+
+MOST_CPUS = 1e5
 
 
 class TraceFault(ValueError):
@@ -32,6 +38,8 @@ class Trace:
     """Seconds that a worker is busy with the task."""
     cpus: "array[float]" = field(default_factory=lambda: array("d"))
     """CPUs that the task needs; empty: 1 each."""
+    is_sorted: bool = True
+    """Whether the source had the tasks in this order."""
     expected: "array[float]" = field(default_factory=lambda: array("d"))
     """What was expected of its duration when it came; 0: nothing. Empty: nothing is known of any."""
 
@@ -43,10 +51,12 @@ def parse_trace(name: str, lines: Iterable[str]) -> Trace:
     """The trace that `lines` hold, sorted by submission. Raises TraceFault."""
     rows: list[tuple[float, float, float]] = []
     try:
-        for number, cells in enumerate(csv.reader(lines), start=1):
+        reader = csv.reader(lines, strict=True)
+        for cells in reader:
+            number = reader.line_num
             if not cells or not any(cell.strip() for cell in cells) or cells[0].lstrip().startswith("#"):
                 continue
-            if not rows and _is_header(cells, number):
+            if not rows and _is_header(name, number, cells):
                 continue
             rows.append(_row(name, number, cells))
             if len(rows) > MOST_TASKS:
@@ -59,10 +69,17 @@ def parse_trace(name: str, lines: Iterable[str]) -> Trace:
 
 
 def make_trace(name: str, rows: list[tuple[float, float, float]]) -> Trace:
-    """A trace of (submit seconds, duration seconds, CPUs), in any order."""
-    rows.sort(key=lambda row: row[0])
+    """A trace of (submit seconds, duration seconds, CPUs), in any order. Raises TraceFault if it is too long."""
+    is_sorted = all(before[0] <= after[0] for before, after in pairwise(rows))
+    if not is_sorted:
+        rows.sort(key=lambda row: row[0])
     first = rows[0][0] if rows else 0.0
-    trace = Trace(name)
+    if rows and rows[-1][0] - first > LONGEST_SECONDS:
+        raise TraceFault(
+            f"{name}: from the first submission to the last are {rows[-1][0] - first:g} s, expected up to 1e8; "
+            "submit_seconds are seconds"
+        )
+    trace = Trace(name, is_sorted=is_sorted)
     trace.submits.extend(row[0] - first for row in rows)
     trace.durations.extend(row[1] for row in rows)
     if any(row[2] != 1.0 for row in rows):
@@ -70,12 +87,13 @@ def make_trace(name: str, rows: list[tuple[float, float, float]]) -> Trace:
     return trace
 
 
-def _is_header(cells: list[str], number: int) -> bool:
+def _is_header(name: str, number: int, cells: list[str]) -> bool:
     names = [cell.strip().lstrip("\ufeff").lower() for cell in cells]
     if names[:2] == list(COLUMNS[:2]):
         return True
-    if number == 1 and all(name and not _is_number(name) for name in names[:2]):
-        raise TraceFault(f"line 1 names the columns {','.join(names)}, expected {','.join(COLUMNS)}")
+    if number == 1 and all(text and not _is_number(text) for text in names[:2]):
+        seen = ",".join(names)[:80]
+        raise TraceFault(f"{name} line 1 names the columns {seen!r}, expected {','.join(COLUMNS[:2])}[,cpus]")
     return False
 
 
@@ -96,10 +114,15 @@ def _row(name: str, number: int, cells: list[str]) -> tuple[float, float, float]
         *(_figure(name, number, *pair) for pair in zip(COLUMNS, cells, strict=False)),
         1.0,
     )[:3]
-    if duration < 0:
-        raise TraceFault(f"{name} line {number}: duration_seconds is {duration:g}, expected 0 or more")
-    if cpus <= 0:
-        raise TraceFault(f"{name} line {number}: cpus is {cpus:g}, expected more than 0")
+    for column, value, most in zip(
+        COLUMNS, (submit, duration), (LATEST_SECONDS, LONGEST_SECONDS), strict=False
+    ):
+        if not 0 <= value <= most:
+            raise TraceFault(f"{name} line {number}: {column} is {value:g}, expected 0 to {most:g}")
+    if not 0 < cpus <= MOST_CPUS:
+        raise TraceFault(
+            f"{name} line {number}: cpus is {cpus:g}, expected more than 0 and up to {MOST_CPUS:g}"
+        )
     return submit, duration, cpus
 
 
@@ -108,8 +131,6 @@ def _figure(name: str, number: int, column: str, text: str) -> float:
         value = float(text.strip().lstrip("\ufeff"))
     except ValueError:
         raise TraceFault(f"{name} line {number}: {column} is {text[:40]!r}, expected a number") from None
-    if not math.isfinite(value) or abs(value) > LONGEST_SECONDS:
-        raise TraceFault(
-            f"{name} line {number}: {column} is {text.strip()[:40]}, expected a number up to 1e9"
-        )
+    if not math.isfinite(value):
+        raise TraceFault(f"{name} line {number}: {column} is {text.strip()[:40]}, expected a finite number")
     return value
