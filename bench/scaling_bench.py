@@ -9,8 +9,9 @@ import sys
 import time
 
 from bench.traces.families import FAMILIES, make_family
+from dtf.cli.scaling_policies import DEFAULT, make_policy
 from dtf.core.simulation.scaling.outcome import Outcome, PoolShape
-from dtf.core.simulation.scaling.policies import DEFAULT, PEERS, named_policy
+from dtf.core.simulation.scaling.policies import PEERS
 from dtf.core.simulation.scaling.simulator import simulate
 from dtf.core.simulation.scaling.trace import Trace
 
@@ -32,9 +33,7 @@ def main() -> None:
 
 
 def _run(trace: Trace, name: str) -> Outcome:
-    shape = PoolShape()
-    policy = named_policy(name, shape)
-    assert policy is not None
+    policy, shape = make_policy(name, PoolShape())
     began = time.perf_counter()
     outcome = simulate(trace, shape, policy)
     took = time.perf_counter() - began

@@ -50,12 +50,13 @@ async def _record(server: NatsServer, directory: Path) -> None:
         await manager.wait()
         nats = NatsSettings(url=server.url, credentials_file=str(server.credentials_file))
         log = await JetStreamLog.attach(nats, "default", SystemClock())
-        await _write(LOG_FILE, "events", log.read(0))
+        await write_stream(LOG_FILE, "events", log.read(0))
         await log.close()
-        await _write(SCALING_FILE, "scaling", rig.records.read(0))
+        await write_stream(SCALING_FILE, "scaling", rig.records.read(0))
 
 
-async def _write(path: Path, kind: str, batches: AsyncIterator[Sequence[StoredCommit]]) -> None:
+async def write_stream(path: Path, kind: str, batches: AsyncIterator[Sequence[StoredCommit]]) -> None:
+    """Write a stream as `dtf events export` does."""
     header = StreamFileHeader(kind, "default", "recorded", SystemClock().now_ns())
     with writing(path, header) as writer:
         async for batch in batches:
