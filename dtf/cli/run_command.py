@@ -41,6 +41,7 @@ class RunOptions:
     requirements: dict[str, str]
     environment: dict[str, str]
     labels: dict[str, str]
+    workspace: str | None
     junit_xml: str
     benchmark_json: str
     benchmark_format: str
@@ -53,6 +54,7 @@ class RunOptions:
             run__suite=self.suite,
             run__test_retries=self.retries,
             run__timeout_seconds=self.timeout_seconds,
+            run__workspace=self.workspace,
             pool__min_workers=self.workers,
             pool__max_workers=self.workers,
         )
@@ -119,6 +121,12 @@ class RunOptions:
     callback=_pairs,
     metavar="KEY=VALUE",
     help="Label of the run, for the record.",
+)
+@click.option(
+    "--workspace",
+    type=click.Choice(("auto", "pack", "shared", "image", "tree")),
+    help="How workers get the code: pack: the working tree travels; shared and image: they have it; tree: in "
+    "place; auto: pack where they may be elsewhere.",
 )
 @click.option(
     "--junit", "junit_xml", default="", metavar="FILE", help="JUnit XML that the --exec command writes."

@@ -53,6 +53,7 @@ def settings_environment(invocation: Invocation, asked: RunOptions) -> dict[str,
         "run.suite": asked.suite,
         "run.test_retries": asked.retries,
         "run.timeout_seconds": asked.timeout_seconds,
+        "run.workspace": asked.workspace,
         **invocation.flags,
     }
     return {

@@ -23,6 +23,7 @@ from dtf.cli.run_tasks import (
     read_lines,
     revision_of,
 )
+from dtf.cli.workspace import attach_workspace
 from dtf.client.stack import join_stack
 from dtf.settings.loader import LoadedSettings
 
@@ -41,6 +42,7 @@ def run_work(invocation: Invocation, asked: RunOptions) -> int:
     with join_stack(
         loaded.project_dir, loaded.settings, on_progress=say, on_note=say, on_lost=lost.report
     ) as membership:
+        attach_workspace(request.templates[0], loaded, membership.addresses, say)
         showing = _showing(asked)
         ended = asyncio.run(drive_run(request, work, membership, lost, showing, loaded.project_dir))
     show_result(ended.run, ended.progress, ended.report, as_json=asked.as_json)

@@ -19,6 +19,7 @@ from dtf.api.v1 import (
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
+from dtf.client.blob_courier import BlobCourier
 from dtf.client.client import CONNECT_TIMEOUT_SECONDS
 from dtf.client.journal import open_journal
 from dtf.client.overload import PATIENCE_SECONDS, pause_after
@@ -43,6 +44,7 @@ class Link:
         self._peer = coordinator
         self._channel = open_sync_channel(coordinator)
         self._runs = run_service_pb2_grpc.RunServiceStub(self._channel)
+        self.courier = BlobCourier(self._channel, coordinator.metadata)
         self._analyzer = analyzer
         self._watching: grpc.Call | None = None
         self._is_closed = False

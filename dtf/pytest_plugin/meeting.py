@@ -28,11 +28,10 @@ class RunDirectory:
 
     def wait_for_processes(self, timeout_seconds: float) -> bool:
         """Wait until no pytest process of the run lives on this machine; False if the time was not enough."""
+        if not seats_taken(self.path):
+            return True  # a pipe that nobody ever opened to write has no end to wait for
         ready, _, _ = select.select([self._alive], [], [], timeout_seconds)
-        if ready:
-            return True
-        # A pipe that nobody ever opened to write has no end to wait for.
-        return not seats_taken(self.path)
+        return bool(ready)
 
     def outputs(self) -> list[tuple[str, dict[str, Any] | None]]:
         """What each process left, by seat; None for a seat whose process died."""

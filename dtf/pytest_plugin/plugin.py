@@ -13,6 +13,7 @@ import pytest
 
 CONTROLLER_NAME = "dtf-controller"
 WORKER_NAME = "dtf-session"
+WORKSPACES = ("auto", "pack", "shared", "image", "tree")
 DISTRIBUTIONS = ("load", "loadscope", "loadfile", "loadgroup")
 
 import_path_at_start = list(sys.path)
@@ -35,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         metavar="HOST:PORT",
         help="Coordinator to use instead of the project's own stack (DTF_SERVER). Implies --dtf.",
+    )
+    group.addoption(
+        "--dtf-workspace",
+        choices=WORKSPACES,
+        default=None,
+        help="How workers get the code: pack (the working tree travels), shared, image, tree (in place), or"
+        " auto, the default: pack where workers may be elsewhere.",
     )
     group.addoption(
         "--dtf-dist",

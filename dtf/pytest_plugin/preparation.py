@@ -55,6 +55,7 @@ class Preparation:
         self._link: Any = None
         self._run_id = ""
         self._is_over = False
+        self._is_closing = False
         self._notes: deque[str] = deque()
         self._stack: Stack | None = None
         self._membership: StackMembership | None = None
@@ -96,6 +97,7 @@ class Preparation:
         """
         if self._thread.ident is None:
             return
+        self._is_closing = True
         self._thread.join()
         if self._link is not None:
             if self._run_id and not self._is_over:
@@ -128,6 +130,7 @@ class Preparation:
         option = self._option
         flags = {
             "run.server": option.dtf_server,
+            "run.workspace": option.dtf_workspace,
             "pool.min_workers": option.dtf_workers,
             "pool.max_workers": option.dtf_workers,
         }
@@ -153,11 +156,32 @@ class Preparation:
         directory = self._run_directory = RunDirectory(loaded.project_dir)
         workers = expected_workers(addresses.pool_max or loaded.settings.pool.max_workers)
         request = create_request(self._facts, loaded.settings.run, suite, workers, directory.path)
+        workspace = self._workspace(loaded, link)
+        if workspace is not None:
+            request.templates[0].workspace.CopyFrom(workspace)
         self._run_id = link.create_run(request).run_id
         membership.attach_run(self._run_id)
         durations = link.expected_durations(suite)
         return Stack(
             loaded, membership, link, suite, durations, lost, directory, self._run_id, worker_count=workers
+        )
+
+    def _workspace(self, loaded: LoadedSettings, link: Any) -> Any:
+        """How workers get the code; None: they use it in place."""
+        from dtf.client.workspace import chosen_mode, packed_workspace, placed_workspace, tree_root
+
+        mode = chosen_mode(loaded.settings)
+        if mode == "tree":
+            return None
+        tree = tree_root(loaded.project_dir, loaded.settings, self._facts.root_dir, self._facts.working_dir)
+        if mode != "pack":
+            return placed_workspace(tree, loaded.settings)
+        return packed_workspace(
+            tree,
+            loaded.settings,
+            link.courier,
+            lambda text: self._notes.append(f"dtf: {text}"),
+            lambda: self._is_closing,
         )
 
     def _lose(self, lost: threading.Event) -> None:

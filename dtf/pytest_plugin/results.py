@@ -73,9 +73,11 @@ class Results:
                 return
 
     def _replay_case(self, position: int, encoded: bytes, worker_id: str) -> None:
-        reports_json = self._reports_of(events_pb2.CaseDetail.FromString(encoded))
+        detail = events_pb2.CaseDetail.FromString(encoded)
+        reports_json = self._reports_of(detail)
         if not reports_json:
-            self._report_lost(position, f"worker {worker_id} gave a verdict and no reports", "")
+            why = detail.message or "it gave a verdict and no reports"
+            self._report_lost(position, f"worker {worker_id}: {why}", detail.output_tail)
             return
         self.stop = self._replay.case(position, reports_json, worker_id)
 
@@ -98,15 +100,16 @@ class Results:
                 else common_pb2.VERDICT_UNSPECIFIED
             )
             reason = event.reasons[index] if event.reasons else ""
+            detail = events_pb2.CaseDetail.FromString(event.details[index] if event.details else b"")
             if running and verdict:
-                detail = events_pb2.CaseDetail.FromString(event.details[index] if event.details else b"")
                 duration = event.durations_seconds[index] if event.durations_seconds else 0.0
                 position = self._positions[task][running - 1]
                 text = f"{ended_how(event.outcomes[index])} on worker {event.worker_id}: {reason}"
                 self._report_lost(position, text, detail.output_tail or detail.message, duration)
             if remaining:
                 for position in self._positions[task]:
-                    self._report_lost(position, f"not run: worker {event.worker_id}: {reason}", "")
+                    text = f"not run: worker {event.worker_id}: {reason}"
+                    self._report_lost(position, text, detail.output_tail)
             if self._must_stop():
                 return
 

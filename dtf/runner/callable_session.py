@@ -14,6 +14,7 @@ import io
 import json
 import os
 import resource
+import site
 import sys
 import time
 import traceback
@@ -81,6 +82,8 @@ def load_function(spec: dict[str, Any]) -> Callable[..., Any]:
     os.environ.update(spec.get("environment") or {})
     if working_dir := spec.get("working_dir"):
         os.chdir(working_dir)
+    for directory in spec.get("site_dirs") or ():
+        site.addsitedir(directory)
     sys.path[:0] = spec.get("import_path") or [working_dir or str(Path.cwd())]
     name = spec["function"]
     module_name, separator, path = name.partition(":")

@@ -5,6 +5,7 @@ collects what the controller collected and then runs what the worker hands out (
 """
 
 import os
+import site
 import socket
 import sys
 import time
@@ -91,9 +92,19 @@ def enter(spec: dict[str, Any], options: PytestOptions, seat: Seat) -> None:
     follow_environment()
     apply_warn_options(options.warn_options)
     sys.path[:] = joined_path(spec.get("import_path") or [], sys.path)
+    add_site_dirs(spec)
     if options.argv:
         sys.argv[:] = options.argv
     os.chdir(spec["working_dir"])
+
+
+def add_site_dirs(spec: dict[str, Any]) -> None:
+    """Let packages that a workspace's set-up installed come before this process's own, as in their environment."""
+    for directory in spec.get("site_dirs") or ():
+        before = list(sys.path)
+        site.addsitedir(directory)
+        added = [entry for entry in sys.path if entry not in before]
+        sys.path[:] = [*added, *before]
 
 
 def follow_environment() -> None:

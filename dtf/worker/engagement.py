@@ -25,6 +25,8 @@ from dtf.worker.slots import SlotBoard
 from dtf.worker.standstill import Standstill
 from dtf.worker.telemetry import TelemetrySampler
 from dtf.worker.uploads import Uploads
+from dtf.worker.workspace_setup import Setup
+from dtf.worker.workspaces import Workspaces
 
 if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -89,10 +91,14 @@ class Engagement:
         finally:
             with contextlib.suppress(LauncherLost):
                 await self._launcher.kill_all()
+            self._workspaces.close()
 
     def _build(self, tasks: asyncio.TaskGroup) -> None:
         reporter = Reporter(self._book, self._outbound, self._uploads, tasks)
         self._runners = RunnerPool(self._launcher, tasks, self._clock, self._settings.slots)
+        self._workspaces = Workspaces(
+            self._settings, self._session.fetch, Setup(self._launcher, self._clock), tasks, self._clock
+        )
         self._board = SlotBoard(
             slot_count=self._settings.slots,
             worker_id=self._opened.worker_id,
@@ -100,6 +106,7 @@ class Engagement:
             reporter=reporter,
             runners=self._runners,
             commands=Commands(self._launcher, reporter, tasks, self._clock),
+            workspaces=self._workspaces,
             clock=self._clock,
         )
         self._standstill = Standstill(self._board.slots, self._book, self._outbound, self._clock.monotonic())

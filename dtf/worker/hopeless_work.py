@@ -15,6 +15,8 @@ class Failure:
 
     message: str
     output: str
+    is_of_machine: bool = False
+    """Whether it is not for the work to answer for: its attempts end as crashed, and another worker may do better."""
 
 
 class HopelessWork:

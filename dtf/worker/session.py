@@ -269,6 +269,16 @@ class Session:
             return error.code() is not grpc.StatusCode.FAILED_PRECONDITION or is_lost(error)
         return True
 
+    async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Pieces of a blob from `offset` on. Raises AioRpcError; the caller limits how long a piece may take."""
+        request = worker_service_pb2.FetchBlobRequest(digest=digest, offset_bytes=offset)
+        call = self._stub.FetchBlob(request, metadata=self._metadata, wait_for_ready=True)
+        try:
+            async for response in call:
+                yield response.data
+        finally:
+            call.cancel()
+
     async def upload(self, requests: AsyncIterator[worker_service_pb2.UploadOutputRequest]) -> object:
         """One UploadOutput call."""
         return await self._stub.UploadOutput(requests, metadata=self._metadata)

@@ -1,6 +1,6 @@
 """Which work a slot takes and how much of it: rules 1, 2 and 4 of slots.py, as questions that change nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dtf.ports.clock import Clock
 from dtf.worker.leases import Key, LeaseBook
@@ -13,7 +13,15 @@ MINIMUM_SERVICE_SECONDS = 5.0
 class SlotRules:
     """What the slots hold and what waits, looked at by the rules."""
 
-    def __init__(self, slots: Sequence[Slot], book: LeaseBook, clock: Clock) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        book: LeaseBook,
+        clock: Clock,
+        can_start: Callable[[Key], bool] = lambda key: True,
+    ) -> None:
+        """`can_start`: whether work of a kind waits for nothing but a slot."""
+        self._can_start = can_start
         self._slots = slots
         self._book = book
         self._clock = clock
@@ -21,6 +29,8 @@ class SlotRules:
     def next_key(self) -> Key | None:
         """The kind of work a free slot should take (rule 1)."""
         for key in self._book.waiting_keys():
+            if not self._can_start(key):
+                continue
             getting_ready = sum(
                 slot.process is not None and slot.process.key == key and not slot.process.leases
                 for slot in self._slots

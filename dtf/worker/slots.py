@@ -20,11 +20,9 @@ in front, under the same fences. What a slot takes next is asked of slot_rules.p
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from google.protobuf.json_format import MessageToDict
-
 from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.ports.clock import Clock
-from dtf.runner.channel import Prepare, ResultItem
+from dtf.runner.channel import ResultItem
 from dtf.worker.casualties import sort_out
 from dtf.worker.command_attempt import Commands
 from dtf.worker.hopeless_work import Failure, HopelessWork
@@ -36,6 +34,8 @@ from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.slot import Slot
 from dtf.worker.slot_rules import SlotRules
 from dtf.worker.warm_process import Death, State, WarmProcess
+from dtf.worker.workspace_paths import bring_home, placed_template, prepare_message
+from dtf.worker.workspaces import Workspaces
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_SECONDS = 3600.0
@@ -55,6 +55,7 @@ class SlotBoard:
         reporter: Reporter,
         runners: RunnerPool,
         commands: Commands,
+        workspaces: Workspaces,
         clock: Clock,
     ) -> None:
         self.slots = [Slot() for _ in range(slot_count)]
@@ -63,11 +64,12 @@ class SlotBoard:
         self._reporter = reporter
         self._runners = runners
         self._commands = commands
+        self._workspaces = workspaces
         self._clock = clock
         self._contexts: dict[str, worker_service_pb2.RunContext] = {}
         self._exhausted: set[str] = set()
         self._hopeless = HopelessWork()
-        self._rules = SlotRules(self.slots, book, clock)
+        self._rules = SlotRules(self.slots, book, clock, workspaces.can_start)
         self._pace = Pace()
         self._watch = ProcessWatch(runners)
         self.is_warm = False
@@ -81,12 +83,15 @@ class SlotBoard:
         """Learn of a run. One of pytest may come before its leases: free slots get ready for it."""
         is_new = context.run_id not in self._contexts
         self._contexts[context.run_id] = context
+        for number, template in enumerate(context.templates):
+            if template.HasField("workspace"):
+                self._workspaces.want((context.run_id, number), template.workspace, self)
         if is_new and len(context.templates) == 1 and context.templates[0].HasField("pytest"):
             self._get_ready_for((context.run_id, 0))
 
     def _get_ready_for(self, key: Key) -> None:
         """Let free slots take a kind of work that nothing waits of yet, if nothing else waits either."""
-        if self._is_draining or self._rules.next_key() is not None:
+        if self._is_draining or self._rules.next_key() is not None or not self._workspaces.can_start(key):
             return
         for slot in self.slots:
             if slot.is_free:
@@ -154,6 +159,7 @@ class SlotBoard:
             self._exhausted.discard(run_id)
             self._book.forget_run(run_id)
         self._hopeless.forget_runs(ended)
+        self._workspaces.forget_runs(ended)
         self.fill()
 
     def drain(self) -> None:
@@ -189,9 +195,11 @@ class SlotBoard:
         if key is None:
             return
         slot.bound_at = self._clock.monotonic()
-        if self._template(key).WhichOneof("spec") == "command":
+        template = self._template(key)
+        if template.WhichOneof("spec") == "command":
             lease = self._book.take(key)
-            slot.command = self._commands.start(lease, self._template(key), self.timeout_of(key))
+            template = placed_template(template, self._workspaces.place_of(key))
+            slot.command = self._commands.start(lease, template, self.timeout_of(key))
             slot.command.on_end = lambda: self._command_ended(slot)
             return
         self._seat(slot, key)
@@ -263,12 +271,11 @@ class SlotBoard:
         if context is None:
             self._abandon(process)
             return
-        template = context.templates[process.key[1]]
-        executor = template.WhichOneof("spec") or ""
-        spec = MessageToDict(getattr(template, executor), preserving_proto_field_name=True)
-        message = Prepare(context.run_id, context.suite, executor, self._worker_id, spec)
+        message = prepare_message(
+            context, process.key, self._worker_id, self._workspaces.place_of(process.key)
+        )
         process.given_at = self._clock.monotonic()
-        process.needs_successor = executor == "pytest"
+        process.needs_successor = message.executor == "pytest"
         process.prepare(message, process.key)
 
     def _abandon(self, process: WarmProcess) -> None:
@@ -289,6 +296,7 @@ class SlotBoard:
 
     def on_results(self, process: WarmProcess, items: Sequence[ResultItem]) -> None:
         """Cases ended."""
+        place = self._workspaces.place_of(process.key) if process.key is not None else None
         taken = completed = 0
         seconds = 0.0
         for item in items:
@@ -297,6 +305,8 @@ class SlotBoard:
                 continue  # told before, by the journal
             taken += 1
             seconds += item.duration_seconds
+            if place is not None and item.detail is not None:
+                bring_home(item.detail, place)
             if self._reporter.case(lease, item):
                 del process.leases[item.fence]
                 completed += 1
@@ -352,13 +362,30 @@ class SlotBoard:
 
     def _fail_waiting(self, key: Key, failure: Failure) -> None:
         for lease in self._book.take_all_waiting(key):
-            self._reporter.error(lease, failure.message, failure.output)
+            if failure.is_of_machine:
+                outcome = common_pb2.OUTCOME_CRASHED
+                self._reporter.end(lease, outcome, failure.message, output=failure.output)
+            else:
+                self._reporter.error(lease, failure.message, failure.output)
+
+    # What workspaces come to.
+
+    def workspace_ready(self, key: Key) -> None:
+        """Work of this kind can begin."""
+        if key[0] in self._contexts:
+            self._get_ready_for(key)
+        self.fill()
+
+    def workspace_failed(self, key: Key, failure: Failure) -> None:
+        """Work of this kind cannot be run on this machine."""
+        self._fail(key, failure)
 
     # Time.
 
     def tick(self, now: float) -> None:
         """Look at what runs: too long, cancelled, held back, idle."""
         self._runners.tick(now, self)
+        self._workspaces.tick(now)
         for slot in self.slots:
             if slot.command is not None:
                 slot.command.tick(now)

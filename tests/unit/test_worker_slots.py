@@ -10,6 +10,7 @@ from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.runner.channel import Prepare, ResultItem
 from dtf.runner.launch_messages import Exited
 from dtf.runner.status import RunningCase
+from dtf.settings.model import WorkerSettings
 from dtf.worker.command_attempt import Commands
 from dtf.worker.leases import Key, Lease, LeaseBook
 from dtf.worker.outbound import Outbound
@@ -21,6 +22,8 @@ from dtf.worker.slot_rules import MINIMUM_SERVICE_SECONDS
 from dtf.worker.slots import FLUSH_LINGER_SECONDS, IDLE_SECONDS, SlotBoard
 from dtf.worker.uploads import Uploads
 from dtf.worker.warm_process import Death, State, StopReason, WarmProcess
+from dtf.worker.workspace_setup import Setup
+from dtf.worker.workspaces import Fetch, Workspaces
 from tests.fakes import FakeClock
 
 CRASHED, CANCELLED, TIMED_OUT = (
@@ -118,6 +121,9 @@ class Table:
             reporter=reporter,
             runners=cast(RunnerPool, self.runners),
             commands=cast(Commands, None),
+            workspaces=Workspaces(
+                WorkerSettings(), cast(Fetch, None), cast(Setup, None), cast(asyncio.TaskGroup, None), clock
+            ),
             clock=clock,
         )
         self.fence = 0

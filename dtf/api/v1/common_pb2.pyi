@@ -577,6 +577,7 @@ class TaskTemplate(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
     timeout_seconds: _builtins.float
     """Longest time one case (pytest) or one attempt (others) may run; 0: the coordinator's default."""
     @_builtins.property
@@ -599,6 +600,10 @@ class TaskTemplate(_message.Message):
     def retry(self) -> Global___RetryPolicy:
         """Retries allowed."""
 
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """Where its code comes from; not set: it is on the worker's machine under the paths of the specification."""
+
     def __init__(
         self,
         *,
@@ -608,16 +613,63 @@ class TaskTemplate(_message.Message):
         requirements: Global___Requirements | None = ...,
         retry: Global___RetryPolicy | None = ...,
         timeout_seconds: _builtins.float = ...,
+        workspace: Global___Workspace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "command", b"command", "pytest", b"pytest", "requirements", b"requirements", "retry", b"retry", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "command", b"command", "pytest", b"pytest", "requirements", b"requirements", "retry", b"retry", "spec", b"spec", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "command", b"command", "pytest", b"pytest", "requirements", b"requirements", "retry", b"retry", "spec", b"spec", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "command", b"command", "pytest", b"pytest", "requirements", b"requirements", "retry", b"retry", "spec", b"spec", "timeout_seconds", b"timeout_seconds", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["pytest", "command", "callable"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
 Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
+
+@_typing.final
+class Workspace(_message.Message):
+    """The submitter's working tree as workers have it. Paths of a specification inside `root` mean those of the same
+    name inside the worker's copy.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SETUP_FIELD_NUMBER: _builtins.int
+    SETUP_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    root: _builtins.str
+    """Absolute path of the tree on the submitter's machine."""
+    digest: _builtins.str
+    """SHA-256 of the packed tree's manifest (docs/workspaces.md), 64 lower-case hexadecimal digits."""
+    path: _builtins.str
+    """Absolute path of the tree on the worker's machine: in its image, or on a file system that both see."""
+    setup: _builtins.str
+    """Shell command that readies an unpacked tree, run in it once; empty: none."""
+    setup_timeout_seconds: _builtins.float
+    """Longest time that command may take; 0: an hour."""
+    @_builtins.property
+    def archive(self) -> Global___Blob:
+        """The packed tree, to be unpacked by workers; not set: `path` has it."""
+
+    def __init__(
+        self,
+        *,
+        root: _builtins.str = ...,
+        archive: Global___Blob | None = ...,
+        digest: _builtins.str = ...,
+        path: _builtins.str = ...,
+        setup: _builtins.str = ...,
+        setup_timeout_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "digest", b"digest", "path", b"path", "root", b"root", "setup", b"setup", "setup_timeout_seconds", b"setup_timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):

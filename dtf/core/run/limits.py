@@ -1,6 +1,7 @@
 """What a request may hold. Every fault of a request is found before it is refused."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ MAX_GPUS = 65_536
 MAX_RETRIES = 1000
 MAX_SLOTS = 4096
 MAX_POSITION = 2**31 - 1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Faults:
@@ -97,6 +99,23 @@ def check_template(faults: Faults, field: str, template: common_pb2.TaskTemplate
         f"{field}.retry.infrastructure_retries", template.retry.infrastructure_retries, 0, MAX_RETRIES
     )
     faults.number(f"{field}.timeout_seconds", template.timeout_seconds, 0, MAX_SECONDS)
+    if template.HasField("workspace"):
+        _check_workspace(faults, f"{field}.workspace", template.workspace)
+
+
+def _check_workspace(faults: Faults, field: str, workspace: common_pb2.Workspace) -> None:
+    """A workspace is either an archive or a path; what would be joined to paths must be what it says."""
+    if bool(workspace.path) == workspace.HasField("archive"):
+        faults.add(field, "has archive and path, or neither; exactly one of them is needed")
+    for name, path in (("root", workspace.root), ("path", workspace.path or "/")):
+        faults.text(f"{field}.{name}", path, 1, MAX_REASON_LENGTH)
+        if not path.startswith("/"):
+            faults.add(f"{field}.{name}", f"is {path[:80]!r}; expected an absolute path")
+    if workspace.HasField("archive"):
+        for name, digest in (("digest", workspace.digest), ("archive.digest", workspace.archive.digest)):
+            if not _DIGEST.fullmatch(digest):
+                faults.add(f"{field}.{name}", "is not 64 lower-case hexadecimal digits")
+    faults.number(f"{field}.setup_timeout_seconds", workspace.setup_timeout_seconds, 0, MAX_SECONDS)
 
 
 def is_duration(seconds: float) -> bool:
