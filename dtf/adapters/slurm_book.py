@@ -79,8 +79,8 @@ class JobBook:
 
     def __init__(self) -> None:
         self._launches: dict[str, JobLaunch] = {}
-        self._forgotten: set[str] = set()
-        """Jobs that were forgotten and that slurmctld still knows."""
+        self._forgotten: set[tuple[str, int]] = set()
+        """Jobs, with when they were made, that were forgotten and that slurmctld still knows."""
         self._lists_begun = 0
 
     def get(self, launch_id: str) -> JobLaunch | None:
@@ -102,11 +102,11 @@ class JobBook:
 
     def absorb(self, number: int, jobs: Iterable[Job]) -> list[Job]:
         """Take in a whole list; second jobs of a launch that have not ended are returned."""
-        present: set[str] = set()
+        present: set[tuple[str, int]] = set()
         doubles: list[Job] = []
         for job in sorted(jobs, key=_age):
-            present.add(job.job_id)
-            if job.job_id in self._forgotten:
+            present.add(_key(job))
+            if _key(job) in self._forgotten:
                 continue
             launch = self._launches.get(job.launch_id)
             if launch is None:
@@ -162,7 +162,12 @@ class JobBook:
     def forget(self, launch: JobLaunch) -> None:
         """It is unknown from now on, also while slurmctld remembers it."""
         del self._launches[launch.launch_id]
-        self._forgotten.add(launch.job.job_id)
+        self._forgotten.add(_key(launch.job))
+
+
+def _key(job: Job) -> tuple[str, int]:
+    """Tells a job from a later one of its number: a slurmctld that lost its state counts from 1 again."""
+    return job.job_id, job.launched_at_ns
 
 
 def _age(job: Job) -> tuple[int, int]:
