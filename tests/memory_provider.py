@@ -16,6 +16,8 @@ class MemoryProvider:
         self.terminated: list[str] = []
         self.failure = ""
         """While set, launching raises ProviderError with it."""
+        self.silence = ""
+        """While set, listing raises ProviderError with it."""
         self.quota = ""
         """While set, launching raises QuotaExceeded with it."""
         self._clock = clock
@@ -54,6 +56,8 @@ class MemoryProvider:
 
     async def list_instances(self) -> Sequence[Instance]:
         """All that were not forgotten."""
+        if self.silence:
+            raise ProviderError(self.silence)
         return [instance for _, instance in sorted(self._instances.items())]
 
     async def terminate(self, launch_id: str, grace_seconds: float) -> None:
@@ -74,6 +78,10 @@ class MemoryProvider:
     def interrupt(self, launch_id: str, announcement: str) -> None:
         """Announce that it will be taken away."""
         self._instances[launch_id] = replace(self._instances[launch_id], interruption=announcement)
+
+    def lose(self, launch_id: str) -> None:
+        """Somebody removed it behind our back; nobody says so."""
+        del self._instances[launch_id]
 
     async def forget(self, launch_id: str) -> None:
         """Drop an exited one."""

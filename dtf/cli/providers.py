@@ -87,12 +87,14 @@ def make_pool(settings: Settings, site: Site) -> ManagedPool:
 async def cluster_of(log: EventLog, clock: Clock) -> str:
     """The installation that a log is of: named after its first commit, which there is once a coordinator leads."""
     while True:
+        first = ""
         try:
             async for batch in log.read(0, 1):
-                for stored in batch:
-                    return stored.message_id[:CLUSTER_ID_LENGTH]
+                first = first or batch[0].message_id
         except LogUnavailable:
             pass  # whoever follows the log says so
+        if first:
+            return first[:CLUSTER_ID_LENGTH]
         await clock.sleep(FIRST_COMMIT_SECONDS)
 
 

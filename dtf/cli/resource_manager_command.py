@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -40,7 +39,6 @@ from dtf.settings.model import Settings
 from dtf.settings.project import namespace_dir, state_dir
 from dtf.settings.rules import POOL_NAME
 
-_log = logging.getLogger("dtf.resource_manager")
 ALL_POOLS = "pools"
 """Name of the state file of a resource manager that looks after every pool."""
 
@@ -243,9 +241,10 @@ async def _serve_pools(deployment: _Deployment) -> None:
             asyncio.get_running_loop().add_signal_handler(number, manager.stop)
         feed = await _live_feed(settings, clock, stack)
         async with asyncio.TaskGroup() as tasks:
-            beside = _published_figures(settings.resource_manager.metrics_listen, manager, feed, stack, tasks)
+            address = _publish_figures(settings, manager, feed, stack)
+            beside = [tasks.create_task(manager.measure_forever())] if address else []
             beside += [
-                tasks.create_task(_tell_ready(manager)),
+                tasks.create_task(_tell_ready(manager, address)),
                 tasks.create_task(feed.run()),
                 tasks.create_task(OrphanReaper(site.child_ids, clock).run()),
             ]
@@ -254,19 +253,14 @@ async def _serve_pools(deployment: _Deployment) -> None:
                 task.cancel()
 
 
-def _published_figures(
-    listen: str,
-    manager: ResourceManager,
-    feed: LiveFeed,
-    stack: contextlib.AsyncExitStack,
-    tasks: asyncio.TaskGroup,
-) -> list[asyncio.Task[None]]:
-    """/metrics, if it is asked for."""
+def _publish_figures(
+    settings: Settings, manager: ResourceManager, feed: LiveFeed, stack: contextlib.AsyncExitStack
+) -> str:
+    """/metrics, if it is asked for: where it is served."""
+    listen = settings.resource_manager.metrics_listen
     if not listen:
-        return []
-    address = stack.enter_context(metrics_server(listen, lambda: manager.meters, lambda: feed.skipped_count))
-    _log.info("figures for Prometheus at http://%s/metrics", address)
-    return [tasks.create_task(manager.measure_forever())]
+        return ""
+    return stack.enter_context(metrics_server(listen, lambda: manager.meters, lambda: feed.skipped_count))
 
 
 async def _live_feed(settings: Settings, clock: SystemClock, stack: contextlib.AsyncExitStack) -> LiveFeed:
@@ -277,9 +271,12 @@ async def _live_feed(settings: Settings, clock: SystemClock, stack: contextlib.A
     return LiveFeed(log, settings.nats, namespace, clock)
 
 
-async def _tell_ready(manager: ResourceManager) -> None:
+async def _tell_ready(manager: ResourceManager, metrics: str) -> None:
     await manager.ready.wait()
-    sys.stdout.write(json.dumps({"ready": True}) + "\n")
+    said: dict[str, object] = {"ready": True}
+    if metrics:
+        said["metrics"] = metrics
+    sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
 
 

@@ -22,6 +22,7 @@ STABLE_SECONDS = 10.0
 """A launch that dies younger than this says that the next may die too."""
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
+QUOTA_BACKOFF_SECONDS = 60.0
 MOVES_KEPT = 1024
 RECOMMENDATIONS_KEPT = 256
 STARTUPS_KEPT = 8
@@ -169,7 +170,10 @@ class PoolLedger:
                     is_dismissed=exited.is_dismissed,
                 )
             case "failed":
-                self.launch_failed(seen.failed.launch_id, seen.failed.reason, seen.now_unix_nanos)
+                failed = seen.failed
+                self.launch_failed(
+                    failed.launch_id, failed.reason, seen.now_unix_nanos, is_quota=failed.is_quota
+                )
             case "adopted":
                 self.adopt(seen.adopted.launch_id, seen.adopted.launched_unix_nanos)
             case "drain_refused_worker_id":
@@ -203,12 +207,13 @@ class PoolLedger:
             self.deaths.append(f"{launch_id} {reason}")
         self._count_failure(f"{launch_id} {reason}", launch.requested_at_ns, now_ns)
 
-    def launch_failed(self, launch_id: str, reason: str, now_ns: int) -> None:
-        """The provider could not launch."""
+    def launch_failed(self, launch_id: str, reason: str, now_ns: int, *, is_quota: bool = False) -> None:
+        """The provider could not launch; `is_quota`: it has no room, and asking again soon is no use."""
         self.launches.pop(launch_id, None)
         self._count_failure(f"{launch_id}: {reason}", now_ns, now_ns)
         self.failures_in_a_row = max(2, self.failures_in_a_row)
-        self.retry_at_ns = max(self.retry_at_ns, now_ns + int(FIRST_BACKOFF_SECONDS * NANOS))
+        backoff = QUOTA_BACKOFF_SECONDS if is_quota else FIRST_BACKOFF_SECONDS
+        self.retry_at_ns = max(self.retry_at_ns, now_ns + int(backoff * NANOS))
 
     def _count_failure(self, what: str, requested_at_ns: int, now_ns: int) -> None:
         is_young = now_ns - requested_at_ns < STABLE_SECONDS * NANOS
