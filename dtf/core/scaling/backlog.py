@@ -64,14 +64,15 @@ class TemplateLoad:
     queued: Work = field(default_factory=Work)
     leased: Work = field(default_factory=Work)
 
-    @property
-    def requirement(self) -> str:
-        """The requirement class in words: "gpus=1 os=linux"; empty: any worker will do."""
+    requirement: str = ""
+    """The requirement class in words: "gpus=1 os=linux"; empty: any worker will do."""
+
+    def __post_init__(self) -> None:
         parts = [f"pool={self.pool}"] if self.pool else []
         parts += [f"cpus={self.cpus:g}"] if self.cpus else []
         parts += [f"memory={self.memory_bytes / 2**30:.3g}GiB"] if self.memory_bytes else []
         parts += [f"gpus={self.gpus}"] if self.gpus else []
-        return " ".join(parts + [f"{key}={value}" for key, value in sorted(self.labels.items())])
+        self.requirement = " ".join(parts + [f"{key}={value}" for key, value in sorted(self.labels.items())])
 
 
 @dataclass(slots=True)

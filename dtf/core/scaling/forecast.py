@@ -20,14 +20,20 @@ from dataclasses import dataclass
 from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.traffic import LEVELS, Traffic
 
-MISSED_RATIO = 0.035
-"""Share of tasks that may find no slot free: under the 5 % beyond a 95th percentile, with room for error."""
-SPARE_RATIO = 0.015
-"""What only so few tasks would need is let go."""
+MISSED_RATIO = 0.07
+"""Where more tasks than this would find no slot free, workers are launched."""
+SPARE_RATIO = 0.02
+"""What fewer tasks than this would need is let go. Between the two the pool stays as it is, so that noise in
+what is learned moves no worker; on the way fewer than the 5 % beyond a 95th percentile wait."""
 WAIT_WORTH = 10.0
 """A worker is not kept idle for longer than this many start-up delays, whatever it is waiting for: Kubernetes
 and Ray keep one 300 s, which is ten of 30 s."""
 GAPS_NEEDED = 2
+DUE_GAPS_NEEDED = 4
+"""After so many the next gap lies between the shortest and the longest with a chance of three in five."""
+DUE_WORTH = 4.0
+"""What has gone is launched anew ahead of time if the time of its return is known to within so many
+start-up delays: then it idles for about as long as two start-ups take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ def flowing(
     coming = rate * hold * (1.0 - left)
     mean = present * left + coming
     variance = present * left * (1.0 - left) + coming
-    base = mean - variance
+    base = mean - variance + 1.0  # the task that comes takes one more than it finds taken
     needed = unit * (base + poisson_quantile(variance, MISSED_RATIO))
     enough = unit * (base + poisson_quantile(variance, SPARE_RATIO))
     return needed, enough
@@ -92,16 +98,16 @@ def recurring(
             continue
         age = (now_ns - level.below_since_ns) / NANOS
         latest = level.longest * 1.1 + slack
-        if age > latest or latest - max(0.0, level.shortest - startup) > WAIT_WORTH * startup:
+        opens = level.shortest - startup - slack
+        window = latest - max(0.0, opens)
+        if age > latest or window > WAIT_WORTH * startup:
             continue
-        until = level.shortest - startup - slack - age
-        if until <= 0 and level.shortest > startup and latest - age > startup:
-            due = LEVELS[index]
-        if until <= startup:
+        if age >= opens - startup:
             kept = LEVELS[index]
-        change_ns = level.below_since_ns + int(
-            (latest if until <= 0 else level.shortest - startup - slack) * NANOS
-        )
+        is_recurrence = level.shortest > startup and len(level.gaps) >= DUE_GAPS_NEEDED
+        if is_recurrence and window <= DUE_WORTH * startup and opens <= age < latest - startup:
+            due = LEVELS[index]
+        change_ns = level.below_since_ns + int((latest if age >= opens else opens) * NANOS)
         if change_ns > now_ns:
             wake_at_ns = change_ns if wake_at_ns is None else min(wake_at_ns, change_ns)
     return due * share, kept * share, wake_at_ns

@@ -45,6 +45,8 @@ class Measured:
     slots: int = 0
     busy_slots: int = 0
     busy_workers: int = 0
+    effective: int = 0
+    """Workers there and workers on their way."""
     idle: list[WorkerView] = field(default_factory=list)
     """Of the staff, those we launched that hold no lease."""
     awaited_ages: list[float] = field(default_factory=list)
@@ -57,11 +59,6 @@ class Measured:
     def awaited(self) -> int:
         """Launches that have not registered yet."""
         return len(self.awaited_ages)
-
-    @property
-    def effective(self) -> int:
-        """Workers there and workers on their way."""
-        return self.staff + len(self.awaited_ages)
 
     @property
     def queued(self) -> int:
@@ -104,6 +101,7 @@ def measure(
         startup = max(policy.startup_seconds, *ages) if ages else policy.startup_seconds
     measured = Measured(now_ns, projection.last_sequence, startup, awaited_ages=ages)
     _count_staff(measured, projection, ledger)
+    measured.effective = measured.staff + len(ages)
     _count_work(measured, projection, policy, _Sharing(projection, policy, allocation))
     return measured
 
@@ -151,22 +149,23 @@ def is_nowhere(projection: DemandProjection, requirement: str) -> bool:
 
 
 def _count_staff(measured: Measured, projection: DemandProjection, ledger: PoolLedger) -> None:
-    launches, drains = ledger.launches, ledger.drains_asked
+    launches, drains, pool, idle = ledger.launches, ledger.drains_asked, ledger.pool, measured.idle
+    staff = slots = busy_workers = busy_slots = 0
     for worker in projection.workers.values():
-        if worker.pool != ledger.pool or worker.is_draining or worker.is_quarantined:
-            continue
-        if worker.worker_id in drains:
+        if worker.pool != pool or worker.is_draining or worker.is_quarantined or worker.worker_id in drains:
             continue
         launch = launches.get(worker.launch_id) if worker.launch_id else None
         if worker.launch_id and (launch is None or launch.is_stopping):
             continue  # one started by hand has no launch: the log's word is all there is
-        measured.staff += 1
-        measured.slots += worker.slots
+        staff += 1
+        slots += worker.slots
         if worker.lease_count:
-            measured.busy_workers += 1
-            measured.busy_slots += min(worker.lease_count, worker.slots)
+            busy_workers += 1
+            busy_slots += worker.lease_count if worker.lease_count < worker.slots else worker.slots
         elif launch is not None:
-            measured.idle.append(worker)
+            idle.append(worker)
+    measured.staff, measured.slots = staff, slots
+    measured.busy_workers, measured.busy_slots = busy_workers, busy_slots
 
 
 class _Sharing:
@@ -206,7 +205,8 @@ def _count_work(
                 _add_load(part, load, known, measured.now_ns)
     _add_quiet_classes(classes, projection, policy, sharing)
     measured.classes = list(classes.values())
-    measured.unplaceable = sorted(unplaceable.items())
+    if unplaceable:
+        measured.unplaceable = sorted(unplaceable.items())
 
 
 def _add_quiet_classes(

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from dtf.core.fleet.pool_wish import PoolWish
 
-POLICY_VERSION = 3
+POLICY_VERSION = 4
 """Raised whenever the same measurements lead to another decision; a decision carries it."""
 DEFAULT_STARTUP_SECONDS = 1.0
 AIM_STARTUP_RATIO = 1 / 2
