@@ -225,5 +225,7 @@ def _wish(wish: resource_service_pb2.PoolWish) -> str:
 
 def _decision(decision: scaling_pb2.ScalingDecision) -> str:
     action = scaling_pb2.ScalingAction.Name(decision.action).removeprefix("SCALING_ACTION_").lower()
-    figures = f"{decision.desired} wanted, {decision.requested} on their way, {decision.observed} there"
-    return f"{action.replace('_', ' ')} ({figures}): {decision.reason}  [{decision.decision_id}]"
+    figures = ""
+    if decision.HasField("demand"):
+        figures = f" ({decision.desired} wanted, {decision.requested} on their way, {decision.observed} there)"
+    return f"{action.replace('_', ' ')}{figures}: {decision.reason}  [{decision.decision_id}]"
