@@ -163,6 +163,11 @@ class OwnAuthority:
     def _authority(self) -> Issued:
         path = self.directory / "authority-key.pem"
         if not path.exists():
+            if self.certificate_file.exists():
+                raise CertificateError(
+                    f"{path} is missing, and {self.certificate_file.name} is there: put the key back from a copy, or "
+                    "remove both and let dtf make another authority, which needs new join tokens"
+                )
             made = self._make_authority()
             self._store_authority(made)
             return made

@@ -41,8 +41,16 @@ class Hidden:
     environment: Mapping[str, str]
 
 
-def hide_token(token: str | None) -> None:
-    """If a token came by the command line or the environment, start this process anew without; else return."""
+def hide_token(token: str | None, join_file: str | None) -> None:
+    """If the token comes by the command line or the environment, start this process anew without; else return.
+
+    Raises CommandError for one that comes in two ways.
+    """
+    if token is not None and join_file is not None:
+        raise CommandError("--join and --join-file are both given", "leave one out", exit_code=ExitCode.USAGE)
+    if join_file is not None:
+        os.environ.pop(TOKEN_VARIABLE, None)  # the option goes before, and what runs here is to see neither
+        return
     given = token if token is not None else os.environ.get(TOKEN_VARIABLE)
     if given is None:
         return

@@ -79,8 +79,7 @@ def command(
         dtf worker --join dtfjoin1_…
         dtf worker --server 10.0.0.5:7070 --token-file token --slots 4 --label gpu=a100
     """
-    if join_file is None:
-        hide_token(join)
+    hide_token(join, join_file)
     loaded = invocation.load(
         worker__server=server,
         worker__token_file=token_file,

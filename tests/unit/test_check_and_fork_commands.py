@@ -26,7 +26,7 @@ def without_message(target: Path, sequence: int) -> Path:
 def test_check_prints_each_property_and_that_the_log_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["check", "--from", str(LOG), "--scaling", str(SCALING)]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line.split()[1:] for line in lines[1:24]}
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:25]}
     assert rows["one-lease"] == ["33", "0"]
     assert rows["scaling-decisions"] == ["13", "0"]
     assert rows["commit-before-grant"][:2] == ["-", "-"]

@@ -29,7 +29,7 @@ def test_a_recorded_log_is_clean(name: str) -> None:
     report = check(recorded_messages(name), scaling_decisions(name))
     assert report.violations == []
     assert report.commit_count == len(recorded_messages(name))
-    idle = {Property.RETIREMENT, Property.BUSY, Property.ORPHANS}
+    idle = {Property.RETIREMENT, Property.BUSY, Property.ORPHANS, Property.ADMISSION}
     asked = {each for each in Property if each.source in (Source.LOG, Source.SCALING)}
     unchecked = {each.property for each in report.properties if not each.checked} & asked
     assert unchecked <= idle
@@ -254,6 +254,10 @@ def worker_forgotten_while_it_works(history: History) -> None:
     history.insert_after(history.find("worker_registered"), workers_forgotten=forgotten)
 
 
+def admission_by_a_token_that_nobody_issued(history: History) -> None:
+    history.said("worker_registered").join_token_id = "forged"
+
+
 MATRIX: list[tuple[Property, str, Mutation]] = [
     (Property.TIME, "lost_worker", earlier_time),
     (Property.EPOCHS, "lost_worker", reign_without_election),
@@ -288,6 +292,7 @@ MATRIX: list[tuple[Property, str, Mutation]] = [
     (Property.COMPLETENESS, "lost_worker", result_after_the_end),
     (Property.INCARNATIONS, "lost_worker", incarnation_that_does_not_rise),
     (Property.INCARNATIONS, "lost_worker", worker_that_registers_twice),
+    (Property.ADMISSION, "lost_worker", admission_by_a_token_that_nobody_issued),
     (Property.ORPHANS, "lost_worker", worker_lost_with_its_leases),
     (Property.ORPHANS, "lost_worker", worker_that_leaves_with_leases),
     (Property.BUSY, "lost_worker", busy_worker_drained_by_the_resource_manager),

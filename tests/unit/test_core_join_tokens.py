@@ -3,6 +3,10 @@
 import pytest
 
 from dtf.api.v1 import events_pb2, worker_service_pb2
+from dtf.core.check import tokens as check_tokens
+from dtf.core.check.books import Books
+from dtf.core.check.properties import Property
+from dtf.core.check.report import Findings
 from dtf.core.run.commands import (
     Conflict,
     ExpireWorkers,
@@ -171,3 +175,41 @@ def test_tokens_are_part_of_the_state_its_hash_and_its_snapshots(world: World) -
     again.tokens["t"].secret_hash = bytes(32)
     again.hash_cache = type(again.hash_cache)()
     assert state_hash(again) != hashes[-1]
+
+
+CHECKED = [
+    ("was revoked before", [RevokeToken("t", "me", "")], {}),
+    ("is for pool 'local' and not 'other'", [], {"pool": "other"}),
+    ("was for one worker, and admitted one before", ["another"], {}),
+    ("had expired", [], {"late": True}),
+    ("", [], {}),
+]
+
+
+@pytest.mark.parametrize(("fault", "before", "how"), CHECKED, ids=[case[0] or "none" for case in CHECKED])
+def test_the_checker_notices_whom_a_token_should_not_have_admitted(
+    world: World, fault: str, before: list[RevokeToken | str], how: dict[str, object]
+) -> None:
+    issue(world, is_single_use=True)
+    for step in before:
+        world.do(joining(world, worker_id=step) if isinstance(step, str) else step)
+    forged = events_pb2.WorkerRegistered(
+        worker_id="w", incarnation=1, pool=str(how.get("pool", "local")), join_token_id="t"
+    )
+    books, findings = Books(), Findings()
+    for now_ns, events in world.commits:
+        for event in events:
+            match event.WhichOneof("event"):
+                case "token_issued":
+                    check_tokens.issued(books, findings, event.token_issued)
+                case "token_revoked":
+                    check_tokens.revoked(books, findings, event.token_revoked)
+                case "worker_registered":
+                    check_tokens.admitted(books, findings, event.worker_registered, "", now_ns)
+                case _:
+                    pass
+    assert not findings.kept
+    check_tokens.admitted(books, findings, forged, "", world.now_ns + (DAY if how.get("late") else 0))
+    assert [
+        violation.what.partition("which ")[2] for violation in findings.kept.get(Property.ADMISSION, [])
+    ] == ([fault] if fault else [])

@@ -159,6 +159,15 @@ async def test_an_authority_that_expired_says_what_to_do(rig: Rig) -> None:
         rig.certificates().current()
 
 
+def test_an_authority_without_its_key_is_not_replaced_by_another(rig: Rig) -> None:
+    rig.certificates().current()
+    (rig.directory / "authority-key.pem").unlink()
+    with pytest.raises(
+        CertificateError, match=r"authority-key\.pem is missing.*put the key back from a copy"
+    ):
+        rig.certificates().current()
+
+
 def test_a_damaged_file_is_named(rig: Rig) -> None:
     rig.certificates().current()
     (rig.directory / "authority-key.pem").write_text("nothing")

@@ -181,6 +181,7 @@ class WorkerBook:
     gpus: int = 0
     """Of these three: what is free."""
     launch_id: str = ""
+    join_token_id: str = ""
     held: int = 0
     """Leases."""
 
@@ -189,6 +190,7 @@ class WorkerBook:
         self.incarnation = said.incarnation
         self.presence = Presence.ACTIVE
         self.pool, self.labels, self.launch_id = said.pool, dict(said.labels), said.launch_id
+        self.join_token_id = said.join_token_id
         self.cpus, self.gpus = said.resources.cpus, said.resources.gpus
         self.memory_bytes = said.resources.memory_bytes
 
@@ -208,6 +210,18 @@ class WorkerBook:
     def is_overfull(self) -> bool:
         """Whether its attempts occupy more than it has."""
         return self.cpus < -1e-6 or self.memory_bytes < 0 or self.gpus < 0
+
+
+@dataclass(slots=True)
+class TokenBook:
+    """What the checker keeps of a join token."""
+
+    pool: str
+    launch_id: str
+    expires_at_ns: int
+    is_single_use: bool
+    use_count: int = 0
+    is_revoked: bool = False
 
 
 @dataclass(slots=True)
@@ -233,6 +247,8 @@ class Books:
     requests: dict[str, str] = field(default_factory=dict)
     """Request id → run, of those that are not forgotten."""
     workers: dict[str, WorkerBook] = field(default_factory=dict)
+    tokens: dict[str, TokenBook] = field(default_factory=dict)
+    """Join tokens that are not forgotten."""
     leases: dict[int, Lease] = field(default_factory=dict)
     """By fence, those that are held."""
     incarnation_floor: int = 0

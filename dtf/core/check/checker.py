@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from dtf.api.v1 import events_pb2, scaling_pb2
-from dtf.core.check import ends, fleet, grants, results, runs
+from dtf.core.check import ends, fleet, grants, results, runs, tokens
 from dtf.core.check.books import Books, Presence
 from dtf.core.check.chain import ChainBook
 from dtf.core.check.journal import Journal
@@ -180,8 +180,12 @@ class HistoryChecker:
                 books.elected_epoch = max(books.elected_epoch, elected)
             case "run_created":
                 runs.created(self._books, self._findings, event.run_created, sequence)
-            case "results_refused" | "token_issued" | "token_revoked" | "pool_scaled" | "pool_paused" | "pool_resumed":
+            case "results_refused" | "pool_scaled" | "pool_paused" | "pool_resumed":
                 pass  # nothing that tasks or workers must answer for
+            case "token_issued":
+                tokens.issued(self._books, self._findings, event.token_issued)
+            case "token_revoked":
+                tokens.revoked(self._books, self._findings, event.token_revoked)
             case "runs_retired":
                 runs.retired(self._books, self._findings, event.runs_retired)
             case "workers_forgotten":
@@ -191,7 +195,7 @@ class HistoryChecker:
             case _ if hasattr(getattr(event, kind), "run_id"):
                 self._read_of_run(event, kind)
             case _:
-                self._read_of_worker(event, kind)
+                self._read_of_worker(event, kind, now_ns)
 
     def _read_of_run(self, event: events_pb2.Event, kind: str) -> None:
         books, findings = self._books, self._findings
@@ -222,10 +226,14 @@ class HistoryChecker:
             case _:
                 self._unread(kind)
 
-    def _read_of_worker(self, event: events_pb2.Event, kind: str) -> None:
+    def _read_of_worker(self, event: events_pb2.Event, kind: str, now_ns: int) -> None:
         books, findings = self._books, self._findings
         if kind == "worker_registered":
-            fleet.registered(books, findings, event.worker_registered)
+            said = event.worker_registered
+            before = books.workers.get(said.worker_id)
+            came_with = before.join_token_id if before is not None else ""
+            tokens.admitted(books, findings, said, came_with, now_ns)
+            fleet.registered(books, findings, said)
             return
         worker = fleet.find(books, findings, getattr(event, kind).worker_id, kind)
         if worker is None:

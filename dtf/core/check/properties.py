@@ -39,6 +39,10 @@ class Property(Enum):
         "incarnations",
         "a worker's incarnations rise; sessions end once, and none speaks after its end",
     )
+    ADMISSION = (
+        "admission",
+        "join tokens admit workers of their pool, until they expire, are revoked or are spent",
+    )
     ORPHANS = ("orphans", "a worker that is lost, replaced, gone or quarantined holds no lease")
     RETIREMENT = ("retirement", "only ended runs and absent workers are forgotten")
     BUSY = ("busy-not-terminated", "the resource manager drains and ends only workers that hold no lease")
