@@ -60,9 +60,14 @@ class SlurmCluster:
         self._start("slurmd", "-D")
         self._wait_for("slurmd", "sinfo", "-h", "-o", "%T", answer="idle")
 
-    def start_controller(self) -> None:
-        """Start slurmctld and return when it answers."""
-        self._start("slurmctld", "-D")
+    @property
+    def running(self) -> frozenset[str]:
+        """The daemons that were started and not ended."""
+        return frozenset(self._processes)
+
+    def start_controller(self, *options: str) -> None:
+        """Start slurmctld and return when it answers; with -c it has forgotten every job."""
+        self._start("slurmctld", "-D", *options)
         self._wait_for("slurmctld", "scontrol", "ping", answer="UP")
 
     def kill_controller(self) -> None:
