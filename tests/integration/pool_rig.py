@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from dtf.rpc.channel import Peer
 from dtf.settings.model import NatsSettings
 from tests.integration.scripted_pool import WAIT_SECONDS, Decisions
 
+ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-test"
 QUICK = """
 [pool]
@@ -43,6 +44,7 @@ class PoolRig:
         self.address = ""
         self.client: Client
         self.decisions = Decisions(records)
+        self.started: list[asyncio.subprocess.Process] = []
         self._environment = {
             **os.environ,
             "DTF_NATS_URL": nats.url,
@@ -56,21 +58,29 @@ class PoolRig:
 
     async def start(self, *arguments: str) -> tuple[asyncio.subprocess.Process, dict[str, object]]:
         """A `dtf` process, and what it said when it was ready."""
-        with (self.directory / f"{arguments[0]}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "dtf.cli.main", "--project", str(self.directory)),
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                cwd=self.directory,
-                env=self._environment,
-            )
+        process = await self.spawn("dtf.cli.main", *arguments)
         assert process.stdout is not None
         async with asyncio.timeout(WAIT_SECONDS):
             line = await process.stdout.readline()
         assert line, (self.directory / f"{arguments[0]}.log").read_text()
         return process, json.loads(line)
+
+    async def spawn(
+        self, module: str, *arguments: str, before: Sequence[str] = (), **environment: str
+    ) -> asyncio.subprocess.Process:
+        """A process of `module`, which takes the arguments of dtf after those `before`."""
+        with (self.directory / f"{arguments[0]}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", module, *before, "--project", str(self.directory)),
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self.directory,
+                env={**self._environment, **environment},
+            )
+        self.started.append(process)
+        return process
 
     async def start_analyzer(self) -> tuple[asyncio.subprocess.Process, Peer]:
         """A trend analyzer, ready, and how to call it."""
@@ -91,6 +101,17 @@ class PoolRig:
             output, _ = await process.communicate()
         assert process.returncode is not None
         return process.returncode, output.decode()
+
+    async def start_mortal_manager(self, step: str, *options: str) -> asyncio.subprocess.Process:
+        """A resource manager that dies at a step (`mortal_manager`)."""
+        options = ("--server", self.address, "--token-file", str(self.directory / "token"), *options)
+        return await self.spawn(
+            "tests.integration.mortal_manager",
+            "resource-manager",
+            *options,
+            before=[step],
+            PYTHONPATH=str(ROOT),
+        )
 
     async def start_manager(self, *options: str) -> asyncio.subprocess.Process:
         """A resource manager, ready."""
@@ -118,15 +139,16 @@ class PoolRig:
         """The active workers, once there are `count`; asked again at each commit of the fleet."""
         async with asyncio.timeout(WAIT_SECONDS):
             fleet = await self.client.get_fleet()
-            if len(found := await self._active()) == count:
+            if len(found := await self.active_workers()) == count:
                 return found
             watch = run_service_pb2.WatchRunRequest(after_sequence=fleet.log_sequence)
             async for _ in self.client.watch(watch):
-                if len(found := await self._active()) == count:
+                if len(found := await self.active_workers()) == count:
                     return found
         raise AssertionError("a watch of the fleet has no end")
 
-    async def _active(self) -> list[fleet_service_pb2.Worker]:
+    async def active_workers(self) -> list[fleet_service_pb2.Worker]:
+        """Those that take work."""
         workers = await self.client.list_workers()
         return [worker for worker in workers if worker.state == common_pb2.WORKER_STATE_ACTIVE]
 
@@ -145,10 +167,9 @@ async def pool_rig(server: NatsServer, directory: Path, settings: str = QUICK) -
         records = await JetStreamRecords.open(nats, RecordKind.SCALING, "default", clock)
         stack.push_async_callback(records.close)
         rig = PoolRig(directory, nats, records)
-        coordinator, ready = await rig.start("coordinator")
-        stack.push_async_callback(kill, coordinator)
+        stack.push_async_callback(_leave_nothing, rig)
+        _, ready = await rig.start("coordinator")
         rig.address = str(ready["address"])
-        stack.callback(_kill_workers, rig)
         rig.client = await stack.enter_async_context(Client(Peer((rig.address,), TOKEN)))
         yield rig
 
@@ -160,6 +181,9 @@ async def kill(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _kill_workers(rig: PoolRig) -> None:
-    for process in rig.worker_processes().values():
-        process.kill()
+async def _leave_nothing(rig: PoolRig) -> None:
+    """End what a test that failed has not: managers first, so that they replace nobody."""
+    for process in reversed(rig.started):
+        await kill(process)
+    for worker in rig.worker_processes().values():
+        worker.kill()

@@ -205,7 +205,9 @@ class PoolLedger:
             return
         if not launch.is_lost:
             self.deaths.append(f"{launch_id} {reason}")
-        self._count_failure(f"{launch_id} {reason}", launch.requested_at_ns, now_ns)
+        # one that never registered died young, however long it tried
+        began_ns = launch.requested_at_ns if launch.is_registered else now_ns
+        self._count_failure(f"{launch_id} {reason}", began_ns, now_ns)
 
     def launch_failed(self, launch_id: str, reason: str, now_ns: int, *, is_quota: bool = False) -> None:
         """The provider could not launch; `is_quota`: it has no room, and asking again soon is no use."""
