@@ -35,6 +35,7 @@ class KubernetesBench:
             image=settings.image or "worker:1",
         )
         self.program = program
+        self._providers: list[KubernetesProvider] = []
         self.kubernetes_provider = self.new_provider()
         self.provider: CapacityProvider = self.kubernetes_provider
 
@@ -42,7 +43,9 @@ class KubernetesBench:
         """Another provider of the same settings."""
         clock = SystemClock()
         api = KubernetesApi(self.settings, clock, patience_seconds=patience_seconds)
-        return KubernetesProvider(self.command, settings=self.settings, owner=owner, clock=clock, api=api)
+        made = KubernetesProvider(self.command, settings=self.settings, owner=owner, clock=clock, api=api)
+        self._providers.append(made)
+        return made
 
     async def start(self) -> None:
         """Start the provider."""
@@ -50,7 +53,8 @@ class KubernetesBench:
 
     async def stop(self) -> None:
         """Leave nothing behind."""
-        await self.kubernetes_provider.close()
+        for provider in self._providers:
+            await provider.close()
         await asyncio.to_thread(self.cluster.http.request, "DELETE", f"/api/v1/namespaces/{self.namespace}")
 
     def command(self, request: LaunchRequest) -> Sequence[str]:

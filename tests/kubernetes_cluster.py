@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.kubernetes_http import KubernetesHttp
 
@@ -143,8 +145,9 @@ class KubernetesCluster:
     def _write_secrets(self) -> None:
         tokens = self._directory / "tokens.csv"
         tokens.write_text(f'{self.admin_token},admin,admin,"system:masters"\n')
-        key = self._directory / "service-account.key"
-        subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        (self._directory / "service-account.key").write_bytes(pem)
         self.kubeconfig_of(self.admin_token, self.kubeconfig)
 
     def _etcd_arguments(self) -> Sequence[str]:
@@ -248,11 +251,27 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesC
     programs = kubernetes_programs()
     if programs is None:
         pytest.skip("left out: there is no Kubernetes control plane; `make kubernetes` builds one")
-    cluster = KubernetesCluster(programs, tmp_path_factory.mktemp("kubernetes"))
+    cluster = started_cluster(programs, tmp_path_factory)
     try:
-        cluster.start()
         node = Node(cluster, "node-a")
         yield cluster
         node.stop()
     finally:
         cluster.stop()
+
+
+def started_cluster(
+    programs: Path, directories: pytest.TempPathFactory, attempts: int = 3
+) -> KubernetesCluster:
+    """A control plane that is ready; another one where somebody took a port before it did."""
+    while True:
+        attempts -= 1
+        cluster = KubernetesCluster(programs, directories.mktemp("kubernetes"))
+        try:
+            cluster.start()
+        except BaseException as error:
+            cluster.stop()
+            if not isinstance(error, AssertionError) or attempts == 0:
+                raise
+        else:
+            return cluster

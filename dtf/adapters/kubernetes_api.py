@@ -66,6 +66,7 @@ class KubernetesApi:
         self._service_account = service_account
         self._is_away = False
         self._client: Any = None
+        self._former: Any = None
         self._core: Any = None
         self._batch: Any = None
 
@@ -79,7 +80,9 @@ class KubernetesApi:
             ) from error
         configuration, namespace = await self._credentials(client.Configuration())
         self.namespace = self._settings.namespace or namespace or "default"
-        await self.close()
+        if self._former is not None:
+            await self._former.close()
+        self._former = self._client  # others may be in the middle of a call with it
         self._client = client.ApiClient(configuration)
         self._client.user_agent = "dtf-resource-manager"
         self._core = client.CoreV1Api(self._client)
@@ -87,8 +90,9 @@ class KubernetesApi:
 
     async def close(self) -> None:
         """Close its connections."""
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._client, self._former):
+            if client is not None:
+                await client.close()
 
     async def create_pod(self, pod: Json, *, is_rehearsal: bool = False) -> Json:
         """The pod as created; a rehearsal is checked, quotas included, and not kept."""
@@ -175,7 +179,7 @@ class KubernetesApi:
             )
         )
         try:
-            lines = _Lines(response.content)
+            lines = LineReader(response.content)
             while (batch := await lines.next(pause_seconds)) is not None:
                 yield [_change(line) for line in batch]
         except (OSError, TimeoutError) as error:
@@ -311,7 +315,7 @@ class KubernetesApi:
         self._is_away = False
 
 
-class _Lines:
+class LineReader:
     """The lines of a response in batches. Waiting for one can be given up and taken up again."""
 
     def __init__(self, content: Any) -> None:
@@ -328,7 +332,7 @@ class _Lines:
         if not chunk:
             return None
         *whole, self._begun = (self._begun + chunk).split(b"\n")
-        return whole
+        return [line for line in whole if line]
 
 
 def _change(line: bytes) -> Json:

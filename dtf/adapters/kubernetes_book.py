@@ -41,7 +41,7 @@ class Launch:
     fate: Fate = RUNNING
     is_ended_by_us: bool = False
     is_told: bool = False
-    """`exits` has yielded it, or the caller of `launch` was told."""
+    """`exits` has yielded its end."""
     confirmed_at: int = 0
     """Lists begun before this number may lack it."""
     hindered_since: float = 0.0

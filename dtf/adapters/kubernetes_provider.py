@@ -114,10 +114,8 @@ class KubernetesProvider:
             with self._faults_named(f"launch {request.launch_id}"):
                 await self._make(launch, request)
         except BaseException:
-            if launch.found is None:
-                self._book.drop(request.launch_id)
+            self._book.drop(request.launch_id)  # what of it is there is found by the next list
             raise
-        launch.is_told = launch.has_exited
         return launch.instance()
 
     async def list_instances(self) -> Sequence[Instance]:
@@ -172,16 +170,30 @@ class KubernetesProvider:
         environment = await self._environment_of(request)
         command = self._command(request)
         pod = pod_manifest(self._settings, self._owner, request, command, environment, self._template)
+        is_new = True
         try:
             found = Found(await self._workloads.create(pod))
         except Refusal as refusal:
             if refusal.status != _CONFLICT:
                 raise
             found = await self._there_already(request)
+            is_new = False
+        await self._hand_over(secret_values(environment), request, found, is_new=is_new)
         self._book.made(launch, found, self._clock.monotonic())
-        if (values := secret_values(environment)) and not launch.has_exited:
-            secret = secret_manifest(self._owner, request, found.thing, values)
-            await self._api.create_secret(secret)
+
+    async def _hand_over(
+        self, values: Mapping[str, str], request: LaunchRequest, found: Found, *, is_new: bool
+    ) -> None:
+        """Make the secret of a launch. One that was there already has it, or is given up for want of it."""
+        if not values:
+            return
+        try:
+            await self._api.create_secret(secret_manifest(self._owner, request, found.thing, values))
+        except (ProviderError, Refusal):
+            if is_new:
+                await self._remove(found)
+                raise
+            _log.warning("%s was launched before, and its secret could not be looked to", request.launch_id)
 
     async def _environment_of(self, request: LaunchRequest) -> Mapping[str, str]:
         if self._environment is None:

@@ -1,23 +1,30 @@
 """deploy/kubernetes on a real API server: it is built, taken, admitted, and allows what dtf does and no more."""
 
 import asyncio
+import json
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from dtf.adapters.certificates import OwnAuthority
 from dtf.adapters.kubernetes_objects import Owner
 from dtf.adapters.kubernetes_provider import KubernetesProvider
 from dtf.adapters.nats_binary import find_nats_server
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.capacity import InstanceState, LaunchRequest
-from dtf.settings.loader import load_settings
+from dtf.settings.loader import load_settings, without_settings
 from dtf.settings.model import Settings
 from tests.kubernetes_bench import KubernetesBench
-from tests.kubernetes_cluster import KubernetesCluster, kubernetes_programs
+from tests.kubernetes_cluster import KubernetesCluster, free_ports, kubernetes_programs
 from tests.kubernetes_http import Json
 
 pytestmark = pytest.mark.resource_manager
@@ -25,7 +32,7 @@ pytestmark = pytest.mark.resource_manager
 DEPLOY = Path(__file__).parents[2] / "deploy" / "kubernetes"
 ACCOUNT = "system:serviceaccount:dtf:dtf-resource-manager"
 APPLY = "application/apply-patch+yaml"
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 80.0
 _PATHS = {
     "v1": "/api/v1",
     "apps/v1": "/apis/apps/v1",
@@ -268,3 +275,106 @@ async def test_with_its_account_alone_the_provider_does_all_it_does(
     finally:
         set_cordon(deployed, True)
         await provider.close()
+
+
+class Here:
+    """The parts as they are deployed, on this machine: their commands, settings and files, with paths moved."""
+
+    def __init__(self, directory: Path, things: list[Json]) -> None:
+        self.directory = directory
+        self.commands = {
+            thing["metadata"]["name"]: thing["spec"]["template"]["spec"]["containers"][0].get("command", [])
+            for thing in things
+            if thing["kind"] == "StatefulSet"
+        }
+        self._maps = {t["metadata"]["name"]: t["data"] for t in things if t["kind"] == "ConfigMap"}
+        self._environment = {**without_settings(os.environ), "HOME": "/nonexistent"}
+        self.settings_dir = directory / "etc" / "dtf" / "settings"
+        self.settings_dir.mkdir(parents=True)
+
+    def moved(self, text: str) -> str:
+        """A text of the manifests with its paths and addresses moved here."""
+        for path in ("/etc/dtf", "/var/lib/dtf"):
+            text = text.replace(path, f"{self.directory}{path}")
+        return re.sub(r"0\.0\.0\.0:70\d\d", "127.0.0.1:0", text)
+
+    def write_secrets(self) -> None:
+        """What docs/kubernetes.md has people make."""
+        etc = self.directory / "etc" / "dtf"
+        authority = OwnAuthority(self.directory / "authority", SystemClock())
+        issued = authority.server("coordinator", ["127.0.0.1"])
+        secrets = {
+            "token/token": b"a-token",
+            "nats/credentials": b"dtf:a-password",
+            "tls/tls.crt": issued.chain_pem,
+            "tls/tls.key": issued.key_pem,
+            "tls/ca.crt": authority.certificate_file.read_bytes(),
+        }
+        for name, content in secrets.items():
+            (etc / name).parent.mkdir(exist_ok=True)
+            (etc / name).write_bytes(content)
+
+    async def start_broker(self, stack: AsyncExitStack) -> None:
+        """nats-server with the configuration that is deployed."""
+        client, monitoring = free_ports(2)
+        text = self._maps["dtf-nats"]["nats.conf"].replace("0.0.0.0:4222", f"127.0.0.1:{client}")
+        text = text.replace(":8222", f":{monitoring}").replace("/data", str(self.directory / "nats"))
+        (self.directory / "user.conf").write_text('users = [{user: "dtf", password: "a-password"}]')
+        (self.directory / "nats.conf").write_text(text)
+        server = await find_nats_server()
+        process = await asyncio.create_subprocess_exec(
+            str(server.path), "-c", str(self.directory / "nats.conf"), stderr=asyncio.subprocess.PIPE
+        )
+        stack.push_async_callback(self._end, process)
+        assert process.stderr is not None
+        while b"Server is ready" not in await process.stderr.readline():
+            pass
+        settings = self.moved(self._maps["dtf-settings"]["dtf.toml"])
+        settings = settings.replace("nats://dtf-nats:4222", f"nats://127.0.0.1:{client}")
+        (self.settings_dir / "dtf.toml").write_text(settings)
+
+    async def start(self, stack: AsyncExitStack, name: str, **environment: str) -> dict[str, Any]:
+        """A part, and what it said last when it was ready."""
+        program, *arguments = [self.moved(word) for word in self.commands[name]]
+        assert program == "dtf"
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).parent / "dtf"),
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            env={**self._environment, **environment},
+            cwd="/",
+        )
+        stack.push_async_callback(self._end, process)
+        assert process.stdout is not None
+        said: dict[str, Any] = {"role": "standby"}
+        while said.get("role") == "standby":
+            said = json.loads(await process.stdout.readline())
+        return said
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        process.terminate()
+        async with asyncio.timeout(WAIT_SECONDS):
+            code = await process.wait()
+        assert code in (0, 1)  # nats-server's own for SIGTERM is 1
+
+
+async def test_each_part_starts_as_it_is_deployed(deployed: KubernetesCluster, tmp_path: Path) -> None:
+    """The commands of the manifests, on the settings of the manifests; only that they are no containers."""
+    here = Here(tmp_path, build("base"))
+    here.write_secrets()
+    token = deployed.http.request(
+        "POST", "/api/v1/namespaces/dtf/serviceaccounts/dtf-resource-manager/token", {"spec": {}}
+    )["status"]["token"]
+    kubeconfig = deployed.kubeconfig_of(token, tmp_path / "kubeconfig")
+    async with asyncio.timeout(WAIT_SECONDS), AsyncExitStack() as stack:
+        await here.start_broker(stack)
+        coordinator = await here.start(stack, "dtf-coordinator")
+        assert (coordinator["ready"], coordinator["role"]) == (True, "leader")
+        address = coordinator["address"]
+        analyzer = await here.start(stack, "dtf-trend-analyzer", DTF_SERVER=address)
+        assert analyzer["ready"]
+        manager = await here.start(
+            stack, "dtf-resource-manager", DTF_SERVER=address, KUBECONFIG=str(kubeconfig)
+        )
+        assert manager["ready"]
+    assert [path.name for path in here.settings_dir.iterdir()] == ["dtf.toml"]

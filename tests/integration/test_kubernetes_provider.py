@@ -25,7 +25,7 @@ from tests.node_agent import EVICT_ANNOTATION
 
 pytestmark = pytest.mark.resource_manager
 
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 80.0
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
 SLOW_TO_GO = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 GREEDY = "import time; held = bytearray(200_000_000); time.sleep(600)"
@@ -352,18 +352,20 @@ async def test_while_the_api_server_is_away_it_is_asked_again_and_nothing_is_los
 ) -> None:
     bench = await make()
     cluster = bench.cluster
-    killed = await bench.provider.launch(launch_of("local-1"))
+    patient = bench.new_provider(patience_seconds=100)
+    await patient.start()
+    killed = await patient.launch(launch_of("local-1"))
     await bench.running_pod("local-1")
     hasty = bench.new_provider(patience_seconds=0.3)
     await hasty.start()
     caplog.set_level(logging.WARNING, "dtf.kubernetes")
     async with asyncio.TaskGroup() as tasks:
-        telling = tasks.create_task(exit_of(bench.provider))
+        telling = tasks.create_task(exit_of(patient))
         pod = await bench.running_pod("local-1")
         await asyncio.to_thread(cluster.stop_api_server)
         with pytest.raises(ProviderError, match="does not answer"):
             await hasty.launch(launch_of("local-2"))
-        launching = tasks.create_task(bench.provider.launch(launch_of("local-3")))
+        launching = tasks.create_task(patient.launch(launch_of("local-3")))
         bench.kill_process(pod)
         await asyncio.to_thread(cluster.start_api_server)
         assert (await launching).launch_id == "local-3"
@@ -371,7 +373,6 @@ async def test_while_the_api_server_is_away_it_is_asked_again_and_nothing_is_los
     said = caplog.text
     assert "does not answer" in said
     assert "answers again" in said
-    await hasty.close()
 
 
 async def test_what_is_forgotten_while_the_api_server_is_away_is_removed_later(make: MakeBench) -> None:
