@@ -11,6 +11,8 @@ from pathlib import Path
 import grpc.aio
 
 from dtf.adapters.process_provider import ProcessProvider, dtf_worker_command
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
 from dtf.cli.joining import TOKEN_VARIABLE
 from dtf.cli.lifeline import inherited_descriptor
 from dtf.client.join_tokens import JoinTokens
@@ -68,9 +70,15 @@ class Site:
 
 
 def make_pool(settings: Settings, site: Site) -> ManagedPool:
-    """The pool of `settings` with its provider, which is not started yet."""
-    provider, start = _MAKERS[settings.pool.provider](settings, site)
+    """The pool of `settings` with its provider, which is not started yet. Raises CommandError."""
     pool = settings.pool
+    if pool.provider not in _MAKERS:
+        raise CommandError(
+            f"this version of dtf has no provider {pool.provider!r}",
+            f"it has {', '.join(_MAKERS)}",
+            exit_code=ExitCode.USAGE,
+        )
+    provider, start = _MAKERS[pool.provider](settings, site)
     return ManagedPool(
         resolve_policy(pool, site.processors),
         provider,

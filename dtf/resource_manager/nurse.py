@@ -1,15 +1,18 @@
 """Looks after the sick of one pool: has them quarantined, released, or ended (see `ward`)."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from dtf.core.scaling import snapshot
+from dtf.core.scaling.health import FOREST_POOL, HealthBook, Verdict
 from dtf.ports.clock import Clock
 from dtf.resource_manager.fleet import Fleet
 from dtf.resource_manager.meters import PoolMeters
 from dtf.resource_manager.state_file import ManagerState
 from dtf.resource_manager.ward import Patient, Ward, choose
 
-HEALTH_SECONDS = 2.0
+HEALTH_SECONDS = 5.0
 """How often it is asked who is sick."""
 
 _log = logging.getLogger("dtf.resource_manager")
@@ -59,10 +62,9 @@ class Nurse:
         self._ward.prune(self._state.projection, self._probation_ns, now_ns)
         for patient in self._ward.due(self._state.projection, self._probation_ns, now_ns):
             await self._discharge(patient, now_ns)
-        projection = self._state.projection
-        workers = [worker for worker in projection.workers.values() if worker.pool == self._pool]
+        workers = [worker for worker in self._state.projection.workers.values() if worker.pool == self._pool]
         active = {worker.worker_id for worker in workers if worker.takes_work}
-        found = self._state.health.verdicts(self._pool, now_ns) if active else []
+        found = await self._verdicts(len(workers), now_ns) if active else []
         verdicts = [verdict for verdict in found if verdict.worker_id in active]
         sick, warning = choose(verdicts, workers, self._ratio)
         if warning and warning != self._warning:
@@ -75,6 +77,18 @@ class Nurse:
             await self._save()
             if not await self._fleet.quarantine(verdict.worker_id, verdict.reason):
                 _log.warning("the coordinator did not quarantine %s", verdict.worker_id)
+
+    async def _verdicts(self, size: int, now_ns: int) -> list[Verdict]:
+        """Who is sick; a large pool is judged on a copy, in a thread, for it takes a third of a second."""
+        if size < FOREST_POOL:
+            return self._state.health.verdicts(self._pool, now_ns)
+        copied = snapshot.encode(self._state.health)
+
+        def judge() -> list[Verdict]:
+            book = snapshot.decode(copied, HealthBook)
+            return [] if book is None else book.verdicts(self._pool, now_ns)
+
+        return await asyncio.to_thread(judge)
 
     async def _discharge(self, patient: Patient, now_ns: int) -> None:
         """It may work again; the second time it is ended."""

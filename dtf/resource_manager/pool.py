@@ -43,6 +43,7 @@ LOOK_SECONDS = 5.0
 """How often the provider's list is read: for what it will take away, and for what neither side told of."""
 ABSENT_LOOKS = 3
 """A launch that the provider does not list so many times in a row is gone."""
+ENDED_KEPT = 4096
 LAUNCHES_AT_ONCE = 16
 TERMINATE_GRACE_SECONDS = 5.0
 STOP_GRACE_SECONDS = 5.0
@@ -123,6 +124,8 @@ class PoolKeeper:
         self._launching: set[str] = set()
         self._interrupted: set[str] = set()
         self._absent: dict[str, int] = {}
+        self._ended: dict[str, None] = {}
+        """Launches that are over, the newest; a list that was begun before may still show them running."""
         self._counted = {launch.launch_id for launch in self.ledger.launches.values() if launch.is_registered}
         self._nurse = Nurse(
             self.name,
@@ -217,7 +220,7 @@ class PoolKeeper:
         """An instance as it is listed."""
         if instance.state is InstanceState.EXITED:
             self._exited(instance)
-        elif instance.launch_id not in self.ledger.launches:
+        elif instance.launch_id not in self.ledger.launches and instance.launch_id not in self._ended:
             _log.info("%s (%s) was found running", instance.launch_id, instance.handle)
             adopted = scaling_pb2.LaunchAdopted(
                 launch_id=instance.launch_id, launched_unix_nanos=instance.launched_at_ns
@@ -289,6 +292,9 @@ class PoolKeeper:
         self, launch_id: str, reason: str, *, is_clean: bool, is_dismissed: bool = False
     ) -> None:
         self._interrupted.discard(launch_id)
+        self._ended[launch_id] = None
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
         exited = scaling_pb2.LaunchExited(
             launch_id=launch_id, reason=reason, is_clean=is_clean, is_dismissed=is_dismissed
         )

@@ -178,3 +178,24 @@ def scrape(address: str) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=WAIT_SECONDS) as answer:
         text: bytes = answer.read()
     return text.decode()
+
+
+async def test_a_dry_run_and_a_shadow_say_what_they_would_do_and_do_nothing(rig: PoolRig) -> None:
+    candidate = rig.directory / "candidate.toml"
+    candidate.write_text("[pool]\nmin_workers = 3\n")
+    rehearsing = await rig.start_manager("--dry-run")
+    decision = await rig.decisions.until(OUT)
+    assert (decision.rehearsal, decision.desired) == ("dry-run", 1)
+    assert rig.worker_processes() == {}
+    await stop(rehearsing)
+    manager = await rig.start_manager("--shadow", str(candidate))
+    run = await rig.client.start_run("quick", commands=[["true"]] * 5)
+    assert (await run.result()).counts.passed == 5
+    assert list(rig.worker_processes()) == ["local-1"]
+    await stop(manager)
+    shadowed = [each for each in await read_decisions(rig.records) if each.rehearsal == "candidate"]
+    assert shadowed[0].action == OUT and shadowed[0].desired == 3
+    assert shadowed[-1].reason.startswith("regret over 5 tasks: ")
+    code, history = await rig.command("scaling", "history", "--all", "--json")
+    assert code == 0
+    assert {json.loads(line)["desired"] for line in history.splitlines() if "desired" in line} <= {0, 1}

@@ -176,6 +176,10 @@ class PoolLedger:
                 )
             case "adopted":
                 self.adopt(seen.adopted.launch_id, seen.adopted.launched_unix_nanos)
+            case "interrupted":
+                self.deaths.append(
+                    f"{seen.interrupted.launch_id} will be taken away: {seen.interrupted.reason}"
+                )
             case "drain_refused_worker_id":
                 self.drains_asked.pop(seen.drain_refused_worker_id, None)
             case _:
