@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.traffic import LEVELS, Traffic
 
-MISSED_RATIO = 0.07
+MISSED_RATIO = 0.06
 """Where more tasks than this would find no slot free, workers are launched."""
 SPARE_RATIO = 0.02
 """What fewer tasks than this would need is let go. Between the two the pool stays as it is, so that noise in
@@ -28,12 +28,14 @@ what is learned moves no worker; on the way fewer than the 5 % beyond a 95th per
 WAIT_WORTH = 10.0
 """A worker is not kept idle for longer than this many start-up delays, whatever it is waiting for: Kubernetes
 and Ray keep one 300 s, which is ten of 30 s."""
+LATENESS = 1.05
+"""What has not come back after the longest gap and a twentieth more is not waited for."""
 GAPS_NEEDED = 2
-DUE_GAPS_NEEDED = 4
-"""After so many the next gap lies between the shortest and the longest with a chance of three in five."""
-DUE_WORTH = 4.0
+DUE_GAPS_NEEDED = 5
+"""After so many the next gap lies between the shortest and the longest with a chance of two in three."""
+DUE_WORTH = 3.0
 """What has gone is launched anew ahead of time if the time of its return is known to within so many
-start-up delays: then it idles for about as long as two start-ups take."""
+start-up delays: then it idles for about as long as one or two start-ups take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +93,24 @@ def recurring(
     most = traffic.level_for(MISSED_RATIO)
     levels = traffic.levels
     for index in range(traffic.reached, len(levels)):
-        if LEVELS[index] > most:
-            break
         level = levels[index]
-        if len(level.gaps) < GAPS_NEEDED or not level.below_since_ns:
-            continue
+        if LEVELS[index] > most or len(level.gaps) < GAPS_NEEDED or not level.below_since_ns:
+            break
         age = (now_ns - level.below_since_ns) / NANOS
-        latest = level.longest * 1.1 + slack
+        latest = level.longest * LATENESS + slack
         opens = level.shortest - startup - slack
         window = latest - max(0.0, opens)
         if age > latest or window > WAIT_WORTH * startup:
-            continue
-        if age >= opens - startup:
-            kept = LEVELS[index]
-        is_recurrence = level.shortest > startup and len(level.gaps) >= DUE_GAPS_NEEDED
-        if is_recurrence and window <= DUE_WORTH * startup and opens <= age < latest - startup:
-            due = LEVELS[index]
+            continue  # nothing is known of its return
         change_ns = level.below_since_ns + int((latest if age >= opens else opens) * NANOS)
         if change_ns > now_ns:
             wake_at_ns = change_ns if wake_at_ns is None else min(wake_at_ns, change_ns)
+        if age < opens - startup:
+            break  # the levels above are reached by way of this one, which is not expected yet
+        kept = LEVELS[index]
+        is_recurrence = level.shortest > startup and len(level.gaps) >= DUE_GAPS_NEEDED
+        if is_recurrence and window <= DUE_WORTH * startup and opens <= age < latest - startup:
+            due = LEVELS[index]
     return due * share, kept * share, wake_at_ns
 
 
@@ -118,7 +119,7 @@ def poisson_quantile(mean: float, missed_ratio: float) -> float:
     if mean <= 0:
         return 0.0
     if mean > 200.0:
-        return mean + 1.88 * math.sqrt(mean)  # the normal's 97 % point
+        return mean + 1.64 * math.sqrt(mean)  # near the normal's 95 % point
     term = math.exp(-mean)
     total, n = term, 0
     while total < 1.0 - missed_ratio:
