@@ -158,7 +158,7 @@ class System:
     def worker_pids(self) -> list[int]:
         """Workers that the resource manager launched, and that it does not know to have ended."""
         found: list[int] = []
-        for path in sorted((self.directory / "resource-manager" / "launches").glob("*.json")):
+        for path in sorted((self.directory / "resource-manager" / "launches").rglob("*.json")):
             try:
                 record = msgspec.json.decode(path.read_bytes(), type=LaunchRecord)
             except (OSError, msgspec.MsgspecError):
