@@ -13,7 +13,9 @@ def why_hold(effects: Sequence[Effect], effective: int, hold: tuple[str, str] | 
     """The rule that had the last word, and its reason; a pool at rest at its minimum is steady."""
     for effect in reversed(effects):
         if effect.before != effect.after:
-            return (STEADY if effect.rule == "minimum" else effect.rule), effect.reason
+            if effect.rule != "minimum":
+                return effect.rule, effect.reason
+            return hold or (STEADY, effect.reason)
     if hold is not None:
         return hold
     return STEADY, f"{effective} {count_workers(effective)} are what the work needs"
