@@ -17,8 +17,9 @@ from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
 from tests.kubernetes_cluster import kubernetes
 from tests.slurm_cluster import slurm
+from tests.ssh_daemon import ssh_daemon
 
-__all__ = ["influxd", "kubernetes", "own_influxd", "slurm"]
+__all__ = ["influxd", "kubernetes", "own_influxd", "slurm", "ssh_daemon"]
 
 _namespaces = count(1)
 

@@ -141,7 +141,6 @@ class SlurmProvider:
             raise waiting.error or ProviderError(
                 f"{request.launch_id} was submitted and is gone; launch it again"
             )
-        launch.is_told = launch.has_exited
         return self._instance(launch)
 
     async def list_instances(self) -> Sequence[Instance]:

@@ -154,8 +154,24 @@ def _slurm(settings: Settings, site: Site) -> _Made:
     return provider, provider.start
 
 
+def _ssh(settings: Settings, site: Site) -> _Made:
+    from dtf.adapters.kubernetes_objects import Owner
+    from dtf.adapters.ssh_provider import SshProvider, ssh_worker_command
+
+    provider = SshProvider(
+        ssh_worker_command(settings.ssh),
+        settings=settings.ssh,
+        owner=Owner(site.cluster, settings.coordinator.namespace, settings.pool.name),
+        records_dir=site.state_dir / "launches" / settings.pool.name,
+        clock=site.clock,
+        environment=site.join,
+    )
+    return provider, provider.start
+
+
 _MAKERS: Mapping[str, Callable[[Settings, Site], _Made]] = {
     "process": _process,
     "kubernetes": _kubernetes,
     "slurm": _slurm,
+    "ssh": _ssh,
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dtf.settings.providers import KubernetesSettings, SlurmSettings
+from dtf.settings.providers import KubernetesSettings, SlurmSettings, SshSettings
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -270,6 +270,7 @@ class Settings:
     run: RunSettings = field(default_factory=RunSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    ssh: SshSettings = field(default_factory=SshSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)

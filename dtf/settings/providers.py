@@ -94,3 +94,28 @@ class SlurmSettings:
     """Between looks at the queue."""
     pending_patience_seconds: float = 3600.0
     """A job that does not start for so long is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class SshSettings:
+    """Workers on hosts that are reached by ssh (docs/ssh.md)."""
+
+    hosts: dict[str, str] = field(default_factory=dict)
+    """Hosts and what they take: "ci@build1:22" = "slots=4"; a host may be a name of ~/.ssh/config."""
+    directory: str = ".dtf/launches"
+    """Where a host keeps its launches, from the home directory of its user."""
+    program: str = "dtf"
+    """How hosts call dtf."""
+    setup: str = ""
+    """Lines of shell before the worker: "PATH=$HOME/venv/bin:$PATH"."""
+    working_dir: str = ""
+    """Where workers start; empty: the home directory."""
+    environment: dict[str, str] = field(default_factory=dict)
+    configuration: str = ""
+    """Configuration file of ssh (ssh -F); empty: the user's and the system's."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Options of ssh, beside its configuration: IdentityFile = "~/.ssh/ci"."""
+    connect_seconds: float = 10.0
+    """A host that is not connected to within so long is down."""
+    poll_seconds: float = 2.0
+    """Between looks at the hosts."""

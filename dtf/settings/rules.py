@@ -108,6 +108,8 @@ RULES: Mapping[str, Span | OneOf] = {
     "slurm.time_limit_grace_seconds": Span(0, 65_535),
     "slurm.poll_seconds": Span(0.1, 600),
     "slurm.pending_patience_seconds": Span(1, 30 * _DAY_SECONDS),
+    "ssh.connect_seconds": Span(1, 600),
+    "ssh.poll_seconds": Span(0.1, 600),
     "analyzer.tls": OneOf(("auto", "own", "off")),
     "store.kind": OneOf(("duckdb", "influxdb")),
     "run.test_retries": Span(0, 100),

@@ -20,6 +20,7 @@ from tests.kubernetes_bench import KubernetesBench
 from tests.kubernetes_cluster import KubernetesCluster
 from tests.memory_provider import MemoryProvider
 from tests.slurm_bench import SlurmBench
+from tests.ssh_bench import SshBench
 
 pytestmark = pytest.mark.resource_manager
 
@@ -58,7 +59,7 @@ class StartableProvider(CapacityProvider, Protocol):
         ...
 
 
-LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm")
+LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm", "ssh")
 
 
 class MemoryBench:
@@ -153,6 +154,14 @@ async def live_bench(request: pytest.FixtureRequest, directory: Path) -> AsyncIt
             yield jobs
         finally:
             await jobs.stop()
+        return
+    if request.param == "ssh":
+        hosts = SshBench([request.getfixturevalue("ssh_daemon")], directory, program)
+        await hosts.start()
+        try:
+            yield hosts
+        finally:
+            await hosts.stop()
         return
     cluster: KubernetesCluster = request.getfixturevalue("kubernetes")
     settings = KubernetesSettings(kind=request.param.removeprefix("kubernetes-"))
