@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.settings.model import NatsSettings
+from tests.ec2_server import Ec2Server, ec2_server
 from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
 from tests.kubernetes_cluster import kubernetes
@@ -41,6 +42,24 @@ def clock() -> FakeClock:
 def system_clock() -> SystemClock:
     """The machine's time, for what talks to real processes."""
     return SystemClock()
+
+
+@pytest.fixture(scope="session")
+def ec2_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Server]:
+    """One EC2 for the session."""
+    for module in ("boto3", "moto", "flask_cors"):
+        pytest.importorskip(module, reason="EC2 is tested with what requirements-aws.lock installs")
+    with ec2_server(tmp_path_factory.mktemp("ec2")) as server:
+        yield server
+
+
+@pytest.fixture
+def ec2(ec2_process: Ec2Server, monkeypatch: pytest.MonkeyPatch) -> Ec2Server:
+    """An EC2 without any orders of a test; it takes the credentials of the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    ec2_process.reset()
+    return ec2_process
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -169,9 +169,19 @@ def _ssh(settings: Settings, site: Site) -> _Made:
     return provider, provider.start
 
 
+def _ec2(settings: Settings, site: Site) -> _Made:
+    from dtf.adapters.ec2_cloud import ec2_provider
+    from dtf.adapters.kubernetes_objects import Owner
+
+    owner = Owner(site.cluster, settings.coordinator.namespace, settings.pool.name)
+    provider = ec2_provider(settings.ec2, owner, clock=site.clock, environment=site.join)
+    return provider, provider.start
+
+
 _MAKERS: Mapping[str, Callable[[Settings, Site], _Made]] = {
     "process": _process,
     "kubernetes": _kubernetes,
+    "ec2": _ec2,
     "slurm": _slurm,
     "ssh": _ssh,
 }

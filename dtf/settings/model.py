@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dtf.settings.providers import KubernetesSettings, SlurmSettings, SshSettings
+from dtf.settings.providers import Ec2Settings, KubernetesSettings, SlurmSettings, SshSettings
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -116,6 +116,8 @@ class WorkerSettings:
     drain_timeout_seconds: float = 600.0
     """On SIGTERM, how long running attempts may go on before they are stopped."""
     launch_id: str = ""
+    spot_notices: str = ""
+    """aws, gcp or azure: ask the metadata of this machine whether it is to be taken away, and drain then."""
     telemetry_seconds: float = 5.0
     cache_dir: str = ""
     """Directory of unpacked workspaces; empty: dtf/workspaces in the user's cache directory."""
@@ -271,6 +273,7 @@ class Settings:
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     ssh: SshSettings = field(default_factory=SshSettings)
+    ec2: Ec2Settings = field(default_factory=Ec2Settings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)

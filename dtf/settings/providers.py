@@ -97,6 +97,46 @@ class SlurmSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Ec2Settings:
+    """Workers as instances of Amazon EC2 (docs/ec2.md)."""
+
+    region: str = ""
+    """Empty: that of the credentials (AWS_REGION, the profile)."""
+    profile: str = ""
+    """Of ~/.aws; empty: the usual chain of boto3: variables, files, the role of the machine."""
+    endpoint_url: str = ""
+    """Of another EC2 than Amazon's."""
+    launch_template: str = ""
+    """Id ("lt-…") or name; what is set below goes over what it says."""
+    launch_template_version: str = "$Default"
+    image: str = ""
+    """ "ami-…"; it holds dtf, or ec2.setup installs it."""
+    instance_type: str = ""
+    """ "m7i.large"; several with commas are tried in this order where there is no capacity."""
+    subnet: str = ""
+    """ "subnet-…"; several with commas are tried in this order. Empty: the default network's."""
+    security_groups: str = ""
+    """ "sg-…", several with commas. Workers only open connections: none need come in."""
+    key_name: str = ""
+    """Key pair for those who log in; empty: none."""
+    instance_profile: str = ""
+    """Name or ARN of the role of the workers; empty: none, what they run gets no rights at AWS."""
+    spot_max_price: str = ""
+    """Dollars an hour for a pool that takes spot capacity; empty: up to the price on demand."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """More tags of instances and volumes, as cost-center."""
+    environment: dict[str, str] = field(default_factory=dict)
+    setup: str = ""
+    """Lines of shell before the worker, as root: "python3.11 -m venv /opt/dtf && /opt/dtf/bin/pip install …"."""
+    user: str = ""
+    """Whom the worker runs as; empty: root."""
+    program: str = "dtf"
+    """How instances call dtf: "/opt/dtf/bin/dtf"."""
+    poll_seconds: float = 10.0
+    """Between looks at the instances."""
+
+
+@dataclass(frozen=True, slots=True)
 class SshSettings:
     """Workers on hosts that are reached by ssh (docs/ssh.md)."""
 

@@ -23,6 +23,7 @@ from dtf.worker.detect import detect_gpus, detect_labels, detect_resources
 from dtf.worker.engagement import DrainTimedOut, Engagement
 from dtf.worker.launcher_client import LauncherClient, LauncherLost
 from dtf.worker.session import Metadata, SessionLost, SessionRefused, open_session
+from dtf.worker.spot_notices import SpotNotices
 
 if TYPE_CHECKING:
     from dtf.api.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
@@ -73,6 +74,9 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._main = tasks.create_task(self._work())
+                if self._settings.spot_notices:
+                    listener = tasks.create_task(self._heed_notice())
+                    self._main.add_done_callback(lambda _: listener.cancel())
             return self._main.result()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -91,6 +95,13 @@ class Worker:
             self._engagement.drain()
         elif self._main is not None:
             self._main.cancel()
+
+    async def _heed_notice(self) -> None:
+        """Leave in time when the cloud takes this machine away."""
+        notice = await SpotNotices(self._settings.spot_notices, self._clock).wait()
+        _log.warning("leaving: %s", notice)
+        if not self._stop_count:
+            self.request_stop()
 
     def _launcher_died(self) -> None:
         self._is_launcher_lost = True

@@ -16,6 +16,7 @@ from dtf.adapters.process_provider import ProcessProvider
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.capacity import CapacityProvider, Instance, InstanceState, LaunchRequest, ProviderError
 from dtf.settings.providers import KubernetesSettings
+from tests.ec2_bench import Ec2Bench
 from tests.kubernetes_bench import KubernetesBench
 from tests.kubernetes_cluster import KubernetesCluster
 from tests.memory_provider import MemoryProvider
@@ -60,6 +61,15 @@ class StartableProvider(CapacityProvider, Protocol):
 
 
 LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm", "ssh")
+
+
+CLOUDS = ("ec2",)
+"""Their instances run nothing here: what they would say of their workers is written to their consoles."""
+
+
+def cloud_bench(request: pytest.FixtureRequest) -> Ec2Bench:
+    """A cloud in which nothing was ever launched."""
+    return Ec2Bench(request.getfixturevalue("ec2"))
 
 
 class MemoryBench:
@@ -121,11 +131,17 @@ def _names_record(process: psutil.Process, path: Path) -> bool:
         return False
 
 
-@pytest.fixture(params=["memory", *LIVE])
+@pytest.fixture(params=["memory", *CLOUDS, *LIVE])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """Each provider in turn."""
     if request.param == "memory":
         yield MemoryBench()
+        return
+    if request.param in CLOUDS:
+        cloud = cloud_bench(request)
+        await cloud.start()
+        yield cloud
+        await cloud.stop()
         return
     async with live_bench(request, tmp_path) as bench:
         yield bench
