@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
@@ -10,6 +11,7 @@ from dtf.cli.invocation import Invocation
 from dtf.client.client import Client, CoordinatorUnreachable
 from dtf.client.connect import peer
 from dtf.client.stack import StackAddresses, StackMembership, join_stack, read_stack, remote_addresses
+from dtf.settings.model import Settings
 
 
 def running_addresses(invocation: Invocation) -> StackAddresses:
@@ -31,9 +33,17 @@ def join(invocation: Invocation, on_progress: Callable[[str], None] | None = Non
     A stack that is started for this has no workers: nothing is to be run.
     """
     loaded = invocation.load()
-    pool = replace(loaded.settings.pool, min_workers=0)
-    settings = replace(loaded.settings, pool=pool)
-    return join_stack(loaded.project_dir, settings, on_progress=on_progress)
+    return join_stack(loaded.project_dir, without_workers(loaded.settings), on_progress=on_progress)
+
+
+def without_workers(settings: Settings) -> Settings:
+    """The settings with pools that have no worker as long as there is nothing to do."""
+    kept: dict[str, Any] = {"min_workers": 0, "warm_workers": 0, "schedule": {}, "strategy": "target"}
+    pools = {
+        name: {key: value for key, value in own.items() if key not in kept}
+        for name, own in settings.pools.items()
+    }
+    return replace(settings, pool=replace(settings.pool, **kept), pools=pools)
 
 
 @asynccontextmanager

@@ -65,6 +65,8 @@ async def test_kills_between_steps_leave_nothing_over_and_double_nothing(
         decisions = await read_decisions(rig.records)
         launched = [launch for each in decisions for launch in each.launch_ids if each.desired]
         assert sorted(set(launched)) == sorted(launched)
+        code, said = await rig.command("check", "--scaling")
+        assert code == 0, said
         assert all(each.incarnation == 1 for each in await rig.client.list_workers(include_gone=True))
 
 

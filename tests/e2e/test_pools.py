@@ -188,7 +188,7 @@ async def test_a_dry_run_and_a_shadow_say_what_they_would_do_and_do_nothing(rig:
     assert (decision.rehearsal, decision.desired) == ("dry-run", 1)
     assert rig.worker_processes() == {}
     await stop(rehearsing)
-    manager = await rig.start_manager("--shadow", str(candidate))
+    manager = await rig.start_manager("--max", "1", "--shadow", str(candidate))
     run = await rig.client.start_run("quick", commands=[["true"]] * 5)
     assert (await run.result()).counts.passed == 5
     assert list(rig.worker_processes()) == ["local-1"]

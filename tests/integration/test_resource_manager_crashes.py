@@ -188,7 +188,7 @@ class World:
         self._manager.stop()
 
     async def _run_workers(self) -> None:
-        """Workers register; one that was told to drain leaves and ends."""
+        """Workers register; one that was told to drain leaves, and its process stays until it is ended."""
         while True:
             for launch_id in self.provider.running:
                 if launch_id not in self._registered:
@@ -197,7 +197,6 @@ class World:
             for worker_id in set(self.coordinator.drain_requests) - self._gone:
                 self._gone.add(worker_id)
                 await self.coordinator.leave(worker_id)
-                await self.provider.end(worker_id, "exited with code 0", is_clean=True)
             await self.clock.sleep(0.005)
 
     async def _until_running(self, count: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dtf.cli.config_command import setting_values
+from dtf.cli.connection import without_workers
 from dtf.settings.loader import LoadedSettings, SettingsError, dump_settings, load_settings, parse_settings
 
 pytestmark = pytest.mark.resource_manager
@@ -89,3 +90,14 @@ def test_a_pool_that_cannot_be_is_refused(tmp_path: Path, toml: str, fault: str)
     with pytest.raises(SettingsError) as refusal:
         load(tmp_path, toml)
     assert any(fault in line for line in refusal.value.faults), refusal.value.faults
+
+
+def test_a_stack_started_to_read_with_has_no_workers_in_any_pool(tmp_path: Path) -> None:
+    toml = (
+        "[pool]\nmin_workers = 2\n[pools.gpu]\nmin_workers = 1\nstrategy = 'static'\nworkers = 3\nslots = 4\n"
+    )
+    settings = without_workers(load(tmp_path, toml).settings)
+    for name in settings.pool_names:
+        pool = settings.of_pool(name).pool
+        assert (pool.min_workers, pool.strategy, pool.warm_workers) == (0, "target", 0)
+    assert settings.of_pool("gpu").pool.slots == 4
