@@ -74,8 +74,9 @@ class WorkerService:
 
     def _caller(self, context: Context) -> Caller:
         """Who calls; the gatekeeper has let it in. Where there is no token, everybody is an operator."""
-        credential = credential_in(context.invocation_metadata())
-        return self._access.identify(credential) if credential and self._access is not None else Operator()
+        if self._access is None:
+            return Operator()
+        return self._access.identify(credential_in(context.invocation_metadata()))
 
     def _check_session(self, context: Context) -> None:
         """Raises Unauthenticated if the caller is a worker whose session is over."""
