@@ -76,6 +76,15 @@ class KubernetesBench:
         """End the process of a pod with signal 9; the API server need not be there."""
         os.kill(process_id(pod), signal.SIGKILL)
 
+    def evict(self, pod: Json) -> None:
+        """As `kubectl drain` does."""
+        name = pod["metadata"]["name"]
+        self.cluster.http.request(
+            "POST",
+            f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction",
+            {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}},
+        )
+
     async def running_pod(self, launch_id: str) -> Json:
         """The pod of a launch, once its process runs."""
         return await asyncio.to_thread(self._running_pod, launch_id)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dtf.adapters.kubernetes_api import KubernetesApi
+from dtf.adapters.kubernetes_api import KubernetesApi, Refusal
 from dtf.adapters.kubernetes_objects import Owner
 from dtf.adapters.kubernetes_provider import KubernetesProvider
 from dtf.adapters.system_clock import SystemClock
@@ -77,22 +77,12 @@ async def interruption_of(provider: KubernetesProvider, launch_id: str) -> str:
                     return instance.interruption
 
 
-def evict(bench: KubernetesBench, pod: Json) -> None:
-    """As `kubectl drain` does."""
-    name = pod["metadata"]["name"]
-    bench.cluster.http.request(
-        "POST",
-        f"/api/v1/namespaces/{bench.namespace}/pods/{name}/eviction",
-        {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}},
-    )
-
-
 @pytest.mark.parametrize("kind", ["pod", "job"])
 async def test_an_eviction_is_announced_and_then_told_with_its_cause(make: MakeBench, kind: str) -> None:
     bench = await make(SLOW_TO_GO, kind=kind, termination_grace_seconds=2)
     await bench.provider.launch(launch_of("local-1"))
     await bench.until_up("local-1")
-    evict(bench, await bench.running_pod("local-1"))
+    bench.evict(await bench.running_pod("local-1"))
     announced = await interruption_of(bench.provider, "local-1")
     assert "Kubernetes ends it by " in announced
     assert "was evicted through the eviction API" in announced
@@ -106,7 +96,7 @@ async def test_a_worker_that_leaves_in_time_when_evicted_is_clean(make: MakeBenc
     bench = await make()
     await bench.provider.launch(launch_of("local-1"))
     await bench.until_up("local-1")
-    evict(bench, await bench.running_pod("local-1"))
+    bench.evict(await bench.running_pod("local-1"))
     exited = await exit_of(bench.provider)
     assert exited.is_clean
     assert exited.reason.endswith("and exited with code 0")
@@ -290,6 +280,29 @@ async def test_a_join_token_reaches_the_worker_by_a_secret_alone(make: MakeBench
     async with asyncio.timeout(WAIT_SECONDS):
         while bench.cluster.http.request("GET", secrets)["items"]:  # the garbage collector goes after it
             await asyncio.to_thread(bench.pods)
+    await provider.close()
+
+
+async def test_a_launch_whose_secret_cannot_be_made_is_taken_back(make: MakeBench) -> None:
+    bench = await make()
+
+    class WithoutSecrets(KubernetesApi):
+        async def create_secret(self, secret: Json) -> None:
+            raise Refusal(403, "Forbidden", "secrets is forbidden")
+
+    clock = SystemClock()
+    provider = KubernetesProvider(
+        bench.command,
+        settings=bench.settings,
+        owner=OWNER,
+        clock=clock,
+        environment=lambda _: {"DTF_JOIN_TOKEN": "a token"},
+        api=WithoutSecrets(bench.settings, clock),
+    )
+    await provider.start()
+    with pytest.raises(ProviderError, match=r"secrets is forbidden; deploy/kubernetes has the Role"):
+        await provider.launch(launch_of("local-1"))
+    assert [pod for pod in bench.pods() if "deletionTimestamp" not in pod["metadata"]] == []
     await provider.close()
 
 

@@ -85,17 +85,18 @@ async def test_a_suite_runs_on_workers_that_are_pods(rig: tuple[PoolRig, Kuberne
     assert [pod for pod in bench.pods() if pod["status"]["phase"] == "Running"] == []
 
 
-async def test_a_pod_that_dies_is_replaced_and_the_suite_completes(
+async def test_an_evicted_worker_gives_its_work_back_and_is_replaced(
     rig: tuple[PoolRig, KubernetesBench],
 ) -> None:
     pool, bench = rig
     manager = await pool.start_manager()
     await pool.workers_until(2)
-    run = await pool.client.start_run("sleepers", commands=[["sleep", "0.2"]] * 20)
-    bench.kill_process(await bench.running_pod("local-1"))
-    assert (await run.result()).counts.passed == 20
-    launched = {pod["metadata"]["labels"]["dtf-launch-id"] for pod in bench.pods()}
-    assert "local-3" in launched
+    run = await pool.client.start_run("sleepers", commands=[["sleep", "0.2"]] * 40)
+    bench.evict(await bench.running_pod("local-1"))
+    result = await run.result()
+    assert result.counts.passed == 40
+    assert "local-3" in {pod["metadata"]["labels"]["dtf-launch-id"] for pod in bench.pods()}
+    assert "was evicted through the eviction API" in (pool.directory / "resource-manager.log").read_text()
     assert await stop(manager, signal.SIGTERM) == 0
 
 
