@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import zstandard
 
 from dtf.api.v1 import common_pb2
 from dtf.client.blob_courier import PIECE_BYTES, BlobCourier
 from dtf.client.workspace_files import WorkspaceError
 from dtf.client.workspace_pack import LEVEL, Stop, Survey, pack, pieces_of, survey
+from dtf.rpc.errors import describe
 from dtf.settings.model import Settings
 from dtf.settings.project import make_private_dir, state_dir
 
@@ -81,18 +83,20 @@ def placed_workspace(tree: TreeRoot, settings: Settings) -> common_pb2.Workspace
 def packed_workspace(
     tree: TreeRoot, settings: Settings, courier: BlobCourier, say: Say, stop: Stop = lambda: False
 ) -> common_pb2.Workspace:
-    """The working tree, packed and uploaded if it was not. Raises WorkspaceError, PackingStopped, RpcError."""
+    """The working tree, packed and uploaded if it was not. Raises WorkspaceError, PackingStopped."""
     found = survey(tree.root, settings.workspace, stop)
     if not found.entries:
         raise WorkspaceError(
             f"no file of {tree.root} travels to workers", "correct [workspace] root and exclude"
         )
     digest = found.digest
-    blob = _remembered(tree.project_dir, digest)
-    is_there = blob is not None and courier.has(blob)
-    if blob is None or not is_there:
-        blob, is_there = _delivered(found, courier, stop)
-        _remember(tree.project_dir, digest, blob)
+    try:
+        blob, is_there = _stored(tree.project_dir, found, digest, courier, stop)
+    except grpc.RpcError as error:
+        raise WorkspaceError(
+            f"the working tree cannot be uploaded: {describe(error)}",
+            "--workspace shared and image need no upload, where workers have the code",
+        ) from error
     say(_told(found, digest, blob, is_there=is_there))
     return common_pb2.Workspace(
         root=str(tree.root),
@@ -101,6 +105,18 @@ def packed_workspace(
         setup=settings.run.setup,
         setup_timeout_seconds=settings.workspace.setup_timeout_seconds,
     )
+
+
+def _stored(
+    project_dir: Path, found: Survey, digest: str, courier: BlobCourier, stop: Stop
+) -> tuple[common_pb2.Blob, bool]:
+    """The archive in the blob store, packed only if need be, and whether it was there."""
+    known = _remembered(project_dir, digest)
+    if known is not None and courier.has(known):
+        return known, True
+    blob, is_there = _delivered(found, courier, stop)
+    _remember(project_dir, digest, blob)
+    return blob, is_there
 
 
 def _delivered(found: Survey, courier: BlobCourier, stop: Stop) -> tuple[common_pb2.Blob, bool]:

@@ -95,7 +95,18 @@ def enter(spec: dict[str, Any], options: PytestOptions, seat: Seat) -> None:
     add_site_dirs(spec)
     if options.argv:
         sys.argv[:] = options.argv
-    os.chdir(spec["working_dir"])
+    enter_directory(spec["working_dir"])
+
+
+def enter_directory(directory: str) -> None:
+    """Raises WorkerMismatch if it is not there."""
+    try:
+        os.chdir(directory)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise WorkerMismatch(
+            f"the worker cannot enter {directory} ({error.strerror}), where the controller is: if it runs on"
+            " another machine or as another user, let the tree travel (--dtf-workspace pack)"
+        ) from None
 
 
 def add_site_dirs(spec: dict[str, Any]) -> None:

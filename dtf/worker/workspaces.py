@@ -175,25 +175,40 @@ class Workspaces:
             elif not cell.is_ready:
                 with closing(lock):
                     await self._make(run_id, workspace, cache, cell)
-            elif await self._must_be_mended(cell):
-                os.close(lock)
-            else:
-                wanted.locks.append(lock)
+            elif (held := await self._sound(cell, lock)) is not None:
+                wanted.locks.append(held)
                 cell.touch()
                 return place_in(cell, workspace)
 
-    async def _must_be_mended(self, cell: Cell) -> bool:
-        """Whether the tree was altered and nobody uses it: then it is not ready any more."""
-        ready = cell.ready()
-        if ready is not None and not await asyncio.to_thread(cell.is_altered, ready):
-            return False
+    async def _sound(self, cell: Cell, lock: int) -> int | None:
+        """The shared lock of a tree that can be used; None: it was altered and unused, and is not ready any more.
+
+        One that was altered and is in use is used as it is: what runs in it must not lose it.
+        """
+        try:
+            ready = cell.ready()
+            is_altered = ready is None or await asyncio.to_thread(cell.is_altered, ready)
+        except BaseException:
+            os.close(lock)
+            raise
+        if not is_altered:
+            return lock
+        os.close(lock)  # or it would keep ourselves out
         alone = cell.try_lock(alone=True)
         if alone is None:
-            return False
+            return self._as_it_is(cell)
         with closing(alone):
             _log.info("a workspace was altered by what ran in it, making it anew name=%s", cell.name)
             await asyncio.to_thread(cell.clear)
-        return True
+        return None
+
+    def _as_it_is(self, cell: Cell) -> int | None:
+        """The shared lock of a tree that others use; None: it is being made anew now."""
+        lock = cell.try_lock(alone=False)
+        if lock is not None and not cell.is_ready:
+            os.close(lock)
+            return None
+        return lock
 
     async def _make(self, run_id: str, workspace: common_pb2.Workspace, cache: Cache, cell: Cell) -> None:
         """Fetch, unpack and set up; the cell's lock is held alone. Raises WorkspaceFailed, OSError."""

@@ -278,7 +278,7 @@ class System:
                 server=self._ports["trend-analyzer"].address,
                 token_file=token_file,
             ),
-            run=RunSettings(server=self._servers("client"), token_file=token_file),
+            run=RunSettings(server=self._servers("client"), token_file=token_file, workspace="tree"),
         )
         if name in COORDINATORS:
             return self._of_coordinator(settings, name)

@@ -72,7 +72,7 @@ def project(tmp_path: Path) -> Path:
     directory = tmp_path / "project"
     directory.mkdir()
     (directory / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
-    (directory / "dtf.toml").write_text("")
+    (directory / "dtf.toml").write_text('[run]\nworkspace = "tree"\n')
     return directory
 
 

@@ -1,10 +1,12 @@
 """Code that travels: suites of a client run by workers that have nothing of it."""
 
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+from dtf.api.v1 import common_pb2
 from tests.integration.worker_rig import running
 from tests.integration.workspace_rig import Client, elsewhere
 
@@ -74,3 +76,84 @@ async def test_a_suite_runs_on_a_worker_of_another_home_directory_and_user(tmp_p
             assert (cell / "tree/tests/test_a.py").is_file()
             again = await client.pytest()
             assert "known already" in again.stdout, again.stdout + again.stderr
+
+
+async def test_commands_and_calls_run_in_the_tree_and_three_workers_of_a_machine_set_it_up_once(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as rig:
+        with elsewhere(rig) as there:
+            client = Client(rig, tmp_path / "project")
+            client.write("dtf.toml", f'[run]\nsetup = "echo set up >> {there.home}/setups; pwd > where"\n')
+            client.write("calls.py", "import os\ndef where(): return [os.getcwd(), open('data/d').read()]\n")
+            client.write("data/d", "content")
+            client.write(
+                "commands.txt", "".join(f"test -f data/d -a -f where -a {n} -ge 0\n" for n in range(30))
+            )
+            for _ in range(3):
+                await there.worker()
+            said = await client.dtf("run", "--each", "commands.txt")
+            assert said.returncode == 0, said.stdout + said.stderr
+            assert "listed without git" in said.stderr
+            assert (there.home / "setups").read_text() == "set up\n"
+            (cell,) = there.cells
+            assert (cell / "tree/where").read_text() == f"{cell}/tree\n"
+            called = await client.dtf("run", "--callable", "calls:where")
+            assert called.returncode == 0, called.stdout + called.stderr
+            (detail,) = [detail for detail in rig.details(0) if detail.value_json]
+            assert "content" in detail.value_json
+
+
+async def test_a_set_up_that_fails_is_infrastructure_with_its_output(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        with elsewhere(rig) as there:
+            client = Client(rig, tmp_path / "project")
+            client.write("pytest.ini", "[pytest]\naddopts = -p no:cacheprovider\n")
+            client.write("dtf.toml", '[run]\nsetup = "echo no compiler here; exit 7"\n')
+            client.write("test_a.py", "def test_a(): pass\n")
+            await there.worker()
+            ended = await client.pytest()
+            assert ended.returncode == 1
+            assert "the set-up command exited with code 7: echo no compiler here; exit 7" in ended.stdout
+            assert "\nno compiler here" in ended.stdout
+            assert {outcome for _, outcome, _, _ in rig.ended()} == {common_pb2.OUTCOME_CRASHED}
+            assert there.cells == []
+
+
+async def test_an_image_and_a_shared_file_system_have_the_code_where_they_say(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        with elsewhere(rig) as there:
+            client = Client(rig, tmp_path / "project")
+            suite(client)
+            image = there.directory / "srv" / "app"
+            shutil.copytree(client.project, image, symlinks=True)
+            (image / "data/ignored.txt").unlink()
+            (image / "tool.sh").chmod(0o755)
+            await there.worker()
+            settings = {"DTF_RUN_WORKSPACE": "image", "DTF_WORKSPACE_PATH": str(image)}
+            ended = await client.pytest("-p", "no:cacheprovider", **settings)
+            assert "1 failed, 4 passed" in ended.stdout, ended.stdout + ended.stderr
+            assert f"WHERE {client.project} UID" in ended.stdout
+            assert there.cells == [] and "uploaded" not in ended.stdout
+            settings["DTF_RUN_WORKSPACE"] = "shared"
+            ended = await client.pytest(**settings)
+            assert "1 failed, 4 passed" in ended.stdout
+            settings["DTF_WORKSPACE_PATH"] = "/nowhere/app"
+            ended = await client.pytest(**settings)
+            assert "there is no directory /nowhere/app on this worker's machine" in ended.stdout
+
+
+async def test_what_must_not_travel_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        client = Client(rig, tmp_path / "project")
+        client.write("test_a.py", "def test_a(): pass\n")
+        client.write("dtf.toml", "")
+        client.write(".env", "PASSWORD=secret")
+        ended = await client.pytest()
+        assert ended.returncode == 4
+        assert ".env: environment files hold passwords" in ended.stderr
+        assert 'allow = ".env"' in ended.stderr
+        client.write("commands.txt", "true\n")
+        ended = await client.dtf("run", "--each", "commands.txt")
+        assert ended.returncode not in (0, 70) and "environment files hold passwords" in ended.stderr
+        assert not list(rig.events("run_created"))
