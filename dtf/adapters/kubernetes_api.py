@@ -6,6 +6,7 @@ without harm. Answers are read as the JSON they are: a newer server's values mus
 """
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -85,8 +86,8 @@ class KubernetesApi:
         self._former = self._client  # others may be in the middle of a call with it
         self._client = client.ApiClient(configuration)
         self._client.user_agent = "dtf-resource-manager"
-        self._core = client.CoreV1Api(self._client)
-        self._batch = client.BatchV1Api(self._client)
+        self._core = _Unread(client.CoreV1Api(self._client))
+        self._batch = _Unread(client.BatchV1Api(self._client))
 
     async def close(self) -> None:
         """Close its connections."""
@@ -97,56 +98,42 @@ class KubernetesApi:
     async def create_pod(self, pod: Json, *, is_rehearsal: bool = False) -> Json:
         """The pod as created; a rehearsal is checked, quotas included, and not kept."""
         options = {"dry_run": "All"} if is_rehearsal else {}
-        return await self._request(
-            lambda: self._core.create_namespaced_pod_without_preload_content(self.namespace, pod, **options)
-        )
+        return await self._request(lambda: self._core.create_namespaced_pod(self.namespace, pod, **options))
 
     async def create_job(self, job: Json) -> Json:
         """The job as created."""
-        return await self._request(
-            lambda: self._batch.create_namespaced_job_without_preload_content(self.namespace, job)
-        )
+        return await self._request(lambda: self._batch.create_namespaced_job(self.namespace, job))
 
     async def create_secret(self, secret: Json) -> None:
         """Keep a secret; one of that name that is there stays."""
         try:
-            await self._request(
-                lambda: self._core.create_namespaced_secret_without_preload_content(self.namespace, secret)
-            )
+            await self._request(lambda: self._core.create_namespaced_secret(self.namespace, secret))
         except Refusal as refusal:
             if refusal.status != 409:
                 raise
 
     async def read_pod(self, name: str) -> Json | None:
         """The pod of that name."""
-        return await self._unless_absent(
-            lambda: self._core.read_namespaced_pod_without_preload_content(name, self.namespace)
-        )
+        return await self._unless_absent(lambda: self._core.read_namespaced_pod(name, self.namespace))
 
     async def read_job(self, name: str) -> Json | None:
         """The job of that name."""
-        return await self._unless_absent(
-            lambda: self._batch.read_namespaced_job_without_preload_content(name, self.namespace)
-        )
+        return await self._unless_absent(lambda: self._batch.read_namespaced_job(name, self.namespace))
 
     async def delete_pod(self, name: str, uid: str, grace_seconds: int) -> None:
         """Have a pod end; one that is gone, or another of its name, is left alone."""
         body = {"preconditions": {"uid": uid}, "gracePeriodSeconds": grace_seconds}
-        await self._unless_absent(
-            lambda: self._core.delete_namespaced_pod_without_preload_content(name, self.namespace, body=body)
-        )
+        await self._unless_absent(lambda: self._core.delete_namespaced_pod(name, self.namespace, body=body))
 
     async def delete_job(self, name: str, uid: str) -> None:
         """Drop a job and its pods; one that is gone, or another of its name, is left alone."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
-        await self._unless_absent(
-            lambda: self._batch.delete_namespaced_job_without_preload_content(name, self.namespace, body=body)
-        )
+        await self._unless_absent(lambda: self._batch.delete_namespaced_job(name, self.namespace, body=body))
 
     async def list_pods(self, selector: str) -> tuple[list[Json], str]:
         """The pods that match, and the version to watch from."""
         return await self._list(
-            lambda **options: self._core.list_namespaced_pod_without_preload_content(
+            lambda **options: self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, **options
             )
         )
@@ -154,7 +141,7 @@ class KubernetesApi:
     async def list_jobs(self, selector: str) -> list[Json]:
         """The jobs that match."""
         found, _ = await self._list(
-            lambda **options: self._batch.list_namespaced_job_without_preload_content(
+            lambda **options: self._batch.list_namespaced_job(
                 self.namespace, label_selector=selector, **options
             )
         )
@@ -168,7 +155,7 @@ class KubernetesApi:
         Ends when the server ends the watch. Raises Expired and Unreachable.
         """
         response = await self._answered(
-            lambda: self._core.list_namespaced_pod_without_preload_content(
+            lambda: self._core.list_namespaced_pod(
                 self.namespace,
                 label_selector=selector,
                 watch=True,
@@ -313,6 +300,17 @@ class KubernetesApi:
         if self._is_away:
             _log.warning("the API server of %s answers again", self._host)
         self._is_away = False
+
+
+class _Unread:
+    """An API of the client whose calls give the response as it came: 37 and 36 of the client say so differently."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        unread = getattr(self._api, f"{name}_without_preload_content", None)
+        return unread or functools.partial(getattr(self._api, name), _preload_content=False)
 
 
 class LineReader:
