@@ -74,7 +74,7 @@ def recommend_adaptive(
         (name, math.ceil(measured.staff * value - 1e-9), f"pressure {value:.2f}, weight {weights[name]:g}")
         for name, value in pressures.items()
     ]
-    return Recommendation(workers, explain, parts)
+    return Recommendation(workers, explain, lambda: parts)
 
 
 def _queue_pressure(measured: Measured, policy: ScalingPolicy) -> float:

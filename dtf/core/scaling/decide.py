@@ -97,13 +97,13 @@ def _deliberate(
 ) -> _Deliberation:
     if is_caught_up:
         recommendation = recommend(measured, policy, telemetry)
-        idle_seconds = policy.idle_seconds(measured.startup_seconds)
+        idle_seconds = recommendation.idle_seconds or policy.idle_seconds(measured.startup_seconds)
         victims = removable(measured.idle, measured.now_ns, idle_seconds)
     else:
         recommendation = Recommendation(0, lambda: "the log has not been read to its end")
         idle_seconds, victims = 0.0, []
-    if recommendation.hold is None and measured.unplaceable:
-        recommendation.hold = _why_unplaceable(measured, projection)
+    if measured.unplaceable and not recommendation.hold_kind:
+        _name_unplaceable(recommendation, measured, projection)
     lowest, highest = ledger.recommended_lately(policy, measured.now_ns, recommendation.workers)
     situation = Situation(
         now_ns=measured.now_ns,
@@ -127,13 +127,17 @@ def _deliberate(
     return _Deliberation(measured, policy, ledger, situation, recommendation, victims, wanted, effects)
 
 
-def _why_unplaceable(measured: Measured, projection: DemandProjection) -> tuple[str, str] | None:
+def _name_unplaceable(
+    recommendation: Recommendation, measured: Measured, projection: DemandProjection
+) -> None:
     nowhere = [
         f"{count} {'task needs' if count == 1 else 'tasks need'} {requirement}"
         for requirement, count in measured.unplaceable
         if is_nowhere(projection, requirement)
     ]
-    return ("unplaceable", f"{'; '.join(nowhere)}; no pool gives it") if nowhere else None
+    if nowhere:
+        recommendation.hold_kind = "unplaceable"
+        recommendation.explain_hold = lambda: f"{'; '.join(nowhere)}; no pool gives it"
 
 
 def _message(thought: _Deliberation, projection: DemandProjection) -> scaling_pb2.ScalingDecision:
@@ -154,9 +158,9 @@ def _message(thought: _Deliberation, projection: DemandProjection) -> scaling_pb
     )
     if thought.recommendation.forecast is not None:
         decision.forecast.CopyFrom(thought.recommendation.forecast())
-    for effect in thought.effects:
-        decision.rules.add(rule=effect.rule, before=effect.before, after=effect.after, reason=effect.reason)
-    for name, workers, reason in thought.recommendation.parts:
+    for rule, before, after, reason in thought.effects:
+        decision.rules.add(rule=rule, before=before, after=after, reason=reason)
+    for name, workers, reason in thought.recommendation.parts():
         decision.considerations.add(name=name, workers=workers, reason=reason)
     return decision
 
@@ -181,6 +185,7 @@ def _terminate(
         pool=ledger.pool,
         action=scaling_pb2.SCALING_ACTION_TERMINATE,
         log_sequence=projection.last_sequence,
+        policy_version=POLICY_VERSION,
         launch_ids=list(ending),
         worker_ids=[worker for worker in workers if worker],
         reason="; ".join(ending.values()),
@@ -210,7 +215,7 @@ def _scale_out(decision: scaling_pb2.ScalingDecision, thought: _Deliberation) ->
     decision.alternatives.extend(alternatives(decision, policy, measured.effective))
     decision.reason = thought.recommendation.explain()
     if decision.recommended < policy.min_workers:
-        decision.reason = next(effect.reason for effect in thought.effects if effect.rule == "minimum")
+        decision.reason = next(reason for rule, _, _, reason in thought.effects if rule == "minimum")
     return decision
 
 
@@ -229,7 +234,7 @@ def _scale_in(decision: scaling_pb2.ScalingDecision, thought: _Deliberation) -> 
 def _hold(thought: _Deliberation, projection: DemandProjection) -> Plan:
     measured, ledger = thought.measured, thought.ledger
     now_ns = measured.now_ns
-    kind, reason = why_hold(thought.effects, measured.effective, thought.recommendation.hold)
+    kind, explain = why_hold(thought.effects, measured.effective, thought.recommendation)
     times = _times(thought)
     if ledger.launches and projection.gone:
         lost = [projection.gone[launch].at_ns for launch in ledger.launches if launch in projection.gone]
@@ -243,7 +248,7 @@ def _hold(thought: _Deliberation, projection: DemandProjection) -> Plan:
         return Plan(None, wake_at_ns=min(next_hold_ns, wake_at_ns or next_hold_ns))
     decision = _message(thought, projection)
     decision.action = scaling_pb2.SCALING_ACTION_HOLD
-    decision.reason = reason
+    decision.reason = explain()
     return Plan(decision, kind, wake_at_ns)
 
 

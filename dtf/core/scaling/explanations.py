@@ -1,24 +1,27 @@
 """Decisions in words: why nothing changes, and what else could have been done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dtf.api.v1 import scaling_pb2
 from dtf.core.scaling.policy import ScalingPolicy
+from dtf.core.scaling.recommendation import Recommendation
 from dtf.core.scaling.rules import Effect
 
 STEADY = "steady"
 
 
-def why_hold(effects: Sequence[Effect], effective: int, hold: tuple[str, str] | None) -> tuple[str, str]:
+def why_hold(
+    effects: Sequence[Effect], effective: int, recommendation: Recommendation
+) -> tuple[str, Callable[[], str]]:
     """The rule that had the last word, and its reason; a pool at rest at its minimum is steady."""
-    for effect in reversed(effects):
-        if effect.before != effect.after:
-            if effect.rule != "minimum":
-                return effect.rule, effect.reason
-            return hold or (STEADY, effect.reason)
-    if hold is not None:
-        return hold
-    return STEADY, f"{effective} {count_workers(effective)} are what the work needs"
+    for rule, before, after, reason in reversed(effects):
+        if before != after:
+            if rule == "minimum" and recommendation.hold_kind:
+                break
+            return (STEADY if rule == "minimum" else rule), reason.__str__
+    if recommendation.hold_kind:
+        return recommendation.hold_kind, recommendation.explain_hold
+    return STEADY, lambda: f"{effective} {count_workers(effective)} are what the work needs"
 
 
 def alternatives(

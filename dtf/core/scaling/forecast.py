@@ -15,14 +15,15 @@ serverless platforms do (Shahrad et al. 2020).
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.traffic import LEVELS, Traffic
 
-MISSED_RATIO = 0.06
+MISSED_RATIO = 0.07
 """Where more tasks than this would find no slot free, workers are launched."""
-SPARE_RATIO = 0.02
+SPARE_RATIO = 0.03
 """What fewer tasks than this would need is let go. Between the two the pool stays as it is, so that noise in
 what is learned moves no worker; on the way fewer than the 5 % beyond a 95th percentile wait."""
 WAIT_WORTH = 10.0
@@ -53,8 +54,10 @@ class LeadTime:
 def lead_time(traffic: Traffic, now_ns: int, startup: float, task_seconds: float, slack: float) -> LeadTime:
     """The need of one class. `task_seconds` is its mean; `slack` a wait that is no harm."""
     share = min(1.0, task_seconds / slack) if slack > 0 else 1.0
+    if share <= 0:
+        return LeadTime()  # tasks that take no time need no slot
     flow, enough = flowing(traffic, now_ns, startup, task_seconds, share)
-    due, kept, wake_at_ns = recurring(traffic, now_ns, startup, slack, share)
+    due, kept, wake_at_ns = recurring(traffic, now_ns, startup, slack, share, flow / share)
     return LeadTime(max(flow, due), max(enough, due, kept), wake_at_ns)
 
 
@@ -73,26 +76,31 @@ def flowing(
     hold = batch * task_seconds / unit
     if hold <= 0:
         return 0.0, 0.0
-    present = traffic.tasks * share / unit
+    present = traffic.tasks * share
     left = math.exp(-startup / hold)
-    coming = rate * hold * (1.0 - left)
+    coming = rate * unit * hold * (1.0 - left)
     mean = present * left + coming
-    variance = present * left * (1.0 - left) + coming
-    base = mean - variance + 1.0  # the task that comes takes one more than it finds taken
-    needed = unit * (base + poisson_quantile(variance, MISSED_RATIO))
-    enough = unit * (base + poisson_quantile(variance, SPARE_RATIO))
+    # of arrivals that are not Poisson an exponential holding time passes on half the excess (Whitt 2002)
+    spread = (1.0 + traffic.dispersion() * unit / batch) / 2
+    variance = present * left * (1.0 - left) + coming * spread
+    base = mean - variance + unit  # what comes takes so much more than it finds taken
+    needed = base + poisson_quantile(variance, MISSED_RATIO)
+    enough = base + poisson_quantile(variance, SPARE_RATIO)
     return needed, enough
 
 
 def recurring(
-    traffic: Traffic, now_ns: int, startup: float, slack: float, share: float
+    traffic: Traffic, now_ns: int, startup: float, slack: float, share: float, above: float = 0.0
 ) -> tuple[float, float, int | None]:
-    """Slots to launch for what is about to come back, slots worth keeping for it, and when that changes."""
+    """Slots to launch for what is about to come back, slots worth keeping for it, and when that changes.
+
+    Only levels of more than `above` tasks are looked at: the others are provided for.
+    """
     due = kept = 0
     wake_at_ns: int | None = None
     most = traffic.level_for(MISSED_RATIO)
     levels = traffic.levels
-    for index in range(traffic.reached, len(levels)):
+    for index in range(max(traffic.reached, bisect_right(LEVELS, above)), len(levels)):
         level = levels[index]
         if LEVELS[index] > most or len(level.gaps) < GAPS_NEEDED or not level.below_since_ns:
             break

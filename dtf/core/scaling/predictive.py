@@ -112,8 +112,9 @@ def recommend_predictive(measured: Measured, policy: ScalingPolicy) -> Recommend
     return Recommendation(
         max(workers, target.workers),
         explain,
-        [*target.parts, *said],
-        hold=target.hold,
+        lambda: [*target.parts(), *said],
+        hold_kind=target.hold_kind,
+        explain_hold=target.explain_hold,
         forecast=say_forecast,
         wake_at_ns=min(wake_at_ns, target.wake_at_ns or wake_at_ns),
     )

@@ -45,16 +45,8 @@ class Situation:
     """Workers that the bounds of all pools together leave to this one."""
 
 
-@dataclass(slots=True)
-class Effect:
-    """What a rule made of a recommendation."""
-
-    rule: str
-    before: int
-    after: int
-    reason: str
-
-
+Effect = tuple[str, int, int, str]
+"""A rule, the recommendation before it and after it, and why."""
 Rule = Callable[[int, ScalingPolicy, Situation], tuple[int, str]]
 
 
@@ -64,7 +56,7 @@ def apply_rules(recommended: int, policy: ScalingPolicy, situation: Situation) -
     effects: list[Effect] = []
     for name, rule in _RULES:
         after, reason = rule(wanted, policy, situation)
-        effects.append(Effect(name, wanted, after, reason))
+        effects.append((name, wanted, after, reason))
         wanted = after
     return wanted, effects
 

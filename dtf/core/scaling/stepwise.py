@@ -105,4 +105,4 @@ def recommend_stepwise(measured: Measured, policy: ScalingPolicy) -> Recommendat
         return f"{chosen.metric} is {figures[chosen.metric]:g}: the step {chosen.text} asks for {workers}"
 
     parts = [(step.text, to, f"{step.metric} is {figures[step.metric]:g}") for to, step in held]
-    return Recommendation(workers, explain, parts)
+    return Recommendation(workers, explain, lambda: parts)

@@ -21,6 +21,9 @@ from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.recommendation import Recommendation
 
 RECHECK_SECONDS = 1.0
+FLOW_IDLE_RATIO = 1.0
+"""While tasks keep coming an idle worker is kept for as long as a start-up takes: letting it go and launching
+another costs as much, so that at worst twice the least is paid (the rent-or-buy bound; Karlin et al. 1988)."""
 SLACK_RATIO = 1 / 6
 """Of the start-up delay: a wait so short for a worker that is there is no harm, so tasks shorter than it share one."""
 
@@ -62,16 +65,16 @@ def recommend_target(measured: Measured, policy: ScalingPolicy) -> Recommendatio
             method="lead time",
         )
 
-    hold = None
-    if queue.waiting > 0 and queue.slots <= 0 and measured.slots:
+    keeps_longer = forecast.kept > 0 and not policy.scale_in_idle_seconds
+
+    def explain_hold() -> str:
         left = measured.backlog_seconds / measured.slots
-        hold = (
-            "start-up",
-            (
-                f"the work ends in {left:.1f} s, a new worker takes {startup:.1f} s to start and is wanted for "
-                f"what would wait {aim:g} s longer than that"
-            ),
+        return (
+            f"the work ends in {left:.1f} s, a new worker takes {startup:.1f} s to start and is wanted for "
+            f"what would wait {aim:g} s longer than that"
         )
+
+    suffices = queue.waiting > 0 and queue.slots <= 0 and measured.slots > 0
     wake_at_ns = forecast.wake_at_ns
     if forecast.kept > 0 and measured.idle:
         # silence lowers what is expected; nothing else would say so
@@ -80,8 +83,10 @@ def recommend_target(measured: Measured, policy: ScalingPolicy) -> Recommendatio
     return Recommendation(
         workers,
         explain,
-        _parts(measured, queue, by_queue, forecast, policy),
-        hold=hold,
+        lambda: _parts(measured, queue, by_queue, forecast, policy),
+        hold_kind="start-up" if suffices else "",
+        explain_hold=explain_hold,
+        idle_seconds=startup * FLOW_IDLE_RATIO if keeps_longer else None,
         forecast=say_forecast,
         wake_at_ns=wake_at_ns,
     )

@@ -86,6 +86,10 @@ class Traffic:
     batch_tasks: float = 0.0
     batch_squares: float = 0.0
     """Sums over the ones before, older ones weighing less."""
+    intervals: float = 0.0
+    interval_sum: float = 0.0
+    interval_squares: float = 0.0
+    """Number, sum and squares of the seconds between batches, older ones weighing less."""
     levels: list[Level] = field(default_factory=list)
     """Of LEVELS, as far up as the class has been."""
     reached: int = 0
@@ -116,6 +120,11 @@ class Traffic:
     def _new_batch(self, now_ns: int, tasks: int) -> None:
         self.batch_tasks = (self.batch_tasks + self.last_size) * BATCH_MEMORY
         self.batch_squares = (self.batch_squares + self.last_size * self.last_size) * BATCH_MEMORY
+        if self.instants:
+            interval = (now_ns - self.instants[-1]) / NANOS
+            self.intervals = self.intervals * BATCH_MEMORY + 1.0
+            self.interval_sum = self.interval_sum * BATCH_MEMORY + interval
+            self.interval_squares = self.interval_squares * BATCH_MEMORY + interval * interval
         self.last_size = tasks
         self.instants.append(now_ns)
         if len(self.instants) > 2 * ARRIVALS_KEPT:
@@ -154,6 +163,19 @@ class Traffic:
         size = self.last_size
         tasks, squares = self.batch_tasks + size, self.batch_squares + size * size
         return squares / tasks if tasks else 0.0
+
+    def dispersion(self) -> float:
+        """Variance over mean of the tasks that come in a long time: 1 for single tasks that come at random.
+
+        Batches raise it, a regular beat lowers it: of a renewal process it is the squared coefficient of
+        variation of its intervals (Cox 1962).
+        """
+        if self.interval_sum <= 0 or not self.batch_tasks:
+            return self.batch_size()
+        mean = self.interval_sum / self.intervals
+        irregularity = max(0.0, self.interval_squares / self.intervals / (mean * mean) - 1.0)
+        plain_size = self.batch_tasks / (self.intervals or 1.0)
+        return max(0.0, self.batch_size() - plain_size * (1.0 - irregularity))
 
     def rate_per_second(self, now_ns: int, ahead: float) -> float:
         """Batches expected to come a second over the next `ahead` seconds.
