@@ -79,9 +79,13 @@ class MemoryProvider:
         """Announce that it will be taken away."""
         self._instances[launch_id] = replace(self._instances[launch_id], interruption=announcement)
 
-    def lose(self, launch_id: str) -> None:
-        """Somebody removed it behind our back; nobody says so."""
-        del self._instances[launch_id]
+    def lose(self, launch_id: str) -> Instance:
+        """Somebody removed it behind our back, or the list lacks it; nobody says so."""
+        return self._instances.pop(launch_id)
+
+    def find(self, instance: Instance) -> None:
+        """The list has it again."""
+        self._instances[instance.launch_id] = instance
 
     async def forget(self, launch_id: str) -> None:
         """Drop an exited one."""

@@ -20,7 +20,7 @@ from dtf.ports.capacity import CapacityProvider, LaunchRequest, ProviderError
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, LogUnavailable
 from dtf.resource_manager.fleet import REQUESTER
-from dtf.resource_manager.pool import ManagedPool
+from dtf.resource_manager.managed_pool import ManagedPool
 from dtf.resource_manager.process import resolve_policy
 from dtf.settings.model import Settings
 
@@ -178,10 +178,20 @@ def _ec2(settings: Settings, site: Site) -> _Made:
     return provider, provider.start
 
 
+def _gcp(settings: Settings, site: Site) -> _Made:
+    from dtf.adapters.gcp_cloud import gcp_provider
+    from dtf.adapters.kubernetes_objects import Owner
+
+    owner = Owner(site.cluster, settings.coordinator.namespace, settings.pool.name)
+    provider = gcp_provider(settings.gcp, owner, clock=site.clock, environment=site.join)
+    return provider, provider.start
+
+
 _MAKERS: Mapping[str, Callable[[Settings, Site], _Made]] = {
     "process": _process,
     "kubernetes": _kubernetes,
     "ec2": _ec2,
+    "gcp": _gcp,
     "slurm": _slurm,
     "ssh": _ssh,
 }

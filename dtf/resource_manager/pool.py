@@ -13,37 +13,28 @@ While the provider does not answer, the pool stays as it is; the others are not 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from dtf.api.v1 import scaling_pb2
-from dtf.core.scaling.adaptive import PoolTelemetry
-from dtf.core.scaling.allocation import Allocation
 from dtf.core.scaling.decide import decide_scaling
 from dtf.core.scaling.ledger import PoolLedger
 from dtf.core.scaling.measure import measure
-from dtf.core.scaling.policy import ScalingPolicy
 from dtf.ports.capacity import (
-    CapacityProvider,
     Instance,
     InstanceState,
-    LaunchRequest,
     ProviderError,
     QuotaExceeded,
 )
-from dtf.ports.clock import Clock
-from dtf.resource_manager.fleet import DrainAnswer, Fleet
+from dtf.resource_manager.fleet import DrainAnswer
+from dtf.resource_manager.hearing import Hearing
+from dtf.resource_manager.managed_pool import ManagedPool, Office
 from dtf.resource_manager.meters import PoolMeters
 from dtf.resource_manager.nurse import Nurse
-from dtf.resource_manager.state_file import ManagerState
 from dtf.resource_manager.waiting import wait_until
 
 DECISION_INTERVAL_SECONDS = 0.01
 """Decisions are at least so far apart: commits come in hundreds a second, workers in seconds."""
 LOOK_SECONDS = 5.0
 """How often the provider's list is read: for what it will take away, and for what neither side told of."""
-ABSENT_LOOKS = 3
-"""A launch that the provider does not list so many times in a row is gone."""
-ENDED_KEPT = 4096
 LAUNCHES_AT_ONCE = 16
 TERMINATE_GRACE_SECONDS = 5.0
 STOP_GRACE_SECONDS = 5.0
@@ -53,57 +44,6 @@ LONGEST_PAUSE_SECONDS = 30.0
 """Between attempts while the provider does not answer."""
 
 _log = logging.getLogger("dtf.resource_manager")
-
-
-async def _nothing() -> None:
-    """A provider that needs no start."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManagedPool:
-    """A pool to be looked after, and where its workers come from."""
-
-    policy: ScalingPolicy
-    provider: CapacityProvider
-    start: Callable[[], Awaitable[None]] = _nothing
-    """What the provider needs before it is asked anything; done again until it does not raise ProviderError."""
-    cpus: float = 0.0
-    memory_bytes: int = 0
-    gpus: int = 0
-    is_spot: bool = False
-    quarantine_ratio: float = 0.2
-    """Share of the workers that may be in quarantine at once; 0: none ever is."""
-    probation_seconds: float = 300.0
-
-    def request(self, launch_id: str) -> LaunchRequest:
-        """What the provider is asked for."""
-        return LaunchRequest(
-            launch_id,
-            self.policy.pool,
-            self.policy.slots,
-            self.policy.labels,
-            cpus=self.cpus,
-            memory_bytes=self.memory_bytes,
-            gpus=self.gpus,
-            is_spot=self.is_spot,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Office:
-    """What the pools of one resource manager share."""
-
-    state: ManagerState
-    fleet: Fleet
-    clock: Clock
-    announce: Callable[[scaling_pb2.ScalingDecision], None]
-    """Publish a decision soon."""
-    save: Callable[[], Awaitable[None]]
-    allocate: Callable[[str, int], Allocation | None]
-    """What a pool is to do at an instant; None: all that it can."""
-    telemetry: Callable[[str, int], PoolTelemetry | None]
-    """What a pool's workers say of their machines."""
-    tasks: asyncio.TaskGroup
 
 
 class PoolKeeper:
@@ -123,9 +63,7 @@ class PoolKeeper:
         self._changed = asyncio.Event()
         self._launching: set[str] = set()
         self._interrupted: set[str] = set()
-        self._absent: dict[str, int] = {}
-        self._ended: dict[str, None] = {}
-        """Launches that are over, the newest; a list that was begun before may still show them running."""
+        self._hearing = Hearing(self.name, office.state, office.clock)
         self._counted = {launch.launch_id for launch in self.ledger.launches.values() if launch.is_registered}
         self._nurse = Nurse(
             self.name,
@@ -180,12 +118,14 @@ class PoolKeeper:
         known = {instance.launch_id: instance for instance in await self._provider.list_instances()}
         self.ledger.sync(self._state.projection, self._clock.now_ns())
         for instance in known.values():
-            self._take_in(instance)
+            self._hearing.take_in(instance)
         for launch in list(self.ledger.launches.values()):
             if launch.launch_id in known:
                 continue
             if launch.is_registered or launch.is_stopping:
-                self._observe_exit(launch.launch_id, "is gone", is_clean=self._has_left(launch.launch_id))
+                self._hearing.observe_exit(
+                    launch.launch_id, "is gone", is_clean=self._hearing.has_left(launch.launch_id)
+                )
             else:
                 await self._launch(launch.launch_id)
         await self._office.save()
@@ -205,9 +145,9 @@ class PoolKeeper:
         listed = {instance.launch_id for instance in instances}
         before = len(self._state.pools[self.name].observations)
         for instance in instances:
-            self._take_in(instance)
-        for launch_id in self._missing(listed):
-            self._observe_exit(launch_id, "is gone", is_clean=self._has_left(launch_id))
+            self._hearing.take_in(instance)
+        for launch_id in self._hearing.missing(listed, self._launching):
+            self._hearing.observe_exit(launch_id, "is gone", is_clean=self._hearing.has_left(launch_id))
         if len(self._state.pools[self.name].observations) != before:
             await self._office.save()
             self._changed.set()
@@ -215,17 +155,6 @@ class PoolKeeper:
             await self._after(instance)
             if instance.interruption and instance.state is InstanceState.RUNNING:
                 self._interruption(instance)
-
-    def _take_in(self, instance: Instance) -> None:
-        """An instance as it is listed."""
-        if instance.state is InstanceState.EXITED:
-            self._exited(instance)
-        elif instance.launch_id not in self.ledger.launches and instance.launch_id not in self._ended:
-            _log.info("%s (%s) was found running", instance.launch_id, instance.handle)
-            adopted = scaling_pb2.LaunchAdopted(
-                launch_id=instance.launch_id, launched_unix_nanos=instance.launched_at_ns
-            )
-            self._observe(scaling_pb2.Observation(adopted=adopted))
 
     async def _after(self, instance: Instance) -> None:
         """What is left to do about an instance once its state is saved."""
@@ -237,17 +166,9 @@ class PoolKeeper:
         if launch is not None and launch.is_stopping:
             await self._terminate(instance.launch_id)
 
-    def _missing(self, listed: Iterable[str]) -> list[str]:
-        """Launches that have not been listed for a while."""
-        looked = {
-            launch_id: self._absent.get(launch_id, 0) + 1
-            for launch_id in self.ledger.launches.keys() - set(listed) - self._launching
-        }
-        self._absent = looked
-        return [launch_id for launch_id, looks in looked.items() if looks >= ABSENT_LOOKS]
-
     def _interruption(self, instance: Instance) -> None:
         """The provider will take it away: it takes nothing new, and a replacement comes for it."""
+        self._interrupted &= self.ledger.launches.keys()
         if instance.launch_id in self._interrupted:
             return
         self._interrupted.add(instance.launch_id)
@@ -255,7 +176,7 @@ class PoolKeeper:
         interrupted = scaling_pb2.LaunchInterrupted(
             launch_id=instance.launch_id, reason=instance.interruption
         )
-        self._observe(scaling_pb2.Observation(interrupted=interrupted))
+        self._hearing.observe(scaling_pb2.Observation(interrupted=interrupted))
         for worker in self._state.projection.workers.values():
             if worker.launch_id == instance.launch_id and not worker.is_draining:
                 self._office.tasks.create_task(
@@ -277,39 +198,10 @@ class PoolKeeper:
 
     async def _hear_exit(self, instance: Instance) -> None:
         _log.info("%s (%s) %s", instance.launch_id, instance.handle, instance.reason)
-        self._exited(instance)
+        self._hearing.exited(instance)
         await self._office.save()
         await self._after(instance)
         self._changed.set()
-
-    def _exited(self, instance: Instance) -> None:
-        if instance.launch_id not in self.ledger.launches:
-            return
-        is_clean = instance.is_clean or self._has_left(instance.launch_id)
-        self._observe_exit(instance.launch_id, instance.reason, is_clean=is_clean)
-
-    def _observe_exit(
-        self, launch_id: str, reason: str, *, is_clean: bool, is_dismissed: bool = False
-    ) -> None:
-        self._interrupted.discard(launch_id)
-        self._ended[launch_id] = None
-        if len(self._ended) > ENDED_KEPT:
-            del self._ended[next(iter(self._ended))]
-        exited = scaling_pb2.LaunchExited(
-            launch_id=launch_id, reason=reason, is_clean=is_clean, is_dismissed=is_dismissed
-        )
-        self._observe(scaling_pb2.Observation(exited=exited))
-
-    def _observe(self, seen: scaling_pb2.Observation) -> None:
-        seen.now_unix_nanos = self._clock.now_ns()
-        self._state.observe(self.name, seen)
-
-    def _has_left(self, launch_id: str) -> bool:
-        """Whether the log says that the worker was going or has gone by itself."""
-        projection = self._state.projection
-        if launch_id in projection.gone:
-            return projection.gone[launch_id].departure == "left"
-        return any(w.is_draining for w in projection.workers.values() if w.launch_id == launch_id)
 
     async def _report_lost(self, instance: Instance) -> None:
         """Tell the coordinator of a worker that its log still takes for alive, so that nothing waits for a lease.
@@ -390,7 +282,7 @@ class PoolKeeper:
             failed = scaling_pb2.LaunchFailed(
                 launch_id=launch_id, reason=str(error), is_quota=isinstance(error, QuotaExceeded)
             )
-            self._observe(scaling_pb2.Observation(failed=failed))
+            self._hearing.observe(scaling_pb2.Observation(failed=failed))
             return
         finally:
             self._launching.discard(launch_id)
@@ -406,7 +298,7 @@ class PoolKeeper:
     async def _drain(self, worker_id: str, reason: str) -> None:
         answer = await self._office.fleet.drain_idle(worker_id, reason)
         if answer is DrainAnswer.REFUSED:
-            self._observe(scaling_pb2.Observation(drain_refused_worker_id=worker_id))
+            self._hearing.observe(scaling_pb2.Observation(drain_refused_worker_id=worker_id))
             self._changed.set()
         if answer is not DrainAnswer.DRAINING:
             _log.info("%s was not drained: %s", worker_id, answer.value)
@@ -504,5 +396,7 @@ class PoolKeeper:
             await self._forget(await anext(exits))
 
     async def _forget(self, instance: Instance) -> None:
-        self._observe_exit(instance.launch_id, instance.reason, is_clean=instance.is_clean, is_dismissed=True)
+        self._hearing.observe_exit(
+            instance.launch_id, instance.reason, is_clean=instance.is_clean, is_dismissed=True
+        )
         await self._provider.forget(instance.launch_id)

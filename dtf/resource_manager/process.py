@@ -22,9 +22,10 @@ from dtf.ports.event_log import EventLog, RecordStream
 from dtf.resource_manager.announcer import Announcer
 from dtf.resource_manager.fleet import Fleet
 from dtf.resource_manager.log_reader import LogReader
+from dtf.resource_manager.managed_pool import ManagedPool, Office
 from dtf.resource_manager.meters import PoolMeters
 from dtf.resource_manager.numbers import recover_numbers
-from dtf.resource_manager.pool import ManagedPool, Office, PoolKeeper
+from dtf.resource_manager.pool import PoolKeeper
 from dtf.resource_manager.rehearsal import DRY_RUN, Rehearsal
 from dtf.resource_manager.state_file import ManagerState, PoolState, StateFile
 from dtf.resource_manager.telemetry_book import TelemetryBook

@@ -12,7 +12,7 @@ from dtf.ports.capacity import CapacityProvider
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.resource_manager.fleet import DrainAnswer
-from dtf.resource_manager.pool import ManagedPool
+from dtf.resource_manager.managed_pool import ManagedPool
 from dtf.resource_manager.process import ResourceManager
 
 WAIT_SECONDS = 30.0

@@ -16,7 +16,7 @@ from dtf.adapters.memory_log import MemoryLog, MemoryRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.capacity import Instance, LaunchRequest
 from dtf.resource_manager.fleet import DrainAnswer
-from dtf.resource_manager.pool import ManagedPool
+from dtf.resource_manager.managed_pool import ManagedPool
 from dtf.resource_manager.process import ResourceManager
 from dtf.resource_manager.state_file import ManagerState, StateFile
 from tests.integration.scripted_pool import (

@@ -15,7 +15,7 @@ from dtf.core.scaling.health import HealthBook, Verdict
 from dtf.core.scaling.policy import ScalingPolicy
 from dtf.ports.capacity import Instance, LaunchRequest, ProviderError
 from dtf.resource_manager import nurse, pool, rehearsal
-from dtf.resource_manager.pool import ManagedPool
+from dtf.resource_manager.managed_pool import ManagedPool
 from dtf.resource_manager.process import ResourceManager, Shadow
 from tests.integration.scripted_pool import WAIT_SECONDS, Crash, Decisions, ScriptedCoordinator, quick_policy
 from tests.memory_provider import MemoryProvider
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.resource_manager
 
 HOLD = scaling_pb2.SCALING_ACTION_HOLD
 OUT = scaling_pb2.SCALING_ACTION_SCALE_OUT
+IN = scaling_pb2.SCALING_ACTION_SCALE_IN
 REPLACE = scaling_pb2.SCALING_ACTION_REPLACE
 TERMINATE = scaling_pb2.SCALING_ACTION_TERMINATE
 
@@ -259,3 +260,20 @@ async def test_many_sick_at_once_are_no_matter_of_single_workers(
             await site.clock.sleep(0.01)
     kinds = [event.WhichOneof("event") async for event in events_of(site.log)]
     assert "worker_quarantined" not in kinds
+
+
+async def test_a_worker_that_was_missed_for_a_while_and_is_there_is_no_orphan(site: Site) -> None:
+    provider = site.provider()
+    async with site.managing(ManagedPool(quick_policy(1, 1), provider)):
+        await provider.wait_for_running("local-1")
+        await site.coordinator.register("local-1")
+        hidden = provider.lose("local-1")
+        await site.decision(REPLACE, "local-1 is gone")
+        provider.find(hidden)
+        await provider.wait_for_running("local-1", "local-2")
+        await site.coordinator.register("local-2")
+        (worker_id,) = (await site.decisions.until(IN)).worker_ids  # one of the two is too many
+        await site.coordinator.leave(worker_id)
+        await site.decision(TERMINATE, f"{worker_id} left")
+        while len(provider.running) != 1:
+            await site.clock.sleep(0.01)
