@@ -114,6 +114,19 @@ def make_family(family: str, seed: int = 1, scale: Scale = AS_IS) -> Trace:
     return make_trace(family, rows)
 
 
+def make_month(seed: int = 1, minutes: int = 30 * 24 * 60) -> Trace:
+    """Demand by the minute for thirty days, about 500,000 tasks: days and weeks in it, 50 s each."""
+    source = random.Random(f"month/{seed}")
+    rows = []
+    for minute in range(minutes):
+        day = 2 * math.pi * minute / (24 * 60)
+        is_weekend = minute // (24 * 60) % 7 >= 5
+        rate = 11.6 * 1.19 * (1 - 0.8 * math.cos(day)) * (0.45 if is_weekend else 1.0)
+        count = round(source.gauss(rate, math.sqrt(rate)))
+        rows += [(minute * 60.0, round(_lognormal(source, 50, 0.8), 3), 1.0) for _ in range(count)]
+    return make_trace("month", rows)
+
+
 def write(directory: Path) -> None:
     """Every family as a CSV file."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ class Witness:
         self.inner = inner
         self.name = inner.name
         self.pace_seconds = inner.pace_seconds
+        self.relaxed_seconds = inner.relaxed_seconds
         self.is_periodic = inner.is_periodic
         self.submitted_tasks: list[int] = []
         self.starts: list[tuple[int, float]] = []

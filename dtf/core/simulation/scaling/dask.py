@@ -31,7 +31,7 @@ class DaskAdaptive(Listener):
     """`dask`."""
 
     name = "dask"
-    pace_seconds = INTERVAL_SECONDS
+    pace_seconds = relaxed_seconds = INTERVAL_SECONDS
     is_periodic = True
 
     def __init__(self) -> None:

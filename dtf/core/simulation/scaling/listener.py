@@ -8,6 +8,7 @@ class Listener:
     """Hears everything and does nothing."""
 
     pace_seconds = float("inf")
+    relaxed_seconds = float("inf")
     is_periodic = False
 
     def least(self, shape: PoolShape) -> int:

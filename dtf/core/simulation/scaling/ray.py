@@ -28,7 +28,7 @@ class RayAutoscaler(Listener):
     """`ray`."""
 
     name = "ray"
-    pace_seconds = INTERVAL_SECONDS
+    pace_seconds = relaxed_seconds = INTERVAL_SECONDS
     is_periodic = True
 
     def decide(self, pool: SimulatedPool) -> float:

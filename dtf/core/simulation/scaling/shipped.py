@@ -19,6 +19,11 @@ START_NS = 1_700_000_000 * NANOS
 """The simulation's zero: ledgers and meters take 0 for "never"."""
 PACE_SECONDS = 1.0
 """The process decides up to a hundred times a second; a pool whose workers take seconds to start gains nothing by it."""
+RELAXED = 5.0
+"""Times the pace: a task that ended wants no worker, and who is idle goes by the decision's own timer."""
+LARGE_TRACE = 100_000
+LARGE_PACE_SECONDS = 10.0
+"""The pace on traces of more tasks than that: a month of them is replayed in minutes, not in a quarter of an hour."""
 RUN = SUITE = "trace"
 
 
@@ -28,6 +33,7 @@ class ShippedPolicy(Listener):
     def __init__(self, name: str, policy: ScalingPolicy, pace_seconds: float = PACE_SECONDS) -> None:
         self.name = name
         self.pace_seconds = pace_seconds
+        self.relaxed_seconds = RELAXED * pace_seconds
         self._policy = policy
         self._projection = DemandProjection()
         self._ledger = PoolLedger(policy.pool)
@@ -44,6 +50,9 @@ class ShippedPolicy(Listener):
     def begin(self, pool: SimulatedPool) -> None:
         """The workers of the pool's minimum are adopted, as after a restart of the process."""
         now_ns = _instant(pool)
+        if len(pool.trace) > LARGE_TRACE:
+            self.pace_seconds = max(self.pace_seconds, LARGE_PACE_SECONDS)
+            self.relaxed_seconds = RELAXED * self.pace_seconds
         for worker in pool.workers.values():
             launch_id = self._ledger.launch_ids(1)[0]
             self._ledger.adopt(launch_id, now_ns)
@@ -112,7 +121,9 @@ class ShippedPolicy(Listener):
                 self._ledger.record(plan.decision, plan.hold_kind)
                 self._carry_out(pool, plan.decision, now_ns)
             if plan.decision is None or plan.decision.action == scaling_pb2.SCALING_ACTION_HOLD:
-                return float("inf") if plan.wake_at_ns is None else (plan.wake_at_ns - START_NS) / NANOS
+                if plan.wake_at_ns is None:
+                    return float("inf")
+                return max((plan.wake_at_ns - START_NS) / NANOS, pool.now + self.pace_seconds)
 
     def _carry_out(self, pool: SimulatedPool, decision: scaling_pb2.ScalingDecision, now_ns: int) -> None:
         match decision.action:

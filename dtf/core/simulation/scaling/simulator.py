@@ -76,6 +76,11 @@ class Controller(Protocol):
         ...
 
     @property
+    def relaxed_seconds(self) -> float:
+        """The same where all that happened is that tasks ended: no more is wanted than before."""
+        ...
+
+    @property
     def is_periodic(self) -> bool:
         """Whether it decides at multiples of `pace_seconds` only."""
         ...
@@ -137,6 +142,7 @@ class SimulatedPool:
         self._waits = array("d", bytes(8 * len(trace)))
         self._queued_at = array("d", trace.submits)
         self._spent = 0.0
+        self._wake, self._decided_at = 0.0, -inf
         self._moves: list[tuple[float, int]] = []
         self._busy_kills = 0
         self._done = 0
@@ -202,69 +208,83 @@ class SimulatedPool:
         self._integrated_at = self.now
 
     def run(self) -> Outcome:
-        """Replay the whole trace."""
-        controller, trace, events = self._controller, self.trace, self._events
-        submits, total = trace.submits, len(trace)
+        """Replay the whole trace. Raises SimulationStuck."""
+        controller, submits, total, events = (
+            self._controller,
+            self.trace.submits,
+            len(self.trace),
+            self._events,
+        )
         least = controller.least(self.shape)
         for _ in range(least):
             self._launch(self.shape.first_ready_seconds)
         controller.begin(self)
-        pace = controller.pace_seconds
-        coming, wake, decided_at, is_due = 0, 0.0, -inf, False
+        coming = 0
         while True:
-            now = submits[coming] if coming < total else inf
+            now = min(submits[coming] if coming < total else inf, self._wake)
             if events and events[0][0] < now:
                 now = events[0][0]
-            if wake < now:
-                now = wake
-            if self._done == total and not self._leaving:
-                if len(self.workers) <= least:
-                    break
-                if now > self._last_done + REST_SECONDS:
-                    self.now = self._last_done + REST_SECONDS
-                    break
+            if self._done == total and self._is_at_rest(least, now):
+                return self._outcome()
             if now > HORIZON_SECONDS:
                 left = total - self._done
                 raise SimulationStuck(
-                    f"{controller.name}: {left:,} of {total:,} tasks have not ended after 31 years"
+                    f"{controller.name}: {left:,} of {total:,} tasks not done after 31 years"
                 )
             self.now = now
-            changed = False
             while events and events[0][0] <= now:
                 _, kind, _, task, worker = heappop(events)
-                changed = True
                 self._happen(kind, task, worker)
-            while coming < total and submits[coming] <= now:
-                self.queue.append(coming)
-                controller.submitted(self, coming)
-                coming += 1
-                changed = True
-            if changed:
-                self._assign()
-                is_due = True
-            next_at = next_tick(now, decided_at, pace) if controller.is_periodic else decided_at + pace
-            if now >= wake or (is_due and now >= next_at):
-                decided_at, is_due = now, False
-                self.decisions += 1
-                wake = controller.decide(self)
-                if wake <= now:
-                    raise SimulationStuck(
-                        f"{controller.name} asked at {now:g} s to be asked again at {wake:g} s"
-                    )
-                self._assign()
-                self._note()
-            elif is_due and next_at < wake:
-                wake = next_at
-        return self._outcome()
+            if coming < total and submits[coming] <= now:
+                self._due(controller.pace_seconds)
+                while coming < total and submits[coming] <= now:
+                    self.queue.append(coming)
+                    controller.submitted(self, coming)
+                    coming += 1
+            self._assign()
+            if now >= self._wake:
+                self._decide()
+
+    def _is_at_rest(self, least: int, now: float) -> bool:
+        """Whether nothing is left to be billed; `now` is what would come next."""
+        if self._leaving:
+            return False
+        if now > self._last_done + REST_SECONDS:
+            self.now = self._last_done + REST_SECONDS
+            return True
+        return len(self.workers) <= least
+
+    def _due(self, pace: float) -> None:
+        """Something happened: a decision is due, `pace` after the last one at the earliest."""
+        if self._controller.is_periodic:
+            at = next_tick(self.now, self._decided_at, pace)
+        else:
+            at = max(self.now, self._decided_at + pace)
+        if at < self._wake:
+            self._wake = at
+
+    def _decide(self) -> None:
+        now, self._decided_at = self.now, self.now
+        self.decisions += 1
+        self._wake = self._controller.decide(self)
+        if self._wake <= now:
+            raise SimulationStuck(
+                f"{self._controller.name} asked at {now:g} s to be asked again at {self._wake:g} s"
+            )
+        self._assign()
+        self._note()
 
     def _happen(self, kind: int, task: int, worker: SimulatedWorker) -> None:
+        if worker.is_gone:
+            return
         if kind == _DONE:
-            if not worker.is_gone and task in worker.running:
-                self._finish(task, worker)
-        elif kind == _READY:
-            if not worker.is_gone:
-                self._become_ready(worker)
-        elif not worker.is_gone:
+            self._due(self._controller.relaxed_seconds)
+            self._finish(task, worker)
+            return
+        self._due(self._controller.pace_seconds)
+        if kind == _READY:
+            self._become_ready(worker)
+        else:
             self._kill(worker)
 
     def _launch(self, startup_seconds: float) -> SimulatedWorker:
