@@ -175,9 +175,29 @@ def _no_files_without_tls(settings: Settings) -> str | None:
     return None
 
 
+def _policies_can_be_read(settings: Settings) -> str | None:
+    for name in settings.pool_names:
+        pool = settings.of_pool(name).pool
+        if not (pool.steps or pool.weights or pool.schedule):
+            continue
+        from dtf.core.scaling.adaptive import parse_weights  # lazily: few pools have any
+        from dtf.core.scaling.schedule import parse_schedule, parse_zone
+        from dtf.core.scaling.stepwise import parse_steps
+
+        try:
+            parse_steps(tuple(pool.steps.items()))
+            parse_weights(pool.weights)
+            parse_schedule(tuple(pool.schedule.items()))
+            parse_zone(pool.timezone)
+        except ValueError as fault:
+            return f"pool {name}: {fault}"
+    return None
+
+
 _JOINT_RULES: tuple[Callable[[Settings], str | None], ...] = (
     _lease_outlasts_heartbeats,
     _pool_names_fit,
+    _policies_can_be_read,
     _pool_bounds_in_order,
     _tls_files_together,
     _no_files_without_tls,
