@@ -12,6 +12,8 @@ from dtf.coordinator.process import Coordinator
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
+from dtf.ports.leader_lease import LeaderLease
+from dtf.ports.spool import CommitSpool
 from dtf.rpc.channel import Peer
 from dtf.settings.model import CoordinatorSettings
 
@@ -34,8 +36,11 @@ async def running_coordinator(
     scaling: MemoryRecords | None = None,
     clock: Clock | None = None,
     blobs: BlobStore | None = None,
+    lease: LeaderLease | None = None,
+    spool: CommitSpool | None = None,
+    is_standby: bool = False,
 ) -> AsyncIterator[Coordinator]:
-    """A coordinator that leads and listens on a free port."""
+    """A coordinator that leads and listens on a free port; `is_standby`: once it is its turn."""
     coordinator = Coordinator(
         settings,
         log=log,
@@ -44,8 +49,10 @@ async def running_coordinator(
         blobs=blobs or FileBlobStore(blob_dir),
         clock=clock or SystemClock(),
         token=TOKEN,
+        lease=lease,
+        spool=spool,
     )
-    await coordinator.start()
+    await coordinator.start((lambda _address: None) if is_standby else None)
     try:
         yield coordinator
     finally:

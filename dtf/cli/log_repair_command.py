@@ -31,12 +31,12 @@ from dtf.coordinator.repair import RepairRefused, accepted_loss, put_back
 from dtf.core.chain import ChainBroken
 from dtf.core.run.state import State
 from dtf.core.snapshot import SnapshotUnusable, open_snapshot
+from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
-from dtf.ports.leader_lease import LeaderPhase, LeaseUnavailable
+from dtf.ports.leader_lease import LeaderLease, LeaderPhase, LeaseUnavailable
 from dtf.ports.snapshot_store import SnapshotName, SnapshotStore, SnapshotStoreError
 from dtf.ports.spool import SpoolError
 from dtf.settings.code_version import code_version
-from dtf.settings.model import NatsSettings
 from dtf.settings.project import make_private_dir
 
 
@@ -91,8 +91,10 @@ async def _repair(invocation: Invocation, namespace: str, accepted: int | None) 
         lock = lock_spool(make_private_dir(directory), exclusive=True)
         stack.callback(os.close, lock)
         nats = await stack.enter_async_context(project_broker(invocation))
-        await _refuse_beside_a_leader(nats, namespace)
         clock = SystemClock()
+        lease = LeaderBucket(nats, namespace)
+        stack.push_async_callback(lease.close)
+        await refuse_beside_a_leader(lease, clock)
         event_log = await JetStreamLog.open(nats, namespace, clock)
         stack.push_async_callback(event_log.close)
         stores = tuple(snapshot_stores(invocation, nats, namespace))
@@ -103,25 +105,27 @@ async def _repair(invocation: Invocation, namespace: str, accepted: int | None) 
         await _mend(_Site(namespace, event_log, stores, FileSpool(directory), aside, lease_seconds), accepted)
 
 
-async def _refuse_beside_a_leader(nats: NatsSettings, namespace: str) -> None:
-    """A leader that says so is asked to stop first; the log's chain holds against one that does not."""
-    bucket = LeaderBucket(nats, namespace)
+async def refuse_beside_a_leader(lease: LeaderLease, clock: Clock) -> None:
+    """A leader that says so is asked to stop first; the log's chain holds against one that does not.
+
+    Raises CommandError.
+    """
     try:
-        before = await bucket.read()
+        before = await lease.read()
         record = before.record
-        if record is None or record.phase is LeaderPhase.RELEASED:
+        if record is None or record.phase in (LeaderPhase.RELEASED, LeaderPhase.LOST):
             return
         click.echo(f"looking whether {record.leader} still leads", err=True)
-        await SystemClock().sleep(record.lease_seconds)
-        if (await bucket.read()).revision != before.revision:
+        await clock.sleep(record.lease_seconds)
+        after = await lease.read()
+        # A record that is gone was not renewed: the bucket forgets what is ten seconds old.
+        if after.record is not None and after.revision != before.revision:
             raise CommandError(
-                f"{record.leader} leads this namespace at {record.address}",
+                f"{after.record.leader} leads this namespace at {after.record.address}",
                 "stop it first: `dtf down`, or its service",
             )
     except LeaseUnavailable:
         return
-    finally:
-        await bucket.close()
 
 
 async def _mend(site: _Site, accepted: int | None) -> None:

@@ -227,5 +227,7 @@ def _decision(decision: scaling_pb2.ScalingDecision) -> str:
     action = scaling_pb2.ScalingAction.Name(decision.action).removeprefix("SCALING_ACTION_").lower()
     figures = ""
     if decision.HasField("demand"):
-        figures = f" ({decision.desired} wanted, {decision.requested} on their way, {decision.observed} there)"
+        figures = (
+            f" ({decision.desired} wanted, {decision.requested} on their way, {decision.observed} there)"
+        )
     return f"{action.replace('_', ' ')}{figures}: {decision.reason}  [{decision.decision_id}]"

@@ -64,6 +64,10 @@ class LeaseKeeper:
         self._record = replace(self._record, epoch=epoch, phase=LeaderPhase.LEADING)
         self._position = position
 
+    def know(self, sequence: int, message_id: str) -> None:
+        """This machine knows that the log had acknowledged so much; the record says so to whoever comes next."""
+        self._record = replace(self._record, sequence=sequence, message_id=message_id)
+
     def _present_record(self) -> LeaderRecord:
         if self._position is not None:
             sequence, message_id = self._position()

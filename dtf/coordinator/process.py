@@ -31,7 +31,7 @@ from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.lease_keeper import LeaseKeeper
 from dtf.coordinator.pipeline import LogTailLost, WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
-from dtf.coordinator.recovery import restore
+from dtf.coordinator.recovery import HistoryLost, restore
 from dtf.coordinator.reign import Reign, begin_reign
 from dtf.coordinator.resource_service import ResourceService
 from dtf.coordinator.retirement import Retirement
@@ -145,6 +145,7 @@ class Coordinator:
         self._over: asyncio.Future[BaseException] | None = None
         self._server: RpcServer | None = None
         self._desk: Desk | None = None
+        self._is_history_lost = False
         self.address = ""
 
     @property
@@ -169,6 +170,12 @@ class Coordinator:
                 await self._await_turn(server, on_standby, reign)
             self.address = server.bind()
             await self._lead(server, reign)
+        except HistoryLost as lost:
+            if self._keeper is not None and lost.known is not None:
+                self._keeper.know(lost.known.sequence, lost.known.message_id)
+            self._is_history_lost = True
+            await self.stop()
+            raise
         except BaseException:
             await self.stop()
             raise
@@ -318,12 +325,12 @@ class Coordinator:
         if self._over is not None and not self._over.done():
             self._over.set_result(Stopped("the coordinator was asked to stop"))
         if self._desk is not None:
-            reason = self._over.result() if self._over is not None else None
+            reason = self._reason_of_end()
             self._desk.dismiss(
                 reason if isinstance(reason, WriterStopped) else Stopped("this coordinator is stopping")
             )
         if self._keeper is not None:
-            is_lost = self._over is not None and isinstance(self._over.result(), LogTailLost)
+            is_lost = self._is_history_lost or isinstance(self._reason_of_end(), LogTailLost)
             await self._keeper.release(LeaderPhase.LOST if is_lost else LeaderPhase.RELEASED)
             self._keeper = None
         if self._server is not None:
@@ -335,6 +342,9 @@ class Coordinator:
         if self._tasks is not None:
             await self._tasks.__aexit__(None, None, None)
             self._tasks = None
+
+    def _reason_of_end(self) -> BaseException | None:
+        return self._over.result() if self._over is not None else None
 
     async def take_last_snapshot(self, timeout_seconds: float) -> None:
         """After `stop` in good order: a snapshot, if the next start gains by it."""

@@ -37,10 +37,12 @@ log = logging.getLogger(__name__)
 class HistoryLost(WriterStopped):
     """The log lacks what it had acknowledged. Nothing was changed; `advice` says what can be done."""
 
-    def __init__(self, what: str, *advice: str) -> None:
+    def __init__(self, what: str, *advice: str, known: Evidence | None = None) -> None:
+        """`known`: the last thing that this machine knows to be lost."""
         super().__init__(what)
         self.what = what
         self.advice = advice
+        self.known = known
 
 
 NOTHING_SPOOLED = SpoolContents((), (), ())
@@ -144,7 +146,7 @@ async def check_history(event_log: LogReader, into: Fold, restored: Restored) ->
         log.warning("the spool is damaged", extra={"what": what})
     loss = await find_loss(event_log, into.chain, restored)
     if loss is not None:
-        raise HistoryLost("\n".join(loss.lines()), *_advice(loss))
+        raise HistoryLost("\n".join(loss.lines()), *_advice(loss), known=loss.through)
     return chain_from(restored.spooled, into.chain.last_hash)
 
 

@@ -15,6 +15,7 @@ from dtf.core.run.commands import (
     Unplaceable,
 )
 from dtf.rpc.auth import is_equal, session_token
+from dtf.rpc.certificates import FileCertificates
 from dtf.rpc.errors import (
     STATUS_OF,
     LogFullRefusal,
@@ -25,7 +26,6 @@ from dtf.rpc.errors import (
     status_code,
     to_status,
 )
-from dtf.rpc.certificates import FileCertificates
 from dtf.rpc.server import ListenAddress, ListenError, UnsafeListen
 
 
