@@ -45,7 +45,7 @@ class SshBench:
             self.command,
             settings=self.settings,
             owner=self.owner,
-            records_dir=self.directory / "records",
+            records_dir=self.directory / "records" / self.owner.namespace,
             clock=SystemClock(),
             environment=environment,
         )

@@ -43,14 +43,12 @@ d=$1 mask=$2 dir=$3; shift 3
 umask 077
 exec < /dev/null >> "$d/log" 2>&1
 echo "$$" > "$d/watch"
-umask "$mask"
 cd
 cd "${dir:-.}" || set -- sh -c 'echo "error: there is no directory $0" >&2; exit 1' "$dir"
-setsid "$@" &
+(umask "$mask"; exec setsid "$@") &
 pid=$!
 sed 's/.*) //' "/proc/$pid/stat" 2> /dev/null | { read -r line; set -- $line; echo "${20}"; } > "$d/started"
-echo "$pid" > "$d/pid.new"
-mv "$d/pid.new" "$d/pid"
+{ echo "$pid" > "$d/pid.new" && mv "$d/pid.new" "$d/pid"; } || { kill -s KILL "$pid"; exit 1; }  # it was forgotten
 wait "$pid"
 echo "$?" > "$d/exit.new"
 mv "$d/exit.new" "$d/exit"
@@ -111,13 +109,14 @@ def launch_script(
         f"mkdir -p {shlex.quote(directory)} && cd {shlex.quote(directory)} || exit 1",
         f"d=$PWD/{shlex.quote(launch.launch_id)}",
         f'mkdir "$d" 2> /dev/null || exit {ALREADY_THERE}',
-        f'echo {told} > "$d/launched.new" && mv "$d/launched.new" "$d/launched" || exit 1',
         *([setup] if setup else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())),
         f'setsid sh -c {shlex.quote(_WATCH)} dtf-watch "$d" "$mask" {shlex.quote(working_dir)} '
         f"{shlex.join(command)} < /dev/null > /dev/null 2>&1 &",
         'until [ -e "$d/pid" ] || ! kill -0 $! 2> /dev/null; do sleep 0.05 || sleep 1; done',
-        '[ -e "$d/pid" ]',
+        '[ -e "$d/pid" ] || { rm -rf -- "$d"; exit 1; }',
+        # Last: what is listed has a process, so what has none is never taken for one that ended.
+        f'echo {told} > "$d/launched.new" && mv "$d/launched.new" "$d/launched"',
         "}",
         "main",
     ]
@@ -163,8 +162,9 @@ def signal_script(directory: str, launch_id: str, signal_name: str, *, is_group:
 
 
 def forget_script(directory: str, launch_id: str) -> str:
-    """Remove what is left of a launch."""
-    return f"cd {shlex.quote(directory)} 2> /dev/null && rm -rf -- {shlex.quote(launch_id)}\nexit 0\n"
+    """Remove what is left of a launch; if, against what was believed, it runs, end it."""
+    killing = signal_script(directory, launch_id, "KILL", is_group=True).removesuffix("exit 0")
+    return f"{killing}rm -rf -- {shlex.quote(launch_id)}\nexit 0\n"
 
 
 def read_launches(text: str) -> Iterator[RemoteLaunch]:
