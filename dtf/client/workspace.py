@@ -126,7 +126,7 @@ def _delivered(found: Survey, courier: BlobCourier, stop: Stop) -> tuple[common_
         blob = common_pb2.Blob(digest=archive.digest, size_bytes=archive.size_bytes)
         is_there = courier.has(blob)
         if not is_there:
-            courier.put(blob, pieces_of(file, PIECE_BYTES, stop))
+            courier.put(blob, lambda: pieces_of(file, PIECE_BYTES, stop))
     return blob, is_there
 
 

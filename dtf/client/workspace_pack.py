@@ -264,7 +264,8 @@ class _HashingSource:
 
 
 def pieces_of(file: BinaryIO, size: int, stop: Stop = lambda: False) -> Iterator[bytes]:
-    """A file's content from where it stands, in pieces. Raises PackingStopped."""
+    """A file's content in pieces. Raises PackingStopped."""
+    file.seek(0)
     while data := file.read(size):
         if stop():
             raise PackingStopped

@@ -1,13 +1,16 @@
 """Code that travels: suites of a client run by workers that have nothing of it."""
 
+import asyncio
 import shutil
+import signal
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dtf.api.v1 import common_pb2
-from tests.integration.worker_rig import running
+from tests.integration.worker_rig import PATIENCE_SECONDS, eventually, running
 from tests.integration.workspace_rig import Client, elsewhere
 
 pytestmark = pytest.mark.worker
@@ -141,6 +144,32 @@ async def test_an_image_and_a_shared_file_system_have_the_code_where_they_say(tm
             settings["DTF_WORKSPACE_PATH"] = "/nowhere/app"
             ended = await client.pytest(**settings)
             assert "there is no directory /nowhere/app on this worker's machine" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-m", "pytest", "--dtf"), ("-m", "dtf.cli.main", "run", "--exec", "true")]
+)
+async def test_ctrl_c_ends_packing_and_leaves_nothing_behind(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    async with running(tmp_path) as rig:
+        client = Client(rig, tmp_path / "project")
+        client.write("test_a.py", "def test_a(): pass\n")
+        client.write("dtf.toml", "[workspace]\nmax_file_bytes = 1073741824\nmax_bytes = 17179869184\n")
+        for number in range(15):
+            with client.write(f"large-{number}", "").open("wb") as file:
+                file.truncate(2**30)
+        process = client.start(*arguments)
+        packing = psutil.Process(process.pid)
+        await eventually(
+            lambda: any("large-" in file.path for file in packing.open_files()), "the client reads the tree"
+        )
+        process.send_signal(signal.SIGINT)
+        out, errors = await asyncio.to_thread(process.communicate, timeout=PATIENCE_SECONDS)
+        assert process.returncode == 2, out + errors
+        assert "Traceback" not in errors and "INTERNALERROR" not in out
+        assert not list(rig.events("run_created"))
+        assert not list(rig.directory.glob("blobs/blobs/*/*"))
 
 
 async def test_what_must_not_travel_is_refused_before_anything_runs(tmp_path: Path) -> None:

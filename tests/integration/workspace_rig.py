@@ -146,15 +146,26 @@ class Client:
         assert isinstance(document, dict)
         return document
 
-    async def _run(self, argv: list[str], more: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start Python with these arguments."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.project,
+            env=self._environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("DTF_")}
-        environment = {
-            **own,
-            "COLUMNS": "150",
-            "DTF_RUN_SERVER": self.rig.address,
-            "DTF_RUN_TOKEN_FILE": str(self.rig.token_file),
-            **more,
-        }
+        server = {"DTF_RUN_SERVER": self.rig.address, "DTF_RUN_TOKEN_FILE": str(self.rig.token_file)}
+        return {**own, "COLUMNS": "150", **server, **more}
+
+    async def _run(self, argv: list[str], more: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        environment = self._environment(more)
         return await asyncio.to_thread(
             subprocess.run,
             argv,

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,9 +249,9 @@ class Store(BlobCourier):
     def has(self, blob: common_pb2.Blob) -> bool:
         return blob.digest in self.stored
 
-    def put(self, blob: common_pb2.Blob, pieces: Iterable[bytes]) -> None:
+    def put(self, blob: common_pb2.Blob, pieces: Callable[[], Iterable[bytes]]) -> None:
         self.uploads += 1
-        self.stored[blob.digest] = b"".join(pieces)
+        self.stored[blob.digest] = b"".join(pieces())
 
 
 def test_a_content_is_packed_and_uploaded_once_and_again_where_it_was_lost(
