@@ -19,12 +19,12 @@ help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 # One stamp for the environment: it is made again when the lock or the project file changes.
-$(STAMP): requirements.lock requirements-aws.lock pyproject.toml
+$(STAMP): requirements.lock requirements-clouds.lock pyproject.toml
 	@echo "[setup] Python environment in $(VENV) (about a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "\n  run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-aws.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-clouds.lock
 	@echo "[setup] dtf itself, editable"
 	@PYTHONWARNINGS='ignore:Editable installation:UserWarning' $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -80,7 +80,7 @@ format: $(STAMP) ## ruff format and buf format
 
 lock: ## write requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-find-links --no-emit-index-url --no-header --extra dev --output-file requirements.lock pyproject.toml
-	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --unsafe-package python-dateutil --no-emit-find-links --no-emit-index-url --no-header --output-file requirements-aws.lock requirements-aws.in
+	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --unsafe-package python-dateutil --no-emit-find-links --no-emit-index-url --no-header --output-file requirements-clouds.lock requirements-clouds.in
 
 clean: ## remove what make and dtf leave in the tree (.venv and .dtf included)
 	rm -rf $(VENV) .dtf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/*/.dtf

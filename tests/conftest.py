@@ -48,7 +48,7 @@ def system_clock() -> SystemClock:
 def ec2_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Server]:
     """One EC2 for the session."""
     for module in ("boto3", "moto", "flask_cors"):
-        pytest.importorskip(module, reason="EC2 is tested with what requirements-aws.lock installs")
+        pytest.importorskip(module, reason="EC2 is tested with what requirements-clouds.lock installs")
     with ec2_server(tmp_path_factory.mktemp("ec2")) as server:
         yield server
 

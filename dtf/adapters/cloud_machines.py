@@ -32,6 +32,8 @@ class Machine:
     """How it ended, as far as the cloud knows."""
     has_shut_down: bool = False
     """It ended from within: its console may say how its worker did."""
+    is_ending: bool = False
+    """It shuts down, and its console may be lost when it has: it is read now."""
     interruption: str = ""
     """The cloud has announced that it will take it away."""
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from dtf.adapters.cloud_bootstrap import Boot, boot_script, outcome_in
+from dtf.adapters.cloud_bootstrap import Boot, Outcome, boot_script, outcome_in
 from dtf.adapters.cloud_machines import CALL_SECONDS, Cloud, Machine
 from dtf.ports.capacity import (
     Instance,
@@ -53,6 +53,8 @@ class Launch:
     """`exits` has yielded it, or the caller of `launch` was told."""
     ended_at: float | None = None
     """When its end was first seen."""
+    outcome: Outcome | None = None
+    """How its worker ended, once the console said so."""
     exit: Instance | None = None
 
     def instance(self) -> Instance:
@@ -185,7 +187,11 @@ class CloudProvider:
     async def _settle(self, launch: Launch) -> None:
         """Decide how a machine ended that has."""
         machine = launch.machine
-        if launch.exit is not None or not machine.has_exited:
+        if launch.exit is not None or not (machine.has_exited or machine.is_ending):
+            return
+        if machine.has_shut_down or machine.is_ending:
+            await self._read_console(launch)
+        if not machine.has_exited:
             return
         now = self._clock.monotonic()
         if launch.ended_at is None:
@@ -193,18 +199,19 @@ class CloudProvider:
         if launch.is_ended_by_us:
             launch.exit = _instance(machine, InstanceState.EXITED, ENDED_BY_US, is_clean=True)
             return
-        outcome = None
-        if machine.has_shut_down:
-            console = ""
-            with contextlib.suppress(ProviderError):  # it is asked again, and does without in the end
-                console = await self._call(self._cloud.console, machine)
-            outcome = outcome_in(console, machine.launch_id)
-            if outcome is None and now - launch.ended_at < self._console_seconds:
-                return
+        outcome = launch.outcome if machine.has_shut_down else None
+        if machine.has_shut_down and outcome is None and now - launch.ended_at < self._console_seconds:
+            return
         if outcome is None:
             launch.exit = _instance(machine, InstanceState.EXITED, machine.reason)
         else:
             launch.exit = _instance(machine, InstanceState.EXITED, outcome.reason, is_clean=outcome.is_clean)
+
+    async def _read_console(self, launch: Launch) -> None:
+        if launch.outcome is None and not launch.is_ended_by_us:
+            with contextlib.suppress(ProviderError):  # it is asked again, and done without in the end
+                console = await self._call(self._cloud.console, launch.machine)
+                launch.outcome = outcome_in(console, launch.machine.launch_id)
 
     async def _remove(self, machine: Machine) -> None:
         try:

@@ -231,8 +231,8 @@ def _machine(instance: Json, interruption: str = "") -> Machine:
         round(launched.timestamp()) * 1_000_000_000,
         has_exited,
         end_reason(instance) if has_exited else "",
-        has_exited and has_shut_itself_down(instance),
-        interruption,
+        has_shut_down=has_exited and has_shut_itself_down(instance),
+        interruption=interruption,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dtf.settings.providers import Ec2Settings, KubernetesSettings, SlurmSettings, SshSettings
+from dtf.settings.providers import Ec2Settings, GcpSettings, KubernetesSettings, SlurmSettings, SshSettings
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -274,6 +274,7 @@ class Settings:
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     ssh: SshSettings = field(default_factory=SshSettings)
     ec2: Ec2Settings = field(default_factory=Ec2Settings)
+    gcp: GcpSettings = field(default_factory=GcpSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -159,3 +159,39 @@ class SshSettings:
     """A host that is not connected to within so long is down."""
     poll_seconds: float = 2.0
     """Between looks at the hosts."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcpSettings:
+    """Workers as instances of Google Compute Engine (docs/gcp.md)."""
+
+    project: str = ""
+    zone: str = ""
+    """ "europe-west1-b"; several with commas are tried in this order where there is no capacity."""
+    endpoint_url: str = ""
+    """Of another API than Google's; it is shown no credentials."""
+    instance_template: str = ""
+    """ "projects/P/global/instanceTemplates/NAME"; what is set below goes over what it says."""
+    machine_type: str = ""
+    """ "e2-standard-4"."""
+    image: str = ""
+    """ "projects/P/global/images/family/NAME"; it holds dtf, or gcp.setup installs it."""
+    disk_gigabytes: int = 0
+    """0: as large as the image."""
+    subnet: str = ""
+    """ "regions/R/subnetworks/NAME"; empty: the default network, or the template's."""
+    has_external_address: bool = False
+    """Without one, the subnet needs another way to the coordinator and to what gcp.setup fetches."""
+    network_tags: str = ""
+    service_account: str = ""
+    """Address of that of the workers; empty: none, what they run gets no rights at Google."""
+    labels: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    setup: str = ""
+    """Lines of shell before the worker, as root."""
+    user: str = ""
+    """Whom the worker runs as; empty: root."""
+    program: str = "dtf"
+    """How instances call dtf: "/opt/dtf/bin/dtf"."""
+    poll_seconds: float = 10.0
+    """Between looks at the instances."""

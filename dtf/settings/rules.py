@@ -112,6 +112,8 @@ RULES: Mapping[str, Span | OneOf] = {
     "ssh.connect_seconds": Span(1, 600),
     "ssh.poll_seconds": Span(0.1, 600),
     "ec2.poll_seconds": Span(0.01, 3600),
+    "gcp.disk_gigabytes": Span(0, 65_536),
+    "gcp.poll_seconds": Span(0.01, 3600),
     "analyzer.tls": OneOf(("auto", "own", "off")),
     "store.kind": OneOf(("duckdb", "influxdb")),
     "run.test_retries": Span(0, 100),

@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,18 @@ class Bench(Protocol):
         ...
 
 
+class StartableBench(Bench, Protocol):
+    """One whose provider finds what an earlier one left."""
+
+    async def start(self) -> None:
+        """Find it."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go."""
+        ...
+
+
 class LiveBench(Bench, Protocol):
     """One whose instances run a program of the test."""
 
@@ -63,13 +75,23 @@ class StartableProvider(CapacityProvider, Protocol):
 LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm", "ssh")
 
 
-CLOUDS = ("ec2",)
+CLOUDS = ("ec2", "gcp")
 """Their instances run nothing here: what they would say of their workers is written to their consoles."""
 
 
-def cloud_bench(request: pytest.FixtureRequest) -> Ec2Bench:
-    """A cloud in which nothing was ever launched."""
-    return Ec2Bench(request.getfixturevalue("ec2"))
+@contextmanager
+def cloud_bench(request: pytest.FixtureRequest) -> Iterator[StartableBench]:
+    """A cloud in which nothing was ever launched, and its provider."""
+    if request.param == "ec2":
+        yield Ec2Bench(request.getfixturevalue("ec2"))
+        return
+    pytest.importorskip("google.cloud.compute_v1", reason="requirements-clouds.lock installs it")
+    from tests.gcp_bench import GcpBench
+    from tests.gcp_server import GcpServer
+
+    server = GcpServer()
+    yield GcpBench(server)
+    server.stop()
 
 
 class MemoryBench:
@@ -138,10 +160,10 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield MemoryBench()
         return
     if request.param in CLOUDS:
-        cloud = cloud_bench(request)
-        await cloud.start()
-        yield cloud
-        await cloud.stop()
+        with cloud_bench(request) as cloud:
+            await cloud.start()
+            yield cloud
+            await cloud.stop()
         return
     async with live_bench(request, tmp_path) as bench:
         yield bench
