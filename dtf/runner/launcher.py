@@ -233,7 +233,8 @@ def explain(launch: Launch, error: Exception) -> str:
     program = launch.argv[0] if launch.argv else "(no program)"
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, OSError) and error.filename == launch.working_dir and launch.working_dir:
-        return f"cannot enter the working directory {launch.working_dir}: {reason}"
+        where = f"cannot enter the working directory {launch.working_dir}: {reason}"
+        return f"{where} (where the code is on another machine only, let it travel: --workspace pack)"
     return f"cannot start {program}: {reason}"
 
 

@@ -86,11 +86,14 @@ class SlotBoard:
         for number, template in enumerate(context.templates):
             if template.HasField("workspace"):
                 self._workspaces.want((context.run_id, number), template.workspace, self)
-        if is_new and len(context.templates) == 1 and context.templates[0].HasField("pytest"):
-            self._get_ready_for((context.run_id, 0))
+        if is_new:
+            self._get_ready_for(context)
 
-    def _get_ready_for(self, key: Key) -> None:
-        """Let free slots take a kind of work that nothing waits of yet, if nothing else waits either."""
+    def _get_ready_for(self, context: worker_service_pb2.RunContext) -> None:
+        """Let free slots take a run of pytest that nothing waits of yet, if nothing else waits either."""
+        key = (context.run_id, 0)
+        if len(context.templates) != 1 or not context.templates[0].HasField("pytest"):
+            return
         if self._is_draining or self._rules.next_key() is not None or not self._workspaces.can_start(key):
             return
         for slot in self.slots:
@@ -372,8 +375,7 @@ class SlotBoard:
 
     def workspace_ready(self, key: Key) -> None:
         """Work of this kind can begin."""
-        if key[0] in self._contexts:
-            self._get_ready_for(key)
+        self._get_ready_for(self._contexts[key[0]])
         self.fill()
 
     def workspace_failed(self, key: Key, failure: Failure) -> None:

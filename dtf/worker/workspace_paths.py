@@ -46,7 +46,7 @@ def relocated_spec(spec: dict[str, Any], executor: str, place: Place) -> dict[st
             moved[name] = there.text(moved[name])
     moved["arguments"] = there.texts(map(str, moved.get("arguments") or ()))
     moved["import_path"] = there.inside(moved.get("import_path") or ())
-    moved["environment"] = there.mapping(moved.get("environment") or {}) | dict(place.environment)
+    moved["environment"] = dict(place.environment) | there.mapping(moved.get("environment") or {})
     moved["site_dirs"] = list(place.site_dirs)
     if executor == "pytest":
         moved["options_json"] = _relocated_options(moved.get("options_json") or "{}", place)
@@ -71,7 +71,7 @@ def relocated_command(spec: common_pb2.CommandSpec, place: Place) -> common_pb2.
     moved.working_dir = there.text(spec.working_dir) or there.local
     moved.junit_xml = there.text(spec.junit_xml)
     moved.benchmark_json = there.text(spec.benchmark_json)
-    for name, value in (there.mapping(spec.environment) | dict(place.environment)).items():
+    for name, value in (dict(place.environment) | there.mapping(spec.environment)).items():
         moved.environment[name] = value
     return moved
 

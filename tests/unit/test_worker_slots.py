@@ -108,7 +108,7 @@ class NotedRunners:
 class Table:
     """A board and what it is told."""
 
-    def __init__(self, clock: FakeClock, slots: int = 1) -> None:
+    def __init__(self, clock: FakeClock, slots: int = 1, workspaces: Workspaces | None = None) -> None:
         self.clock = clock
         self.book = LeaseBook()
         self.outbound = Outbound()
@@ -121,16 +121,19 @@ class Table:
             reporter=reporter,
             runners=cast(RunnerPool, self.runners),
             commands=cast(Commands, None),
-            workspaces=Workspaces(
+            workspaces=workspaces
+            or Workspaces(
                 WorkerSettings(), cast(Fetch, None), cast(Setup, None), cast(asyncio.TaskGroup, None), clock
             ),
             clock=clock,
         )
         self.fence = 0
 
-    def run(self, run_id: str, count: int, *, executor: str = "callable") -> list[int]:
-        """A run leases `count` attempts; their fences."""
+    def run(self, run_id: str, count: int, *, executor: str = "callable", workspace: str = "") -> list[int]:
+        """A run leases `count` attempts; their fences. `workspace`: where its code is said to be."""
         template = common_pb2.TaskTemplate()
+        if workspace:
+            template.workspace.CopyFrom(common_pb2.Workspace(root="/home/ada", path=workspace))
         getattr(template, executor).SetInParent()
         self.board.add_context(worker_service_pb2.RunContext(run_id=run_id, templates=[template]))
         fences = list(range(self.fence + 1, self.fence + 1 + count))
