@@ -3,7 +3,6 @@
 import contextlib
 import getpass
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -91,7 +90,7 @@ class SshDaemon:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _write_configuration(self) -> None:
-        directory, home = self.directory, shlex.quote(str(self.home))
+        directory = self.directory
         authorized = directory / "authorized_keys"
         authorized.write_bytes((directory / "client_key.pub").read_bytes())
         (directory / "sshd_config").write_text(f"""
@@ -105,7 +104,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 100
 MaxStartups 100
-ForceCommand export HOME={home}; cd; eval "$SSH_ORIGINAL_COMMAND"
+SetEnv HOME={self.home}
+ForceCommand cd; eval "$SSH_ORIGINAL_COMMAND"
 """)
         known = f"[127.0.0.1]:{self.port} {(directory / 'host_key.pub').read_text()}"
         (directory / "known_hosts").write_text(known)
