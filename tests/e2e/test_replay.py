@@ -45,7 +45,7 @@ from tests.streams.scenario import (
     scenarios,
 )
 
-SCENARIOS = ("callables", "cancelled", "lost_worker", "pytest_suite", "restarts")
+SCENARIOS = ("callables", "cancelled", "killed_worker", "lost_worker", "pytest_suite", "restarts")
 
 
 @pytest.fixture(params=SCENARIOS)
@@ -259,7 +259,8 @@ def test_every_scaling_decision_is_made_again_in_every_field(scenario: Scenario)
 
 @pytest.mark.resource_manager
 def test_the_pool_grew_replaced_what_was_killed_and_shrank() -> None:
-    decisions = _scenario("lost_worker").decisions
+    decisions = _scenario("killed_worker").decisions
+    assert {decision.policy_version for decision in decisions} == {0, POLICY_VERSION}
     actions = [decision.action for decision in decisions]
     grown = actions.index(scaling_pb2.SCALING_ACTION_SCALE_OUT, 1)
     replaced = actions.index(scaling_pb2.SCALING_ACTION_REPLACE)
@@ -276,9 +277,9 @@ def _is_death(seen: scaling_pb2.Observation) -> bool:
 @pytest.mark.resource_manager
 def test_a_manager_that_does_not_hear_of_the_death_decides_otherwise() -> None:
     """What was heard is part of what a decision rests on: without it the replay must fail."""
-    manager = Manager(_scenario("lost_worker"))
+    manager = Manager(_scenario("killed_worker"))
     same = True
-    for recorded in _scenario("lost_worker").decisions:
+    for recorded in _scenario("killed_worker").decisions:
         deaf = scaling_pb2.ScalingDecision()
         deaf.CopyFrom(recorded)
         del deaf.observations[:]

@@ -16,12 +16,13 @@ from dtf.cli.main import run_cli
 from dtf.core.snapshot import read_snapshot
 from dtf.ports.event_log import StoredCommit
 from dtf.settings.code_version import code_version
-from tests.streams.scenario import Scenario, scenarios
+from tests.streams.scenario import DIRECTORY, Scenario, scenarios
 
 Dtf = Callable[..., int]
 Ask = Callable[..., dict[str, Any]]
-LOST_WORKER = Scenario("lost_worker").file("events")
-PYTEST_SUITE = Scenario("pytest_suite").file("events")
+RELEASED = DIRECTORY / "releases" / "0.1.0"  # never recorded anew, so that what is in them can be named here
+LOST_WORKER = RELEASED / "lost_worker.dtfstream"
+PYTEST_SUITE = RELEASED / "pytest_suite.dtfstream"
 HEADER = StreamFileHeader("events", "default", "test", 0)
 
 

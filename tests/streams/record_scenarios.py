@@ -143,6 +143,7 @@ async def callables(project: Project) -> None:
 SCENARIOS: dict[str, tuple[int, int, Callable[[Project], Awaitable[None]]]] = {
     "pytest_suite": (2, 2, pytest_suite),
     "lost_worker": (1, 3, lost_worker),
+    "killed_worker": (1, 3, lost_worker),
     "restarts": (1, 3, restarts),
     "cancelled": (2, 2, cancelled),
     "callables": (2, 2, callables),

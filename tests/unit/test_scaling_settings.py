@@ -17,7 +17,11 @@ def test_every_field_of_a_policy_comes_from_the_settings(tmp_path: Path) -> None
         'scale_in_window_seconds = 300.0\nprice_per_hour = 1.5\n[pool.schedule]\n"mon-fri" = "1..9"\n'
     )
     policy = resolve_policy(load_settings(tmp_path, environ={}).settings.pool, 4)
-    assert (policy.strategy, policy.steps, policy.warm_workers) == (Strategy.STEPWISE, {"queue >= 2": "+3"}, 2)
+    assert (policy.strategy, policy.steps, policy.warm_workers) == (
+        Strategy.STEPWISE,
+        {"queue >= 2": "+3"},
+        2,
+    )
     assert (policy.scale_in_window_seconds, policy.price_per_hour) == (300.0, 1.5)
     assert (policy.schedule, policy.timezone) == ({"mon-fri": "1..9"}, "Europe/Berlin")
 
