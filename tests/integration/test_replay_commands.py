@@ -23,6 +23,8 @@ Ask = Callable[..., dict[str, Any]]
 RELEASED = DIRECTORY / "releases" / "0.1.0"  # never recorded anew, so that what is in them can be named here
 LOST_WORKER = RELEASED / "lost_worker.dtfstream"
 PYTEST_SUITE = RELEASED / "pytest_suite.dtfstream"
+KILLED_WORKER = Scenario("killed_worker").file("events")
+"""Decided by the rules of today."""
 HEADER = StreamFileHeader("events", "default", "test", 0)
 
 
@@ -82,9 +84,9 @@ def test_a_recorded_log_is_proved_and_comes_to_the_same_hash_everywhere(
 
 
 def test_decisions_of_other_versions_are_folded_and_counted(ask: Ask, tmp_path: Path) -> None:
-    own = rewritten(LOST_WORKER, tmp_path / "own", of_this_version)
+    own = rewritten(KILLED_WORKER, tmp_path / "own", of_this_version)
     assert ask("replay", LOST_WORKER)["folded_commits"] == {"0.1.0": 46}
-    assert ask("replay", own)["derived_commits"] == 46
+    assert ask("replay", own)["derived_commits"] == 48
 
 
 def test_another_verdict_is_found_at_its_sequence(ask: Ask, tmp_path: Path) -> None:
@@ -94,8 +96,8 @@ def test_another_verdict_is_found_at_its_sequence(ask: Ask, tmp_path: Path) -> N
             if event.HasField("run_finished"):
                 event.run_finished.counts.passed += 1
 
-    document = ask("replay", rewritten(LOST_WORKER, tmp_path / "forged", forge), code=ExitCode.FAILED)
-    assert document["failure"]["sequence"] == 42
+    document = ask("replay", rewritten(KILLED_WORKER, tmp_path / "forged", forge), code=ExitCode.FAILED)
+    assert document["failure"]["sequence"] == 44
     assert "run_finished" in document["failure"]["what"]
 
 
