@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -36,7 +36,7 @@ def missing_programs() -> list[str]:
 
 
 class SlurmCluster:
-    """One cluster of one node; partitions main, low (which high preempts) and short (of one minute)."""
+    """One cluster of one node; partitions main, short (of one minute), and low and lowest, which high preempts."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -58,7 +58,7 @@ class SlurmCluster:
         self.configuration.write_text(self._configuration())
         self.start_controller()
         self._start("slurmd", "-D")
-        self._wait_for("slurmd", "sinfo", "-h", "-o", "%T", answer="idle")
+        self.until_node_is_up()
 
     @property
     def running(self) -> frozenset[str]:
@@ -68,13 +68,24 @@ class SlurmCluster:
     def start_controller(self, *options: str) -> None:
         """Start slurmctld and return when it answers; with -c it has forgotten every job."""
         self._start("slurmctld", "-D", *options)
-        self._wait_for("slurmctld", "scontrol", "ping", answer="UP")
+        self._wait_for("slurmctld", "scontrol", "ping", answers=("UP",))
+        if "slurmd" in self._processes:
+            self.until_node_is_up()
 
-    def kill_controller(self) -> None:
-        """End slurmctld as kill -9 does; jobs go on."""
+    def stop_controller(self) -> None:
+        """End slurmctld in good order, with its state saved: killed, it may lose jobs of the last seconds; jobs go on."""
         process = self._processes.pop("slurmctld")
-        process.kill()
+        process.terminate()
         process.wait(STOP_SECONDS)
+
+    def resume_node(self) -> None:
+        """Have a node that was set down take jobs again; it is refused where the node came back by itself."""
+        self._run("scontrol", "update", f"nodename={self.node}", "state=resume")
+        self.until_node_is_up()
+
+    def until_node_is_up(self) -> None:
+        """Return when the node takes jobs."""
+        self._wait_for("slurmd", "sinfo", "-h", "-o", "%T|", answers=("idle|", "mixed|", "allocated|"))
 
     def stop(self) -> None:
         """End all of it, jobs too."""
@@ -129,9 +140,9 @@ class SlurmCluster:
         while not files["socket"].exists():
             self._pause("munged", deadline)
 
-    def _wait_for(self, waited_for: str, program: str, *arguments: str, answer: str) -> None:
+    def _wait_for(self, waited_for: str, program: str, *arguments: str, answers: Sequence[str]) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while answer not in self._run(program, *arguments).stdout:
+        while not any(answer in self._run(program, *arguments).stdout for answer in answers):
             self._pause(waited_for, deadline)
 
     def _pause(self, program: str, deadline: float) -> None:
@@ -177,7 +188,8 @@ MessageTimeout=5
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 NodeName={self.node} NodeAddr=127.0.0.1 CPUs={PROCESSORS} RealMemory={MEMORY_MEBIBYTES} State=UNKNOWN
 PartitionName=main Nodes={self.node} Default=YES PriorityTier=5 PreemptMode=OFF DefMemPerCPU=100
-PartitionName=low Nodes={self.node} PriorityTier=1 PreemptMode=CANCEL GraceTime=2 DefMemPerCPU=100
+PartitionName=low Nodes={self.node} PriorityTier=1 PreemptMode=CANCEL GraceTime=600 DefMemPerCPU=100
+PartitionName=lowest Nodes={self.node} PriorityTier=1 PreemptMode=CANCEL DefMemPerCPU=100
 PartitionName=high Nodes={self.node} PriorityTier=10 PreemptMode=OFF DefMemPerCPU=100
 PartitionName=short Nodes={self.node} MaxTime=1 DefMemPerCPU=100
 """

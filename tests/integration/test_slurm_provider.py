@@ -65,17 +65,23 @@ async def interruption_of(provider: SlurmProvider, launch_id: str) -> str:
                     return instance.interruption
 
 
-async def test_a_preemption_is_announced_and_then_told(make: MakeBench) -> None:
-    bench = await make(STUBBORN, spot_partition="low")
-    await bench.provider.launch(launch_of("local-1", cpus=PROCESSORS - 1, is_spot=True))
+@pytest.mark.parametrize("partition", ["low", "lowest"], ids=["with grace", "at once"])
+async def test_a_preemption_is_announced_where_there_is_time_and_told(
+    make: MakeBench, partition: str
+) -> None:
+    bench = await make(STUBBORN, spot_partition=partition)
+    running = await bench.provider.launch(launch_of("local-1", cpus=PROCESSORS - 1, is_spot=True))
     await bench.until_up("local-1")
     wants_all = ("--partition=high", f"--cpus-per-task={PROCESSORS - 1}", "--mem=100M", "--output=/dev/null")
     rival = await bench.run("sbatch", "--parsable", *wants_all, script="#!/bin/sh\nexec sleep 600\n")
-    assert "Slurm preempts it since " in await interruption_of(bench.provider, "local-1")
-    exited = await exit_of(bench.provider)
+    if partition == "low":
+        assert "Slurm preempts it since " in await interruption_of(bench.provider, "local-1")
+        await bench.run("scancel", job_of(running))
+    else:
+        exited = await exit_of(bench.provider)
+        assert exited.reason == "was preempted for a job that goes before it (PREEMPTED)"
+        assert not exited.is_clean
     await bench.run("scancel", rival.strip())
-    assert exited.reason == "was preempted for a job that goes before it (PREEMPTED)"
-    assert not exited.is_clean
 
 
 async def test_the_end_of_the_time_limit_is_announced(make: MakeBench) -> None:
@@ -91,7 +97,7 @@ async def test_a_lost_node_is_named(make: MakeBench, slurm: SlurmCluster) -> Non
     await bench.until_up("local-1")
     await bench.run("scontrol", "update", f"nodename={slurm.node}", "state=down", "reason=tests")
     exited = await exit_of(bench.provider)
-    await bench.run("scontrol", "update", f"nodename={slurm.node}", "state=resume")
+    await asyncio.to_thread(slurm.resume_node)
     assert exited.reason == f"was lost with its node {slurm.node} (NODE_FAIL)"
 
 
@@ -223,7 +229,7 @@ async def test_while_slurmctld_is_away_it_is_said_and_what_ended_meanwhile_is_to
     process = await bench.process_of(running)
     hasty = bench.new_provider(patience_seconds=0)
     await hasty.start()
-    await asyncio.to_thread(slurm.kill_controller)
+    await asyncio.to_thread(slurm.stop_controller)
     try:
         with pytest.raises(SlurmAway, match="slurmctld does not answer"):
             await hasty.list_instances()
@@ -247,7 +253,7 @@ async def test_while_slurmctld_is_away_it_is_said_and_what_ended_meanwhile_is_to
 async def test_a_job_that_slurmctld_forgot_is_told_as_lost(make: MakeBench, slurm: SlurmCluster) -> None:
     bench = await make(options=LATER)
     await bench.provider.launch(launch_of("local-1"))
-    await asyncio.to_thread(slurm.kill_controller)
+    await asyncio.to_thread(slurm.stop_controller)
     await asyncio.to_thread(slurm.start_controller, "-c")
     exited = await exit_of(bench.provider)
     assert exited.reason.startswith("is no longer known to slurmctld")
