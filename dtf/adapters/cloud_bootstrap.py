@@ -63,12 +63,12 @@ def boot_script(
     return f"""#!/bin/sh
 # A worker of dtf, launched as {request.launch_id}.
 umask 077
-directory="${{DTF_RUN_DIR:-/run/dtf}}"
+directory="${{WORKER_DIRECTORY:-/run/dtf}}"
 mkdir -p "$directory"
 cat > "$directory/worker.sh" <<'{_END}'
 {_worker_script(boot, request, command, environment)}{_END}
 # A service of its own is told when the machine shuts down, and while there is a network.
-if command -v systemd-run > /dev/null 2>&1 && [ -z "$DTF_RUN_DIR" ]; then
+if command -v systemd-run > /dev/null 2>&1 && [ -z "$WORKER_DIRECTORY" ]; then
   exec systemd-run --quiet --collect --unit=dtf-worker --property=After=network-online.target \\
     --property=KillMode=mixed --property=TimeoutStopSec={STOP_SECONDS} /bin/sh "$directory/worker.sh"
 fi
@@ -103,8 +103,8 @@ def _worker_script(
         line = ["setpriv", f"--reuid={boot.user}", f"--regid={boot.user}", "--init-groups", "--", *line]
         home = f'export HOME="$(getent passwd {shlex.quote(boot.user)} | cut -d: -f6)"'
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items()))
-    return f"""directory="${{DTF_RUN_DIR:-/run/dtf}}"
-console="${{DTF_CONSOLE:-/dev/console}}"
+    return f"""directory="${{WORKER_DIRECTORY:-/run/dtf}}"
+console="${{WORKER_CONSOLE:-/dev/console}}"
 log="$directory/worker.log"
 {home}
 cd "$HOME" 2> /dev/null || cd /

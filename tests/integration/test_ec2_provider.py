@@ -1,6 +1,7 @@
 """The EC2 provider on EC2's API as moto has it, over HTTP."""
 
 import base64
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -280,3 +281,9 @@ def test_no_region_and_no_credentials_are_faults_that_say_what_to_set(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(ProviderError, match="no credentials of AWS are found"):
         Ec2Cloud(SETTINGS, OTHER).connect()
+
+
+def test_boto3_that_is_missing_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", None)
+    with pytest.raises(ProviderError, match=r"pip install 'dtf\[aws\]'"):
+        Ec2Cloud(SETTINGS, OTHER)

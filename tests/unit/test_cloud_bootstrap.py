@@ -1,55 +1,26 @@
 """What a machine of a cloud runs as it boots, run by a shell, and what its console says then."""
 
-import os
 import signal
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from dtf.adapters.cloud_bootstrap import Boot, boot_script, machine_worker_command, outcome_in
 from dtf.ports.capacity import LaunchRequest
+from tests.booted_machine import Machine
 
 REQUEST = LaunchRequest("local-1", "local", labels={"disk": "fast"})
 UP_THEN_OBEY = 'trap \'echo left > "$OUT"; exit 0\' TERM; echo up > "$PIPE"; while :; do sleep 0.05; done'
 
 
-class Machine:
-    """Where a script runs, with a shutdown of our own in its path."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.console = directory / "console"
-        self.out = directory / "out"
-        self.pipe = directory / "pipe"
-        os.mkfifo(self.pipe)
-        programs = directory / "bin"
-        programs.mkdir()
-        shutdown = programs / "shutdown"
-        shutdown.write_text(f'#!/bin/sh\necho "$@" > {directory}/shutdown\n')
-        shutdown.chmod(0o755)
-        self.variables = {
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "HOME": str(directory),
-            "DTF_RUN_DIR": str(directory / "run"),
-            "DTF_CONSOLE": str(self.console),
-            "OUT": str(self.out),
-            "PIPE": str(self.pipe),
-        }
-
-    def boot(
-        self, command: Sequence[str], boot: Boot, environment: Mapping[str, str]
-    ) -> "subprocess.Popen[bytes]":
-        """Run the script of a launch."""
-        script = self.directory / "user-data"
-        script.write_text(boot_script(boot, REQUEST, command, environment))
-        return subprocess.Popen(["/bin/sh", str(script)], env=self.variables)
-
-    def run(self, program: str, *, setup: str = "", environment: Mapping[str, str] | None = None) -> int:
-        """Run it to its end; its exit code."""
-        with self.boot(["/bin/sh", "-c", program], Boot("aws", setup), environment or {}) as process:
-            return process.wait(30)
+def run(
+    machine: Machine, program: str, *, setup: str = "", environment: Mapping[str, str] | None = None
+) -> int:
+    """Run a program as a worker, to its end; the exit code."""
+    script = boot_script(Boot("aws", setup), REQUEST, ["/bin/sh", "-c", program], environment or {})
+    with machine.boot(script) as process:
+        return process.wait(30)
 
 
 @pytest.fixture
@@ -60,12 +31,12 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_a_worker_is_told_its_launch_its_token_and_whom_to_ask_for_notices(machine: Machine) -> None:
     told = 'echo "$DTF_JOIN_TOKEN $DTF_WORKER_LAUNCH_ID $DTF_WORKER_SPOT_NOTICES" > "$OUT"'
-    assert machine.run(told, environment={"DTF_JOIN_TOKEN": "it's 'quoted' $HOME"}) == 0
+    assert run(machine, told, environment={"DTF_JOIN_TOKEN": "it's 'quoted' $HOME"}) == 0
     assert machine.out.read_text() == "it's 'quoted' $HOME local-1 aws\n"
 
 
 def test_the_machine_shuts_down_when_its_worker_has_left(machine: Machine) -> None:
-    machine.run("exit 0")
+    run(machine, "exit 0")
     assert (machine.directory / "shutdown").read_text() == "-h now\n"
     outcome = outcome_in(machine.console.read_text(), "local-1")
     assert outcome is not None
@@ -80,14 +51,14 @@ def test_the_machine_shuts_down_when_its_worker_has_left(machine: Machine) -> No
     ],
 )
 def test_the_console_says_how_a_worker_failed(machine: Machine, program: str, reason: str) -> None:
-    machine.run(program)
+    run(machine, program)
     outcome = outcome_in(machine.console.read_text(), "local-1")
     assert outcome is not None
     assert (outcome.reason, outcome.is_clean) == (reason, False)
 
 
 def test_a_worker_of_a_machine_that_shuts_down_is_told_and_waited_for(machine: Machine) -> None:
-    with machine.boot(["/bin/sh", "-c", UP_THEN_OBEY], Boot("aws"), {}) as process:
+    with machine.boot(boot_script(Boot("aws"), REQUEST, ["/bin/sh", "-c", UP_THEN_OBEY], {})) as process:
         assert machine.pipe.read_text() == "up\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -95,12 +66,12 @@ def test_a_worker_of_a_machine_that_shuts_down_is_told_and_waited_for(machine: M
 
 
 def test_what_setup_sets_holds_for_the_worker(machine: Machine) -> None:
-    machine.run('echo "$GREETING" > "$OUT"', setup="export GREETING=hello")
+    run(machine, 'echo "$GREETING" > "$OUT"', setup="export GREETING=hello")
     assert machine.out.read_text() == "hello\n"
 
 
 def test_a_machine_that_cannot_be_set_up_says_so_and_costs_nothing_more(machine: Machine) -> None:
-    machine.run('echo ran > "$OUT"', setup="echo 'error: no such package' >&2; false")
+    run(machine, 'echo ran > "$OUT"', setup="echo 'error: no such package' >&2; false")
     assert not machine.out.exists()
     outcome = outcome_in(machine.console.read_text(), "local-1")
     assert outcome is not None
@@ -110,7 +81,7 @@ def test_a_machine_that_cannot_be_set_up_says_so_and_costs_nothing_more(machine:
 
 
 def test_who_is_no_root_on_the_machine_cannot_read_the_token(machine: Machine) -> None:
-    machine.run("exit 0", environment={"DTF_JOIN_TOKEN": "secret"})
+    run(machine, "exit 0", environment={"DTF_JOIN_TOKEN": "secret"})
     assert (machine.directory / "run").stat().st_mode & 0o077 == 0
     assert (machine.directory / "run" / "worker.sh").stat().st_mode & 0o077 == 0
 
