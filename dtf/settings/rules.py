@@ -70,7 +70,7 @@ RULES: Mapping[str, Span | OneOf] = {
     "worker.drain_timeout_seconds": Span(0, 30 * _DAY_SECONDS),
     "worker.spot_notices": OneOf(("", "aws", "gcp", "azure")),
     "worker.telemetry_seconds": Span(0.1, 3600),
-    "pool.provider": OneOf(("process", "kubernetes", "ec2", "slurm", "ssh", "gcp", "azure")),
+    "pool.provider": OneOf(("process", "kubernetes", "ec2", "slurm", "ssh", "gcp")),
     "pool.cpus": Span(0, 4096),
     "pool.memory_bytes": Span(0, 1 << 50),
     "pool.gpus": Span(0, 1024),

@@ -232,9 +232,11 @@ class Forecast(_message.Message):
     method: _builtins.str
     """How it was made, as "lead time" or "seasonal"."""
     rate: _builtins.float
-    """Of a forecast of arrivals: tasks a second expected, and the interval."""
+    """Of a forecast of arrivals: tasks a second expected."""
     rate_low: _builtins.float
+    """Lower end of its interval."""
     rate_high: _builtins.float
+    """Upper end of its interval."""
     error_ratio: _builtins.float
     """Its mean absolute error on this very stream, looking back, over that of persistence; 0: not compared."""
     def __init__(
