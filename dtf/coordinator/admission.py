@@ -7,10 +7,11 @@ Secrets are compared here, in a time that tells nothing; a join token's is only 
 Whether the token still admits anybody is decided by the core, so that the log can prove it.
 """
 
+from dtf.api.v1 import common_pb2
 from dtf.core.run.commands import Rejection, TokenRefused
 from dtf.core.run.state import State
 from dtf.rpc.auth import Caller, Joiner, Operator, SessionHolder, is_equal, session_token
-from dtf.rpc.errors import Unauthenticated
+from dtf.rpc.errors import Forbidden, Unauthenticated
 from dtf.rpc.invitation import JOIN_SCHEME, SESSION_SCHEME, secret_hash
 
 _NO_HASH = bytes(32)
@@ -82,8 +83,24 @@ def refusal_of_session(state: State, caller: Caller) -> Rejection | None:
     if not isinstance(caller, SessionHolder):
         return None
     worker = state.workers.get(caller.worker_id)
-    if worker is not None and worker.incarnation == caller.incarnation:
-        return None
+    if worker is not None and worker.incarnation == caller.incarnation and worker.is_present:
+        if worker.state != common_pb2.WORKER_STATE_QUARANTINED:
+            return None
+        return Forbidden(f"worker {caller.worker_id!r} is in quarantine: {worker.distrust}")
     return Unauthenticated(
         f"session {caller.incarnation} of worker {caller.worker_id!r} is over; open a new one"
     )
+
+
+def check_name(state: State, token_id: str, worker_id: str) -> None:
+    """Raises TokenRefused if a worker that came with a launch's token takes another name than the launch's.
+
+    Not for the core to say: the log does not tell a name that was asked for from one that was given.
+    """
+    token = state.tokens.get(token_id)
+    if token is not None and token.launch_id and worker_id not in ("", token.launch_id):
+        raise TokenRefused(
+            f"join token {token_id} is for launch {token.launch_id!r}, whose worker has that name or is given "
+            f"one, and this one is called {worker_id[:_LONGEST_SHOWN]!r}; leave out --name",
+            token_id=token_id,
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 
 from dtf.api.v1 import worker_service_pb2
-from dtf.coordinator.admission import refusal_of_session
+from dtf.coordinator.admission import check_name, refusal_of_session
 from dtf.coordinator.desk import Desk
 from dtf.coordinator.session import GATHER_SECONDS, Session, Stream
 from dtf.coordinator.uploads import OutputReceiver, read_blob
@@ -61,9 +61,10 @@ class WorkerService:
     def _registration(
         self, request: worker_service_pb2.CreateSessionRequest, context: Context
     ) -> RegisterWorker:
-        """The command, with what the caller proved. Raises Forbidden."""
+        """The command, with what the caller proved. Raises Forbidden, TokenRefused."""
         match self._caller(context):
             case Joiner(token_id):
+                check_name(self._desk.state, token_id, request.worker_id)
                 return RegisterWorker(self._fresh_id(), request, join_token_id=token_id)
             case SessionHolder(worker_id, incarnation):
                 if request.worker_id != worker_id:
@@ -79,7 +80,7 @@ class WorkerService:
         return self._access.identify(credential_in(context.invocation_metadata()))
 
     def _check_session(self, context: Context) -> None:
-        """Raises Unauthenticated if the caller is a worker whose session is over."""
+        """Raises Unauthenticated, Forbidden if the caller is a worker whose session is over, or in quarantine."""
         refusal = refusal_of_session(self._desk.state, self._caller(context))
         if refusal is not None:
             raise refusal

@@ -15,7 +15,13 @@ from google.protobuf.message import Message
 
 from dtf.adapters.memory_log import MemoryLog
 from dtf.adapters.system_clock import SystemClock
-from dtf.api.v1 import fleet_service_pb2, token_service_pb2, worker_service_pb2, worker_service_pb2_grpc
+from dtf.api.v1 import (
+    common_pb2,
+    fleet_service_pb2,
+    token_service_pb2,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
 from dtf.cli.errors import CommandError
 from dtf.cli.joining import peer_of
 from dtf.client.client import Client, CoordinatorUnreachable
@@ -230,6 +236,18 @@ async def failure_of(peer: Peer, credential: str, service: str, method: str, req
         return await refusal(call(request.SerializeToString(), metadata=metadata, timeout=WAIT_SECONDS))
 
 
+async def fetch_failure(
+    peer: Peer, credential: str, request: worker_service_pb2.FetchBlobRequest
+) -> RpcFailure:
+    async with open_channel(peer) as channel:
+        stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        metadata = (("authorization", f"Bearer {credential}"),)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.FetchBlob(request, metadata=metadata, timeout=WAIT_SECONDS):
+                pass
+    return parse(caught.value)
+
+
 async def test_a_token_and_a_session_open_no_other_door(cluster: Cluster) -> None:
     invitation, peer = joining_peer(await cluster.issue())
     async with scripted_worker(peer, worker_id="w") as worker:
@@ -256,15 +274,50 @@ async def test_a_token_and_a_session_open_no_other_door(cluster: Cluster) -> Non
         for forged in (session[:-1] + "x", session.replace("/1/", "/2/"), f"{invitation.credential}x", ""):
             failure = await failure_of(peer, forged, "WorkerService", "CloseSession", close)
             assert failure.code is grpc.StatusCode.UNAUTHENTICATED, forged
-        async with scripted_worker(peer, worker_id="w"):
-            fetch = worker_service_pb2.FetchBlobRequest(digest="0" * 64)
-            async with open_channel(peer) as channel:
-                stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
-                metadata = (("authorization", f"Bearer {session}"),)
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    async for _ in stub.FetchBlob(fetch, metadata=metadata, timeout=WAIT_SECONDS):
-                        pass
-            assert "session 1 of worker 'w' is over" in parse(caught.value).message
+        with pytest.raises(grpc.aio.AioRpcError, match="the session of worker w is open"):
+            async with scripted_worker(peer, worker_id="w"):
+                pytest.fail("it took the place of another")
+        async with scripted_worker(cluster.peer, worker_id="w"):
+            failure = await fetch_failure(peer, session, worker_service_pb2.FetchBlobRequest(digest="0" * 64))
+            assert "session 1 of worker 'w' is over" in failure.message
+
+
+async def test_a_token_of_a_launch_gives_no_name_but_that_of_the_launch(cluster: Cluster) -> None:
+    invitation, peer = joining_peer(await cluster.issue(launch_id="launch-1"))
+
+    def session(worker_id: str) -> worker_service_pb2.CreateSessionRequest:
+        return worker_service_pb2.CreateSessionRequest(
+            worker_id=worker_id, slots=1, request_id=worker_id or "r", pool="local", launch_id="launch-1"
+        )
+
+    where = ("WorkerService", "CreateSession")
+    failure = await failure_of(peer, invitation.credential, *where, session("launch-2"))
+    assert (failure.reason, "is called 'launch-2'" in failure.message) == ("TOKEN_REFUSED", True)
+    async with open_channel(peer) as channel:
+        stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        for name in ("launch-1", ""):
+            await stub.CreateSession(session(name), metadata=peer.metadata, timeout=WAIT_SECONDS)
+    names = [event.worker_registered.worker_id for event in cluster.events("worker_registered")]
+    assert (len(names), names[0]) == (2, "launch-1")
+
+
+async def test_a_quarantined_worker_is_served_nothing_and_a_new_session_does_not_help(
+    cluster: Cluster,
+) -> None:
+    _, peer = joining_peer(await cluster.issue(is_single_use=True))
+    async with scripted_worker(peer, worker_id="w") as worker, cluster.client() as client:
+        session = session_credential("w", 1, worker.session.session_token)
+        quarantine = fleet_service_pb2.QuarantineWorkerRequest(worker_id="w", requested_by="me", reason="odd")
+        await client.fleet.QuarantineWorker(quarantine, metadata=client.metadata)
+        fetch = worker_service_pb2.FetchBlobRequest(digest="0" * 64)
+        failure = await fetch_failure(peer, session, fetch)
+        assert (failure.reason, failure.message) == ("FORBIDDEN", "worker 'w' is in quarantine: odd")
+        async with scripted_worker(replace(peer, token=session), worker_id="w") as again:
+            assert again.session.incarnation == 2
+            later = session_credential("w", 2, again.session.session_token)
+            assert (await fetch_failure(peer, later, fetch)).reason == "FORBIDDEN"
+            (listed,) = await client.list_workers()
+            assert (listed.state, listed.incarnation) == (common_pb2.WORKER_STATE_QUARANTINED, 2)
 
 
 async def test_who_guesses_has_to_wait_and_open_sessions_do_not(cluster: Cluster) -> None:

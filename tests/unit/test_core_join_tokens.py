@@ -1,5 +1,7 @@
 """Join tokens in the core: whom they admit, until when, and what the log remembers of them."""
 
+from collections.abc import Callable
+
 import pytest
 
 from dtf.api.v1 import events_pb2, worker_service_pb2
@@ -8,13 +10,16 @@ from dtf.core.check.books import Books
 from dtf.core.check.properties import Property
 from dtf.core.check.report import Findings
 from dtf.core.run.commands import (
+    CloseSession,
     Conflict,
     ExpireWorkers,
     ForgetWorkers,
     InvalidRequest,
     IssueToken,
     NotFound,
+    QuarantineWorker,
     RegisterWorker,
+    ReleaseWorker,
     RevokeToken,
     TokenRefused,
 )
@@ -164,7 +169,7 @@ def test_no_event_can_hold_a_secret() -> None:
 def test_tokens_are_part_of_the_state_its_hash_and_its_snapshots(world: World) -> None:
     hashes = [state_hash(world.state)]
     issue(world, is_single_use=True, launch_id="l", issued_by="me")
-    world.do(joining(world, worker_id="w", launch_id="l"))
+    world.do(joining(world, worker_id="l", launch_id="l"))
     hashes.append(state_hash(world.state))
     world.do(RevokeToken("t", "me", "why"))
     hashes.append(state_hash(world.state))
@@ -213,3 +218,82 @@ def test_the_checker_notices_whom_a_token_should_not_have_admitted(
     assert [
         violation.what.partition("which ")[2] for violation in findings.kept.get(Property.ADMISSION, [])
     ] == ([fault] if fault else [])
+
+
+def test_a_token_takes_the_place_of_no_worker_whose_session_is_open(world: World) -> None:
+    issue(world)
+    issue(world, "one", is_single_use=True, launch_id="launch-2")
+    world.do(joining(world, worker_id="victim"))
+    for token_id, launch_id in (("t", ""), ("one", "launch-2")):
+        theft = joining(world, token_id, worker_id="victim", launch_id=launch_id)
+        world.refused(theft, TokenRefused, "the session of worker victim is open")
+    assert world.state.workers["victim"].incarnation == 1
+    world.do(joining(world, worker_id="victim", proved_incarnation=1))
+    world.worker("victim")
+    assert world.state.workers["victim"].incarnation == 3
+    lose(world, "victim")
+    world.do(joining(world, worker_id="victim"))
+
+
+def test_a_request_is_repeated_only_by_who_made_it(world: World) -> None:
+    """The answer holds the secret of the session."""
+    issue(world, "theirs")
+    issue(world, "other")
+    first = joining(world, "theirs", worker_id="w", request_id="r")
+    world.do(first)
+    assert world.do(first) == []
+    other = joining(world, "other", worker_id="w", request_id="r")
+    world.refused(other, TokenRefused, "request id 'r' was used by another caller")
+    renewal = joining(world, worker_id="w", request_id="s", proved_incarnation=1)
+    world.do(renewal)
+    assert world.do(renewal) == []
+    for thief in (
+        joining(world, "other", worker_id="w", request_id="s"),
+        joining(world, worker_id="x", request_id="s", proved_incarnation=1),
+        joining(world, worker_id="w", request_id="s", proved_incarnation=7),
+    ):
+        world.refused(thief, TokenRefused, "request id 's' was used by another caller")
+    world.worker("local", request_id="u")
+    world.refused(joining(world, "other", request_id="u"), TokenRefused, "by another caller")
+    assert world.worker("local", request_id="u") == []
+
+
+def leave(world: World) -> None:
+    world.do(CloseSession("w", 1, "bye"))
+
+
+@pytest.mark.parametrize("ending", [lambda _: None, lambda world: lose(world, "w"), leave])
+@pytest.mark.parametrize("proved_incarnation", [0, 1])
+def test_a_quarantined_worker_gets_out_by_no_new_session(
+    world: World, ending: Callable[[World], None], proved_incarnation: int
+) -> None:
+    issue(world)
+    world.do(joining(world, worker_id="w"))
+    world.do(QuarantineWorker("w", "me", "odd"))
+    ending(world)
+    assert decode_state(encode_state(world.state)) == world.state
+    again = joining(world, worker_id="w", proved_incarnation=proved_incarnation)
+    if world.state.workers["w"].is_present and not proved_incarnation:
+        world.refused(again, TokenRefused, "session of worker w is open")
+        return
+    *_, registered, quarantined = world.do(again)
+    assert kinds([registered, quarantined]) == ["worker_registered", "worker_quarantined"]
+    assert (world.state.workers["w"].takes_work, world.state.workers["w"].reason) == (False, "odd")
+    world.do(ReleaseWorker("w", "me"))
+    lose(world, "w")
+    world.do(joining(world, worker_id="w"))
+    assert world.state.workers["w"].takes_work
+
+
+def test_the_operators_token_trusts_a_quarantined_worker_again(world: World) -> None:
+    world.worker("w")
+    world.do(QuarantineWorker("w", "me", "odd"))
+    lose(world, "w")
+    quarantined = state_hash(world.state)
+    world.state.workers["w"].quarantine = ""
+    world.state.hash_cache = type(world.state.hash_cache)()
+    assert state_hash(world.state) != quarantined
+    world.state.workers["w"].quarantine = "odd"
+    world.state.hash_cache = type(world.state.hash_cache)()
+    world.worker("w")
+    assert world.state.workers["w"].takes_work

@@ -604,6 +604,7 @@ class SavedWorker(_message.Message):
     RECENT_FENCES_FIELD_NUMBER: _builtins.int
     OLDER_FENCES_FIELD_NUMBER: _builtins.int
     FENCE_GENERATION_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
     state: _builtins.int
     """Where it stands, of WorkerState."""
     reason: _builtins.str
@@ -620,6 +621,8 @@ class SavedWorker(_message.Message):
     """Fences completed before those, in order (8 bytes each)."""
     fence_generation: _builtins.int
     """How often the older ones were forgotten."""
+    quarantine: _builtins.str
+    """Why it was in quarantine when its session ended; empty: it was not."""
     @_builtins.property
     def registered(self) -> _events_pb2.WorkerRegistered:
         """Its registration."""
@@ -641,10 +644,11 @@ class SavedWorker(_message.Message):
         recent_fences: _builtins.bytes = ...,
         older_fences: _builtins.bytes = ...,
         fence_generation: _builtins.int = ...,
+        quarantine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["registered", b"registered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_count", b"completed_count", "fence_generation", b"fence_generation", "gone_unix_nanos", b"gone_unix_nanos", "leases", b"leases", "older_fences", b"older_fences", "reason", b"reason", "recent_fences", b"recent_fences", "registered", b"registered", "registered_unix_nanos", b"registered_unix_nanos", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_count", b"completed_count", "fence_generation", b"fence_generation", "gone_unix_nanos", b"gone_unix_nanos", "leases", b"leases", "older_fences", b"older_fences", "quarantine", b"quarantine", "reason", b"reason", "recent_fences", b"recent_fences", "registered", b"registered", "registered_unix_nanos", b"registered_unix_nanos", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

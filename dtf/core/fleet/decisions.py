@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
-from dtf.core.fleet.tokens import admitting_token
+from dtf.core.fleet.tokens import admitting_token, check_repeated
 from dtf.core.fleet.worker import Worker
 from dtf.core.run import limits
 from dtf.core.run.commands import (
@@ -24,6 +24,8 @@ from dtf.core.run.outlook import Outlooks
 from dtf.core.run.placement import no_longer_waiting
 from dtf.core.run.state import State
 
+COORDINATOR = "coordinator"
+"""Who asks for the quarantine that goes on over a new session."""
 _HOLDING = frozenset({common_pb2.WORKER_STATE_ACTIVE, common_pb2.WORKER_STATE_DRAINING})
 """States of a worker that may hold leases."""
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -59,12 +61,17 @@ def open_session(state: State, worker_id: str, incarnation: int) -> Worker:
 
 
 def register_worker(state: State, command: RegisterWorker, now_ns: int = 0) -> list[events_pb2.Event]:
-    """WorkerRegistered; before it the end of what its earlier incarnation held."""
+    """WorkerRegistered; before it the end of what its earlier incarnation held.
+
+    Whoever was in quarantine stays there, though its session ended since: only an operator, by the
+    command that releases it or by registering it with the operators' own token, trusts it again.
+    """
     request = command.request
     _check_registration(request)
     known = state.session_requests.get(request.request_id)
     if known is not None:
         worker = state.workers[known[0]]
+        check_repeated(worker, known[1], command)
         if worker.incarnation == known[1] and worker.is_present:
             return []
         raise Conflict(
@@ -84,7 +91,14 @@ def register_worker(state: State, command: RegisterWorker, now_ns: int = 0) -> l
         events.extend(_replace(state, before, incarnation, outlooks))
     registered = _registered(worker_id, incarnation, join_token_id, request)
     events.append(events_pb2.Event(worker_registered=registered))
-    events.extend(no_longer_waiting(state, _as_it_will_be(registered)))
+    distrust = before.distrust if before is not None and not command.is_by_operator else ""
+    if distrust:
+        quarantined = events_pb2.WorkerQuarantined(
+            worker_id=worker_id, requested_by=COORDINATOR, reason=distrust
+        )
+        events.append(events_pb2.Event(worker_quarantined=quarantined))
+    else:
+        events.extend(no_longer_waiting(state, _as_it_will_be(registered)))
     return events + outlooks.finishing()
 
 

@@ -27,6 +27,7 @@ def registered(state: State, said: events_pb2.WorkerRegistered, now_ns: int, _se
     worker.request_id = said.request_id
     worker.join_token_id = said.join_token_id
     worker.reason = ""
+    worker.quarantine = ""
     worker.registered_at_ns = now_ns
     worker.gone_at_ns = 0
     worker.completed = CompletedFences()
@@ -96,6 +97,8 @@ def _become(
 ) -> None:
     worker = state.workers.get(worker_id)
     if worker is not None:
+        if gone_at_ns:
+            worker.quarantine = worker.distrust
         worker.state = new
         worker.reason = reason
         worker.gone_at_ns = gone_at_ns

@@ -16,6 +16,7 @@ from itertools import islice
 
 from dtf.api.v1 import events_pb2
 from dtf.core.fleet.join_token import JoinToken
+from dtf.core.fleet.worker import Worker
 from dtf.core.run import limits
 from dtf.core.run.commands import (
     Conflict,
@@ -103,7 +104,7 @@ def admitting_token(state: State, command: RegisterWorker, now_ns: int) -> str:
     """Identity of the token that admits the worker; "" if it needs none. Raises TokenRefused."""
     if command.proved_incarnation:
         return _of_earlier_session(state, command)
-    if not command.join_token_id:
+    if command.is_by_operator:
         return ""
     token = state.tokens.get(command.join_token_id)
     if token is None:
@@ -137,9 +138,37 @@ def _misfit(state: State, token: JoinToken, command: RegisterWorker) -> str:
             f"is for launch {token.launch_id!r}, and the worker is of {request.launch_id[:128] or 'none'!r}"
         )
     before = state.workers.get(request.worker_id)
-    if before is not None and before.pool != token.pool:
+    if before is None:
+        return ""
+    if before.pool != token.pool:
         return f"is for pool {token.pool!r}, and worker {before.worker_id} is of pool {before.pool!r}"
+    if before.is_present:
+        return (
+            f"takes no worker's place, and the session of worker {before.worker_id} is open; "
+            "wait until it has ended, or give another name"
+        )
     return ""
+
+
+def check_repeated(worker: Worker, incarnation: int, command: RegisterWorker) -> None:
+    """Whether the caller is who opened this incarnation by the same request. Raises TokenRefused.
+
+    An operator may know of every session. Others must show what they showed before: the answer holds
+    the secret of the session.
+    """
+    if command.is_by_operator:
+        return
+    if command.proved_incarnation:
+        is_same = (command.request.worker_id, command.proved_incarnation + 1) == (
+            worker.worker_id,
+            incarnation,
+        )
+    else:
+        is_same = command.join_token_id == worker.join_token_id
+    if not is_same:
+        raise TokenRefused(
+            f"request id {command.request.request_id!r} was used by another caller; use a new id"
+        )
 
 
 def _of_earlier_session(state: State, command: RegisterWorker) -> str:

@@ -79,6 +79,8 @@ class Worker:
     """Join token it was admitted by; empty: it came with the operators' own."""
     reason: str = ""
     """Why it is drained, quarantined, lost or gone, in words."""
+    quarantine: str = ""
+    """Why it was in quarantine when its session ended; empty: it was not, or its session is open."""
     registered_at_ns: int = 0
     gone_at_ns: int = 0
     """When its session ended; 0: it is open."""
@@ -93,6 +95,13 @@ class Worker:
     def is_present(self) -> bool:
         """Whether its session is open."""
         return self.state in PRESENT
+
+    @property
+    def distrust(self) -> str:
+        """Why it is in quarantine, or was when its session ended; "": neither."""
+        if self.state == common_pb2.WORKER_STATE_QUARANTINED:
+            return self.reason or "no reason was given"
+        return self.quarantine
 
     @property
     def takes_work(self) -> bool:

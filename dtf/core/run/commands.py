@@ -54,6 +54,11 @@ class RegisterWorker:
     proved_incarnation: int = 0
     """Incarnation of the worker that the request names whose secret the caller knows; 0: it shows no such."""
 
+    @property
+    def is_by_operator(self) -> bool:
+        """Whether the caller knows the operators' own token."""
+        return not self.join_token_id and not self.proved_incarnation
+
 
 @dataclass(frozen=True, slots=True)
 class IssueToken:

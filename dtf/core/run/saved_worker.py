@@ -47,6 +47,7 @@ def save_worker(worker: Worker) -> state_pb2.SavedWorker:
         recent_fences=column_bytes(worker.completed.recent),
         older_fences=column_bytes(worker.completed.older),
         fence_generation=worker.completed.generation,
+        quarantine=worker.quarantine,
     )
 
 
@@ -72,6 +73,7 @@ def load_worker(saved: state_pb2.SavedWorker, runs: Mapping[str, Run]) -> Worker
         request_id=said.request_id,
         join_token_id=said.join_token_id,
         reason=saved.reason,
+        quarantine=saved.quarantine,
         registered_at_ns=saved.registered_unix_nanos,
         gone_at_ns=saved.gone_unix_nanos,
         leases=leases,

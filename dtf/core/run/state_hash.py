@@ -273,6 +273,7 @@ def _worker_digest(cache: HashCache, worker: Worker) -> bytes:
         [worker.lease_count, worker.completed_count],
         [(run_id, len(held)) for run_id, held in worker.leases.items()],
         *([[worker.join_token_id]] if worker.join_token_id else []),
+        *([["quarantine", worker.quarantine]] if worker.quarantine else []),
     ]
     leases = (
         column_bytes(array("Q", numbers))
