@@ -21,7 +21,7 @@ from dtf.ports.clock import Clock
 from dtf.rpc.addresses import is_loopback
 from dtf.rpc.channel import Peer
 from dtf.rpc.invitation import Invitation, InvitationDamaged, parse_invitation
-from dtf.rpc.pinning import Impostor, SpeaksPlain, TrustError, Unreachable, trusted_roots
+from dtf.rpc.pinning import Impostor, NoRoots, SpeaksPlain, TrustError, Unreachable, trusted_roots
 
 TOKEN_VARIABLE = "DTF_JOIN_TOKEN"
 NEW_TOKEN = "`dtf token create` beside the coordinator makes a new one"
@@ -149,6 +149,11 @@ def _as_command_error(error: TrustError) -> CommandError:
             return CommandError(
                 f"{error}, which the join token asks for; nothing was sent",
                 "another program listens there, or the coordinator was started without TLS",
+            )
+        case NoRoots():
+            return CommandError(
+                str(error),
+                "install the system's certificates (ca-certificates), or name them with SSL_CERT_FILE",
             )
         case _:
             return CommandError(

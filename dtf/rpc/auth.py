@@ -142,7 +142,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             caller = self._access.identify(credential_in(handler_call_details.invocation_metadata))
             check_allowed(caller, method)
         except Rejection as rejection:
-            return _refusing(handler, partial(self._refuse, rejection))
+            return _refusing(partial(self._refuse, rejection))
         if not self._attempts or isinstance(caller, SessionHolder):
             return handler
         return _checked(handler, self._refuse_if_barred)
@@ -168,25 +168,13 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             )
 
 
-def _refusing(handler: Handler, check: Callable[[Any], Awaitable[None]]) -> Handler:
-    """A handler of the same shape whose check refuses every call, unread."""
+def _refusing(check: Callable[[Any], Awaitable[None]]) -> Handler:
+    """A handler whose check refuses every call, unread: gRPC reads single requests first, so it takes a stream."""
 
-    async def answer(_request: object, context: Any) -> None:
+    async def stream(_requests: object, context: Any) -> None:
         await check(context)
 
-    async def stream(_request: object, context: Any) -> AsyncIterator[object]:
-        await check(context)
-        yield None
-
-    match (handler.request_streaming, handler.response_streaming):
-        case (False, False):
-            return grpc.unary_unary_rpc_method_handler(answer)
-        case (False, True):
-            return grpc.unary_stream_rpc_method_handler(stream)
-        case (True, False):
-            return grpc.stream_unary_rpc_method_handler(answer)
-        case _:
-            return grpc.stream_stream_rpc_method_handler(stream)
+    return grpc.stream_stream_rpc_method_handler(stream)
 
 
 def _checked(handler: Any, check: Callable[[Any], Awaitable[None]]) -> Handler:

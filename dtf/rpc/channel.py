@@ -102,15 +102,23 @@ class Peer:
     """What proves who calls: the operators' token, or what a worker shows (dtf.rpc.invitation)."""
     certificate_authority_file: str = ""
     """PEM file; when given the connection is TLS."""
-    roots: bytes = b""
-    """Certificates to trust, in PEM, in the place of the file."""
+    roots: bytes | None = None
+    """Certificates to trust, in PEM, in the place of the file; None: the file says. Never empty: see below."""
     server_name: str = ""
     """Name that the certificates must carry; empty: that of the host."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if TLS is asked for and nothing is trusted: it must not become a plain connection."""
+        if self.roots is not None and not self.roots.strip():
+            raise ValueError(
+                f"a TLS connection to {', '.join(self.addresses)} is asked for, and no certificate is trusted; "
+                "give the authority's certificate, or None for a connection without TLS"
+            )
 
     @property
     def is_secure(self) -> bool:
         """Whether the connection is TLS."""
-        return bool(self.certificate_authority_file or self.roots)
+        return self.roots is not None or bool(self.certificate_authority_file)
 
     @property
     def target(self) -> str:
@@ -158,7 +166,8 @@ def _options(peer: Peer, extra: Sequence[Option]) -> list[Option]:
 def _secure(peer: Peer) -> grpc.ChannelCredentials | None:
     if not peer.is_secure:
         return None
-    return grpc.ssl_channel_credentials(peer.roots or Path(peer.certificate_authority_file).read_bytes())
+    roots = Path(peer.certificate_authority_file).read_bytes() if peer.roots is None else peer.roots
+    return grpc.ssl_channel_credentials(roots)
 
 
 def open_channel(peer: Peer, extra: Sequence[Option] = ()) -> grpc.aio.Channel:

@@ -9,14 +9,17 @@ when the channel verifies.
 """
 
 import hashlib
+import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from dtf.rpc.invitation import SYSTEM_ROOTS, Trust
 
 FETCH_SECONDS = 5.0
+_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _PLAINTEXT_REASONS = frozenset(
     {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"}
 )
@@ -28,7 +31,8 @@ class TrustError(Exception):
     TrustError
     ├── Unreachable      nobody answers there
     ├── SpeaksPlain      it answers, and does not speak TLS
-    └── Impostor         none of its certificates is the one that is to be trusted
+    ├── Impostor         none of its certificates is the one that is to be trusted
+    └── NoRoots          this machine trusts no authority
     """
 
 
@@ -42,6 +46,10 @@ class SpeaksPlain(TrustError):
 
 class Impostor(TrustError):
     """None of its certificates is the one that is to be trusted."""
+
+
+class NoRoots(TrustError):
+    """The system's authorities are to be trusted, and this machine has none."""
 
 
 def fingerprint_of(certificate: bytes) -> str:
@@ -59,14 +67,14 @@ def split_chain(chain: bytes) -> list[bytes]:
     return [ssl.PEM_cert_to_DER_cert(block) for block in blocks]
 
 
-def trusted_roots(addresses: Sequence[str], trust: Trust) -> bytes:
-    """The certificates, in PEM, that a channel to these addresses is to trust; b"": no TLS. Raises TrustError.
+def trusted_roots(addresses: Sequence[str], trust: Trust) -> bytes | None:
+    """The certificates, in PEM, that a channel to these addresses is to trust; None: no TLS. Raises TrustError.
 
     Blocks for some seconds an address at most. The first address that shows the right certificate
     is enough: the channel verifies each server that it meets.
     """
     if not trust.fingerprint:
-        return b""
+        return None
     if trust.fingerprint == SYSTEM_ROOTS:
         return _system_roots()
     faults: list[TrustError] = []
@@ -132,5 +140,24 @@ def _unverified_chain(secured: ssl.SSLSocket) -> list[bytes]:
 
 
 def _system_roots() -> bytes:
-    found = ssl.create_default_context().get_ca_certs(binary_form=True)
+    """What OpenSSL trusts on this machine, never nothing. Raises NoRoots."""
+    found = ssl.create_default_context().get_ca_certs(binary_form=True) or list(
+        dict.fromkeys(_in_directory())
+    )
+    if not found:
+        raise NoRoots(
+            "the coordinator is trusted by the system's certificate authorities, and this machine has none; "
+            "nothing was sent"
+        )
     return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode()
+
+
+def _in_directory() -> Iterator[bytes]:
+    """The authorities of OpenSSL's directory, which it reads one at a time and so does not list."""
+    directory = ssl.get_default_verify_paths().capath
+    for path in sorted(Path(directory).iterdir()) if directory else ():
+        if _HASHED_NAME.fullmatch(path.name):
+            try:
+                yield from split_chain(path.read_bytes())
+            except (OSError, ValueError):
+                continue  # OpenSSL passes over it too

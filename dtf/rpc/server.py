@@ -13,13 +13,13 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from dtf.rpc.auth import Access, Gatekeeper, OperatorAccess
 from dtf.rpc.certificates import CertificateError, CertificatePair, ServerCertificates
 from dtf.rpc.channel import server_options
+from dtf.rpc.open_calls import Health, SmallRequests
 from dtf.rpc.soundness import SoundRequests
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class RpcServer:
         self._server: grpc.aio.Server | None = None
         self._bound = ""
         self._reserved: socket.socket | None = None
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
 
     def reserve(self) -> str:
         """Hold the port without listening; return host:port. Raises ListenError."""
@@ -164,7 +164,7 @@ class RpcServer:
         """Take the port; return host:port. Raises ListenError."""
         self._address.check()
         credentials = self._address.credentials()
-        interceptors: list[grpc.aio.ServerInterceptor] = [SoundRequests()]
+        interceptors: list[grpc.aio.ServerInterceptor] = [SmallRequests(), SoundRequests()]
         if self._access is not None:
             interceptors.insert(0, Gatekeeper(self._access))
         server = grpc.aio.server(interceptors=interceptors, options=server_options())
