@@ -343,6 +343,8 @@ class SshProvider:
             record = msgspec.json.decode(path.read_bytes(), type=Placement)
         except (OSError, msgspec.MsgspecError):
             return
+        if path != self._path(record.launch_id):
+            return  # it was not written by us
         host = self._hosts.get(record.host)
         if host is None:
             _log.warning(

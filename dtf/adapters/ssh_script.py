@@ -11,7 +11,8 @@ once: that is what keeps a launch from being made twice. In it:
     log         what it wrote; mode 0600, as all of it
 
 The worker is the child of a small shell that waits for it, in a session of its own too, so both outlive
-the connection; what the worker is told in secret comes by standard input.
+the connection; what the worker is told in secret comes by standard input, and only the worker has it in
+its environment. What a host answers is not trusted: an id that could lead out of a directory is no id.
 """
 
 import re
@@ -26,7 +27,10 @@ ALREADY_THERE = 17
 """Exit code of a launch that is there already (EEXIST)."""
 _SIGNAL_BASE = 128
 _LOG_TAIL_BYTES = 4096
-_LINE = re.compile(r"launch (\S+) (\d+) (\d+) (\d+) (running|exited|unknown) (\d*) ?(.*)")
+_LINE = re.compile(
+    r"launch ([A-Za-z0-9_-][A-Za-z0-9._-]{0,127}) ([0-9]{1,19}) ([0-9]{1,9}) ([0-9]{1,9}) "
+    r"(running|exited|unknown) ([0-9]{0,3}) ?(.*)"
+)
 _IS_OURS = """
 is_running() {  # whether the process of $1 is still the worker
   read -r pid < "$1/pid" && read -r started < "$1/started" || return 1
@@ -39,14 +43,22 @@ is_watched() {  # whether the shell that waits for it goes on: it will write its
 } 2> /dev/null
 """
 _WATCH = r"""
-d=$1 mask=$2 dir=$3; shift 3
+d=$1 mask=$2; shift 2
+variables=$(cat)
 umask 077
 exec < /dev/null >> "$d/log" 2>&1
 echo "$$" > "$d/watch"
 cd
-cd "${dir:-.}" || set -- sh -c 'echo "error: there is no directory $0" >&2; exit 1' "$dir"
-(umask "$mask"; exec setsid "$@") &
+(
+  umask "$mask"
+  eval "$variables"
+  cd
+  cd "${1:-.}" || set -- '' sh -c 'echo "error: there is no directory $0" >&2; exit 1' "$1"
+  shift
+  exec setsid "$@"
+) &
 pid=$!
+unset variables
 sed 's/.*) //' "/proc/$pid/stat" 2> /dev/null | { read -r line; set -- $line; echo "${20}"; } > "$d/started"
 { echo "$pid" > "$d/pid.new" && mv "$d/pid.new" "$d/pid"; } || { kill -s KILL "$pid"; exit 1; }  # it was forgotten
 wait "$pid"
@@ -102,6 +114,9 @@ def launch_script(
     """Start a worker, unless its launch is there."""
     told = f"{launch.launched_at_ns} {launch.slots}"
     exports = {**variables, LAUNCH_VARIABLE: launch.launch_id}
+    told_in_secret = "\n".join(
+        f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())
+    )
     lines = [
         "main() {",  # a script of which half arrived does nothing
         "trap '' HUP",
@@ -110,9 +125,10 @@ def launch_script(
         f"d=$PWD/{shlex.quote(launch.launch_id)}",
         f'mkdir "$d" 2> /dev/null || exit {ALREADY_THERE}',
         *([setup] if setup else []),
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())),
+        # printf is of the shell: what it writes is on no command line.
+        f"printf '%s\\n' {shlex.quote(told_in_secret)} | "
         f'setsid sh -c {shlex.quote(_WATCH)} dtf-watch "$d" "$mask" {shlex.quote(working_dir)} '
-        f"{shlex.join(command)} < /dev/null > /dev/null 2>&1 &",
+        f"{shlex.join(command)} > /dev/null 2>&1 &",
         'until [ -e "$d/pid" ] || ! kill -0 $! 2> /dev/null; do sleep 0.05 || sleep 1; done',
         '[ -e "$d/pid" ] || { rm -rf -- "$d"; exit 1; }',
         # Last: what is listed has a process, so what has none is never taken for one that ended.
@@ -139,7 +155,7 @@ for d in *; do
     words=$(tail -c {_LOG_TAIL_BYTES} "$d/log" 2> /dev/null | grep -a '^ *error: ' | tail -n 1)
     [ -n "$words" ] || words=$(tail -c {_LOG_TAIL_BYTES} "$d/log" 2> /dev/null | grep -a '[^ ]' | tail -n 1)
   fi
-  echo "launch $d $launched $slots $pid $state $code $words"
+  printf '%s\\n' "launch $d $launched $slots $pid $state $code $words"  # echo may make lines of a \\n in it
 done
 exit 0
 }}
@@ -168,8 +184,8 @@ def forget_script(directory: str, launch_id: str) -> str:
 
 
 def read_launches(text: str) -> Iterator[RemoteLaunch]:
-    """What `list_script` wrote."""
-    for line in text.splitlines():
+    """What `list_script` wrote; lines that it cannot have written are left out."""
+    for line in text.split("\n"):
         if found := _LINE.fullmatch(line):
             launch_id, launched, slots, process_id, state, code, words = found.groups()
             yield RemoteLaunch(

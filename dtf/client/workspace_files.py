@@ -81,7 +81,7 @@ def list_files(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Li
     kept = (
         path
         for path in paths
-        if path.split("/", 1)[0] != STATE_DIRECTORY
+        if STATE_DIRECTORY not in path.split("/")  # of any project: that of a run may be below the root
         and not matches(path, exclude)
         and _can_travel(root / path)
     )
@@ -93,7 +93,11 @@ def _can_travel(path: Path) -> bool:
 
 
 def _included(root: Path, pattern: str) -> Iterator[str]:
+    whole = root.resolve()
     for path in root.glob(pattern):
+        found = path.resolve()
+        if STATE_DIRECTORY in (found.relative_to(whole) if found.is_relative_to(whole) else found).parts:
+            continue  # by way of a link
         relative = str(path.relative_to(root))
         if path.is_dir() and not path.is_symlink():
             yield from _walk(root, f"{relative}/", ("__pycache__", "*.pyc"))

@@ -2,26 +2,42 @@
 
 Files, then links: as long as anything is written, every directory of the tree is one that was made
 here, so no name leads through a link. Entries of other kinds, names that are no plain paths inside
-the tree, two entries of one name and more bytes than are allowed are refused. What was unpacked is
+the tree or lead through a link, links that lead out of it by way of others, two entries of one name,
+headers that are large or extended and more bytes than are allowed are refused. What was unpacked is
 hashed; the manifest must be the one that the run names.
 """
 
 import hashlib
 import os
+import posixpath
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
-from dtf.core.workspace import Entry, UnsafePath, check_link, check_path, manifest_digest, text_digest
+from dtf.core.workspace import (
+    Entry,
+    UnsafePath,
+    check_link,
+    check_path,
+    encoded,
+    manifest_digest,
+    text_digest,
+)
 
 READ_BYTES = 2**20
 PACKED_TIME_NS = 1_600_000_000 * 10**9
 """When unpacked files say they were written, so that one written since is told from them."""
 MAX_ENTRIES = 2_000_000
+HEADER_BYTES = 65_536
+"""At most read for the headers of one entry, with what is read ahead: names of 4,096 bytes need a quarter."""
+PATH_BYTES = 4_096
+"""Of a name at most, as for the kernel (PATH_MAX)."""
+LINK_STEPS = 4_096
+"""Parts of names at most on the way of a link, through others."""
 
 
 class BadArchive(ValueError):
@@ -50,6 +66,59 @@ def unpack(archive: BinaryIO, target: Path, digest: str, max_bytes: int) -> Unpa
     return unpacked
 
 
+def check_links(names: Iterable[str], links: Mapping[str, str]) -> None:
+    """Raises UnsafePath if one of `names` leads through a link, or a link, through others, out of the tree."""
+    for name in names if links else ():
+        directory = name
+        while directory := posixpath.dirname(directory):
+            if directory in links:
+                raise UnsafePath(f"{name!r} leads through the link {directory!r}")
+    for name, target in links.items():
+        _follow(name, target, links)
+
+
+def _follow(name: str, target: str, links: Mapping[str, str]) -> None:
+    """Go the way of a link as a kernel does, but name by name."""
+    here = name.split("/")[:-1]
+    ahead = target.split("/")[::-1]
+    for _ in range(LINK_STEPS):
+        if not ahead:
+            return
+        match ahead.pop():
+            case "" | ".":
+                pass
+            case ".." if not here:
+                raise UnsafePath(f"the link {name!r} leads out of the tree, to {target!r}")
+            case "..":
+                here.pop()
+            case part:
+                onward = links.get("/".join([*here, part]))
+                if onward is None:
+                    here.append(part)
+                else:
+                    ahead += onward.split("/")[::-1]
+    raise UnsafePath(f"the link {name!r} leads through too many others")
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Metered:
+    """Reads no more than is allowed, so that what is packed well takes no more memory than what is not."""
+
+    def __init__(self, source: _Readable) -> None:
+        self._source = source
+        self.allowed_bytes = HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        self.allowed_bytes -= len(data)
+        if self.allowed_bytes < 0:
+            raise UnsafePath(f"an entry has headers of more than {HEADER_BYTES:,} bytes")
+        return data
+
+
 class _Unpacker:
     def __init__(self, target: Path, max_bytes: int) -> None:
         self._target = target
@@ -60,12 +129,15 @@ class _Unpacker:
         self._links: dict[str, str] = {}
 
     def unpack(self, archive: BinaryIO) -> Unpacked:
-        with (
-            zstandard.ZstdDecompressor().stream_reader(archive) as stream,
-            tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as tar,
-        ):
-            for member in tar:
-                self._take(tar, member)
+        with zstandard.ZstdDecompressor().stream_reader(archive) as stream:
+            self._source = _Metered(stream)
+            with tarfile.open(
+                fileobj=cast(BinaryIO, self._source), mode="r|", encoding="utf-8", errors="surrogateescape"
+            ) as tar:
+                for member in tar:
+                    self._take(tar, member)
+                    self._source.allowed_bytes = HEADER_BYTES
+        check_links(self._names, self._links)
         for path, target in self._links.items():
             self._parent(path)
             os.symlink(target, self._target / path)  # noqa: PTH211 - the target as it is, not as a Path has it
@@ -74,6 +146,10 @@ class _Unpacker:
     def _take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = member.name
         check_path(path)
+        if max(len(encoded(path)), len(encoded(member.linkname))) > PATH_BYTES:
+            raise UnsafePath(f"{path[:80]!r}… or where it leads has more than {PATH_BYTES:,} bytes")
+        if member.pax_headers:
+            raise UnsafePath(f"{path!r} has extended headers, which no packed tree has")
         if path in self._names:
             raise UnsafePath(f"{path!r} is there twice")
         if len(self._names) >= MAX_ENTRIES:
@@ -94,6 +170,7 @@ class _Unpacker:
             raise UnsafePath(f"it has more than the {self._max_bytes:,} bytes that are allowed here")
         source = tar.extractfile(member)
         assert source is not None
+        self._source.allowed_bytes = member.size + HEADER_BYTES
         self._parent(member.name)
         is_program = bool(member.mode & 0o100)
         mode = 0o755 if is_program else 0o644

@@ -15,6 +15,7 @@ the locks of a process however it ends. Only the owner can enter the root.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -57,6 +58,8 @@ def cache_root(configured: str) -> Path:
     candidates = [Path(configured)] if configured else list(_usual_roots())
     for candidate in candidates:
         try:
+            if _temporary() in candidate.parents:
+                _claim(_temporary())
             candidate.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = candidate.stat()
             if found.st_uid == os.getuid() and os.access(candidate, os.W_OK | os.X_OK):
@@ -77,7 +80,20 @@ def _usual_roots() -> Iterator[Path]:
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises where there is none
     if home.startswith("/"):
         yield Path(home) / ".cache" / _APP_DIRECTORY
-    yield Path(tempfile.gettempdir()) / f"dtf-{os.getuid()}" / "workspaces"
+    yield _temporary() / "workspaces"
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"dtf-{os.getuid()}"
+
+
+def _claim(directory: Path) -> None:
+    """Make a directory where anyone may make one. Raises CacheUnusable if others made it or can write to it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise CacheUnusable(f"{directory} is not a directory of this user's alone")
+    directory.chmod(0o700)
 
 
 class Cell:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import stat
 import sys
@@ -173,6 +174,11 @@ async def test_the_join_token_reaches_its_worker_and_is_on_no_command_line(
     await provider.start()
     worker = psutil.Process(process_of(await provider.launch(launch_of("local-1"))))
     assert worker.environ()["DTF_JOIN_TOKEN"] == 'dtfjoin1_it\'s a "secret"'
+    watch = worker.parent()
+    assert watch is not None
+    assert "dtf-watch" in watch.cmdline()
+    for each in worker.parents():
+        assert each.pid in (1, os.getpid()) or "DTF_JOIN_TOKEN" not in each.environ(), each.cmdline()
     lines = [line for each in (worker, *worker.parents()) for line in each.cmdline()]
     assert any("dtf-watch" in line for line in lines)
     assert not any("secret" in line for line in lines)
@@ -218,6 +224,21 @@ async def test_setup_runs_before_the_worker_and_a_missing_directory_is_named(mak
     assert (
         await exit_of(bench.provider)
     ).reason == "exited with code 1 (error: there is no directory absent)"
+
+
+async def test_what_a_worker_wrote_makes_no_launch_of_it(make: MakeBench, tmp_path: Path) -> None:
+    forged = [f"launch {there} 1 1 1 exited 0 x" for there in ("local-7", "../../victim")]
+    program = (
+        f"print({'up' + chr(92) + 'n' + chr(92).join(f'n{line}' for line in forged)!r}); raise SystemExit(3)"
+    )
+    bench = await make(program)
+    victim = tmp_path / "victim.json"
+    victim.write_text("kept")
+    await bench.provider.launch(launch_of("local-1"))
+    exited = await exit_of(bench.provider)
+    assert (exited.launch_id, exited.is_clean) == ("local-1", False)
+    assert [each.launch_id for each in await bench.provider.list_instances()] == ["local-1"]
+    assert victim.read_text() == "kept"
 
 
 async def test_launches_of_others_are_neither_listed_nor_touched(make: MakeBench) -> None:

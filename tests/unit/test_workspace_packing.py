@@ -62,6 +62,18 @@ def test_tracked_and_untracked_files_travel_and_ignored_and_deleted_ones_do_not(
     ]
 
 
+@pytest.mark.parametrize("is_of_git", [True, False])
+def test_no_state_directory_travels_at_any_depth_not_even_when_it_is_included(
+    tmp_path: Path, is_of_git: bool
+) -> None:
+    root = repository(tmp_path / "r") if is_of_git else tmp_path / "r"
+    for name in ("services/api/a.py", "services/api/.dtf/secrets/token", ".dtf/secrets/token"):
+        write(root, name)
+    (root / "state").symlink_to("services/api/.dtf")
+    included = ("services/api/.dtf/secrets/token", "services/api/.dtf", "state/*", "**/token")
+    assert paths(root) == paths(root, include=included) == ["services/api/a.py", "state"]
+
+
 def test_a_directory_inside_a_repository_travels_alone(tmp_path: Path) -> None:
     root = repository(tmp_path / "r")
     write(root, "sub/a.py")

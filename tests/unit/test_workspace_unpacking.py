@@ -1,8 +1,10 @@
 """Archives that are not what they should be, and the cache that unpacked ones share."""
 
+import hashlib
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,15 @@ from dtf.client.workspace_pack import pack, survey
 from dtf.core.workspace import Entry, manifest_digest
 from dtf.settings.workspaces import WorkspaceSettings
 from dtf.worker.workspace_archive import BadArchive, unpack
-from dtf.worker.workspace_cache import Cache, Cell, Failed, Ready, cache_root, changed_files
+from dtf.worker.workspace_cache import (
+    Cache,
+    CacheUnusable,
+    Cell,
+    Failed,
+    Ready,
+    cache_root,
+    changed_files,
+)
 
 MOST = 10_000_000
 
@@ -96,6 +106,81 @@ def test_a_file_cannot_be_written_through_a_link_of_the_archive(tmp_path: Path) 
     with pytest.raises((BadArchive, OSError)):
         unpack(archive_of(*members), target, "0" * 64, MOST)
     assert not (target / "b/x").exists()
+
+
+def digest_of(*members: tuple[tarfile.TarInfo, bytes]) -> str:
+    """What a run names whose submitter made the archive."""
+    return manifest_digest(
+        Entry(header.name, hashlib.sha256(header.linkname.encode() or content).hexdigest(), is_link=is_link)
+        if (is_link := header.issym())
+        else Entry(header.name, hashlib.sha256(content).hexdigest(), bool(header.mode & 0o100))
+        for header, content in members
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [special("d/l", tarfile.SYMTYPE, ".."), special("evil", tarfile.SYMTYPE, "d/l/../outside")],
+        [special("evil", tarfile.SYMTYPE, "d/l/../outside"), special("d/l", tarfile.SYMTYPE, "..")],
+        [
+            special("a/b/up", tarfile.SYMTYPE, "../.."),
+            special("c/d/upper", tarfile.SYMTYPE, "../../a/b/up"),
+            special("c/evil", tarfile.SYMTYPE, "d/upper/../outside"),
+        ],
+        [file("deep/er/x"), special("deep/er/l", tarfile.SYMTYPE, "l")],
+    ],
+    ids=["a link by way of another", "before that other", "by way of two", "in a circle"],
+)
+def test_links_that_lead_out_of_the_tree_by_way_of_others_are_refused(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    with pytest.raises(BadArchive, match=r"leads (out of the tree|through too many others)"):
+        unpack(archive_of(*members), tmp_path, digest_of(*members), MOST)
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
+
+
+def test_a_link_below_a_link_is_refused(tmp_path: Path) -> None:
+    members = [file("a/b/x"), special("l", tarfile.SYMTYPE, "a/b"), special("l/m", tarfile.SYMTYPE, "../l")]
+    with pytest.raises(BadArchive, match="'l/m' leads through the link 'l'"):
+        unpack(archive_of(*members), tmp_path, digest_of(*members), MOST)
+    assert not (tmp_path / "a/b/m").is_symlink()
+
+
+def test_links_that_lead_by_way_of_others_inside_the_tree_are_made(tmp_path: Path) -> None:
+    members = [
+        file("lib/v1/x", b"found"),
+        special("lib/now", tarfile.SYMTYPE, "v1"),
+        special("bin/lib", tarfile.SYMTYPE, "../lib/now/../now/"),
+        special("absent", tarfile.SYMTYPE, "bin/lib/gone"),
+    ]
+    unpack(archive_of(*members), tmp_path, digest_of(*members), MOST)
+    assert (tmp_path / "bin/lib/x").read_text() == "found"
+    assert (tmp_path / "absent").is_symlink()
+
+
+def test_an_extended_header_is_refused(tmp_path: Path) -> None:
+    header, content = file("a")
+    header.pax_headers = {"comment": "x"}
+    with pytest.raises(BadArchive, match="extended headers"):
+        unpack(archive_of((header, content)), tmp_path, digest_of((header, content)), MOST)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_large_header_is_refused_before_it_takes_memory(tmp_path: Path, kind: bytes) -> None:
+    """It is a few kilobytes as it is packed."""
+    header = tarfile.TarInfo("header")
+    header.type = kind
+    archive = archive_of((header, b"0" * 2**25), file("a"))
+    assert len(archive.getvalue()) < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadArchive, match="headers of more than 65,536 bytes"):
+            unpack(archive, tmp_path, "0" * 64, 2**30)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2**24
 
 
 @pytest.mark.parametrize(
@@ -242,7 +327,44 @@ def test_without_a_home_that_can_be_written_the_cache_is_a_temporary_directory(
     monkeypatch.setenv("HOME", "/proc/nowhere")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert cache_root("") == tmp_path / f"dtf-{os.getuid()}" / "workspaces"
+    root = cache_root("")
+    assert root == tmp_path / f"dtf-{os.getuid()}" / "workspaces" == cache_root("")
+    assert root.parent.stat().st_mode & 0o777 == root.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("configured", ["", "dtf-{uid}/mine"])
+@pytest.mark.parametrize("trap", ["link", "writable", "file"])
+def test_a_temporary_directory_that_others_may_have_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str, configured: str
+) -> None:
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs, ours = tmp_path / "theirs", tmp_path / f"dtf-{os.getuid()}"
+    theirs.mkdir()
+    match trap:
+        case "link":
+            ours.symlink_to(theirs)
+        case "writable":
+            ours.mkdir()
+            ours.chmod(0o777)
+        case _:
+            ours.write_text("")
+    with pytest.raises(CacheUnusable, match=r"set \[worker\] cache_dir"):
+        cache_root(configured and str(tmp_path / configured.format(uid=os.getuid())))
+    assert not any(theirs.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_a_temporary_directory_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs = tmp_path / "dtf-0"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, 65534, 65534)
+    with pytest.raises(CacheUnusable):
+        cache_root(str(theirs / "workspaces"))
 
 
 def test_entries_compare_as_bytes_like_the_archive_is_sorted() -> None:
