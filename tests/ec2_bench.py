@@ -6,11 +6,12 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from dtf.adapters.cloud_bootstrap import OUTCOME, Boot, machine_worker_command
+from dtf.adapters.cloud_bootstrap import OUTCOME, Boot
 from dtf.adapters.cloud_provider import CloudProvider
 from dtf.adapters.ec2_cloud import Ec2Cloud
 from dtf.adapters.kubernetes_objects import Owner
 from dtf.adapters.system_clock import SystemClock
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import CapacityProvider, Instance, LaunchRequest
 from dtf.settings.providers import Ec2Settings
 from tests.ec2_server import REGION, Ec2Server
@@ -44,7 +45,7 @@ class Ec2Bench:
         """Another provider of the same settings."""
         return CloudProvider(
             Ec2Cloud(self.settings, owner or self.owner),
-            machine_worker_command(),
+            worker_command(["dtf"]),
             boot=Boot("aws", self.settings.setup),
             clock=SystemClock(),
             environment=self.environment,

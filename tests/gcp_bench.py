@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dtf.adapters.cloud_bootstrap import OUTCOME, Boot, machine_worker_command
+from dtf.adapters.cloud_bootstrap import OUTCOME, Boot
 from dtf.adapters.cloud_provider import CloudProvider
 from dtf.adapters.gcp_cloud import GcpCloud
 from dtf.adapters.kubernetes_objects import Owner
 from dtf.adapters.system_clock import SystemClock
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import CapacityProvider, Instance, LaunchRequest
 from dtf.settings.providers import GcpSettings
 from tests.ec2_bench import KILLED, name_of
@@ -40,7 +41,7 @@ class GcpBench:
         """Another provider of the same settings."""
         return CloudProvider(
             GcpCloud(self.settings, owner),
-            machine_worker_command(),
+            worker_command(["dtf"]),
             boot=Boot("gcp", self.settings.setup),
             clock=SystemClock(),
             environment=self.environment,

@@ -96,7 +96,7 @@ def _workers(launch_id: str) -> list[psutil.Process]:
 def _job_of(process: psutil.Process) -> str:
     environment = _environment(process)
     if task := environment.get("SLURM_ARRAY_TASK_ID"):
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{task}"
+        return f"{environment.get('SLURM_ARRAY_JOB_ID')}_{task}"
     return environment.get("SLURM_JOB_ID", "")
 
 

@@ -25,7 +25,6 @@ ends that trust as well.
 import contextlib
 import fcntl
 import ipaddress
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +47,7 @@ from dtf.ports.clock import Clock
 from dtf.rpc.certificates import CertificateError, CertificatePair
 from dtf.rpc.invitation import Trust
 from dtf.rpc.pinning import fingerprint_of
+from dtf.settings.project import write_private
 
 SERVER_NAME = "coordinator.dtf.internal"
 AUTHORITY_LIFETIME = timedelta(days=3650)
@@ -124,7 +124,7 @@ class OwnAuthority:
             former = self.directory / "former.pem"
             if keeps_former:
                 cross = self._sign_authority(made.key, before)
-                _write(former, cross.public_bytes(Encoding.PEM))
+                write_private(former, cross.public_bytes(Encoding.PEM))
             else:
                 former.unlink(missing_ok=True)
             self._store_authority(made)
@@ -141,7 +141,7 @@ class OwnAuthority:
                 return found
             had = _names_of(found.certificate) if found is not None else []
             made = self._make_server(authority, above, [*dict.fromkeys([SERVER_NAME, *names, *had])])
-            _write(path, made.key_pem + made.chain_pem)
+            write_private(path, made.key_pem + made.chain_pem)
             return made
 
     def servers(self) -> Iterator[tuple[str, x509.Certificate]]:
@@ -178,12 +178,12 @@ class OwnAuthority:
                 "`dtf certificates rotate` makes another, and workers outside need new join tokens"
             )
         if not self.certificate_file.exists():
-            _write(self.certificate_file, found.chain_pem)
+            write_private(self.certificate_file, found.chain_pem)
         return found
 
     def _store_authority(self, made: Issued) -> None:
-        _write(self.directory / "authority-key.pem", made.key_pem + made.chain_pem)
-        _write(self.certificate_file, made.chain_pem)
+        write_private(self.directory / "authority-key.pem", made.key_pem + made.chain_pem)
+        write_private(self.certificate_file, made.chain_pem)
 
     def _make_authority(self) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -366,14 +366,3 @@ def _reading(path: Path) -> Iterator[None]:
         raise CertificateError(
             f"{path} cannot be used: {error}; put it back from a copy, or remove it and let dtf make another"
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace the file at once, readable by its owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

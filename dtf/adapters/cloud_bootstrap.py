@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dtf.adapters.kubernetes_objects import LAUNCH_VARIABLE
-from dtf.ports.capacity import LaunchRequest, WorkerCommand
+from dtf.ports.capacity import LaunchRequest
 
 NOTICES_VARIABLE = "DTF_WORKER_SPOT_NOTICES"
 OUTCOME = "dtf-outcome"
@@ -41,19 +41,6 @@ class Outcome:
 
     reason: str
     is_clean: bool
-
-
-def machine_worker_command(program: Sequence[str] = ("dtf",)) -> WorkerCommand:
-    """The command line of a worker on a machine of its own; whom it joins comes by its environment."""
-
-    def command(request: LaunchRequest) -> Sequence[str]:
-        line = [*program, "worker", "--pool", request.pool, "--name", request.launch_id]
-        line += ["--slots", str(request.slots)]
-        for key, value in sorted(request.labels.items()):
-            line += ["--label", f"{key}={value}"]
-        return line
-
-    return command
 
 
 def boot_script(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from dtf.adapters.cloud_bootstrap import Boot, machine_worker_command
+from dtf.adapters.cloud_bootstrap import Boot
 from dtf.adapters.cloud_machines import (
     CALL_SECONDS,
     Machine,
@@ -25,6 +25,7 @@ from dtf.adapters.cloud_machines import (
 from dtf.adapters.cloud_provider import CloudProvider
 from dtf.adapters.ec2_faults import ROOM_CODES, ZONE_CODES, advice_on, end_reason, has_shut_itself_down
 from dtf.adapters.kubernetes_objects import LAUNCH_LABEL, Owner
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import LaunchRequest, ProviderError, QuotaExceeded, WorkerEnvironment
 from dtf.ports.clock import Clock
 from dtf.settings.providers import Ec2Settings
@@ -45,7 +46,7 @@ def ec2_provider(
     """The provider of these settings. Raises ProviderError where boto3 is missing."""
     return CloudProvider(
         Ec2Cloud(settings, owner),
-        machine_worker_command((settings.program,)),
+        worker_command([settings.program]),
         boot=Boot("aws", settings.setup, settings.user, settings.environment),
         clock=clock,
         environment=environment,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from dtf.adapters.cloud_bootstrap import Boot, machine_worker_command
+from dtf.adapters.cloud_bootstrap import Boot
 from dtf.adapters.cloud_machines import (
     Machine,
     launch_tags,
@@ -34,6 +34,7 @@ from dtf.adapters.gcp_faults import (
     unless_absent,
 )
 from dtf.adapters.kubernetes_objects import LAUNCH_LABEL, Owner
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import LaunchRequest, ProviderError, QuotaExceeded, WorkerEnvironment
 from dtf.ports.clock import Clock
 from dtf.settings.providers import GcpSettings
@@ -55,7 +56,7 @@ def gcp_provider(
     """The provider of these settings. Raises ProviderError where google-cloud-compute is missing."""
     return CloudProvider(
         GcpCloud(settings, owner),
-        machine_worker_command((settings.program,)),
+        worker_command([settings.program]),
         boot=Boot("gcp", settings.setup, settings.user, settings.environment),
         clock=clock,
         environment=environment,

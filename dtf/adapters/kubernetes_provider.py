@@ -52,19 +52,6 @@ _CONFLICT = 409
 _log = logging.getLogger("dtf.kubernetes")
 
 
-def pod_worker_command(program: Sequence[str] = ("dtf",)) -> WorkerCommand:
-    """The command line of a worker in an image; whom it joins comes by its environment (DTF_JOIN_TOKEN)."""
-
-    def command(request: LaunchRequest) -> Sequence[str]:
-        line = [*program, "worker", "--pool", request.pool, "--name", request.launch_id]
-        line += ["--slots", str(request.slots)]
-        for key, value in sorted(request.labels.items()):
-            line += ["--label", f"{key}={value}"]
-        return line
-
-    return command
-
-
 class KubernetesProvider:
     """A CapacityProvider whose instances are pods, or jobs of one pod. Call `start` first."""
 

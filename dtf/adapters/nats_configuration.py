@@ -1,12 +1,12 @@
 """What a nats-server of our own reads: its configuration, and the users that it lets in."""
 
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from dtf.adapters.nats_errors import NatsServerError
+from dtf.settings.project import write_private
 
 _MAX_STORE_BYTES = 2**50
 """No bound: by default it is a share of what is free at the start, so that a stream of yesterday may
@@ -91,15 +91,3 @@ def _user(name: str, password: str, permissions: dict[str, list[str]] | None = N
     """A user as nats-server's configuration has it, which takes JSON."""
     said: dict[str, object] = {"user": name, "password": password}
     return json.dumps({**said, "permissions": permissions} if permissions else said)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` by a file that only its owner can read."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from dtf.adapters import process_guard
 from dtf.adapters.nats_binary import NatsServerBinary, find_nats_server
-from dtf.adapters.nats_configuration import NatsConfiguration, credentials, write_private
+from dtf.adapters.nats_configuration import NatsConfiguration, credentials
 from dtf.adapters.nats_errors import NatsServerError, NatsServerFailed
+from dtf.settings.project import write_private
 
 logger = logging.getLogger(__name__)
 

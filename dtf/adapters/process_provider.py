@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, WorkerCommand
 from dtf.ports.clock import Clock
 
@@ -51,16 +52,8 @@ class LaunchRecord(msgspec.Struct):
 
 def dtf_worker_command(server: str, token_file: str, options: Sequence[str] = ()) -> WorkerCommand:
     """The command line of a worker of a coordinator. `options` are global ones of `dtf`."""
-
-    def command(request: LaunchRequest) -> Sequence[str]:
-        line = [sys.executable, "-P", "-m", "dtf.cli.main", *options, "worker", "--server", server]
-        line += ["--token-file", token_file, "--pool", request.pool, "--name", request.launch_id]
-        line += ["--slots", str(request.slots)]
-        for key, value in sorted(request.labels.items()):
-            line += ["--label", f"{key}={value}"]
-        return line
-
-    return command
+    program = [sys.executable, "-P", "-m", "dtf.cli.main", *options]
+    return worker_command(program, ["--server", server, "--token-file", token_file])
 
 
 class ProcessProvider:

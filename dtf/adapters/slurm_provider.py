@@ -43,6 +43,7 @@ from dtf.adapters.slurm_script import (
     job_variables,
     resource_options,
 )
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import (
     Instance,
     LaunchRequest,
@@ -76,17 +77,8 @@ class _Waiting:
 
 
 def slurm_worker_command(settings: SlurmSettings) -> WorkerCommand:
-    """The command line of a worker on a node; whom it joins comes by its environment (DTF_JOIN_TOKEN)."""
-    program = settings.program.split() or [sys.executable, "-P", "-m", "dtf.cli.main"]
-
-    def command(request: LaunchRequest) -> Sequence[str]:
-        line = [*program, "worker", "--pool", request.pool, "--name", request.launch_id]
-        line += ["--slots", str(request.slots)]
-        for key, value in sorted(request.labels.items()):
-            line += ["--label", f"{key}={value}"]
-        return line
-
-    return command
+    """The command line of a worker on a node."""
+    return worker_command(settings.program.split() or [sys.executable, "-P", "-m", "dtf.cli.main"])
 
 
 class SlurmProvider:

@@ -31,6 +31,7 @@ from dtf.adapters.ssh_script import (
     read_launches,
     signal_script,
 )
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import (
     Instance,
     InstanceState,
@@ -88,17 +89,8 @@ class _Launch:
 
 
 def ssh_worker_command(settings: SshSettings) -> WorkerCommand:
-    """The command line of a worker on a host; whom it joins comes by its environment (DTF_JOIN_TOKEN)."""
-    program = shlex.split(settings.program)
-
-    def command(request: LaunchRequest) -> Sequence[str]:
-        line = [*program, "worker", "--pool", request.pool, "--name", request.launch_id]
-        line += ["--slots", str(request.slots)]
-        for key, value in sorted(request.labels.items()):
-            line += ["--label", f"{key}={value}"]
-        return line
-
-    return command
+    """The command line of a worker on a host."""
+    return worker_command(shlex.split(settings.program))
 
 
 class SshProvider:

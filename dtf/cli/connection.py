@@ -1,9 +1,10 @@
 """How commands reach a coordinator: the one the settings name, or that of the project's running stack."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
@@ -12,6 +13,8 @@ from dtf.client.client import Client, CoordinatorUnreachable
 from dtf.client.connect import peer
 from dtf.client.stack import StackAddresses, StackMembership, join_stack, read_stack, remote_addresses
 from dtf.settings.model import Settings
+
+Answer = TypeVar("Answer")
 
 
 def running_addresses(invocation: Invocation) -> StackAddresses:
@@ -65,3 +68,14 @@ async def client_of(addresses: StackAddresses) -> AsyncIterator[Client]:
                 exit_code=ExitCode.UNAVAILABLE,
             ) from error
         yield client
+
+
+def ask_coordinator(invocation: Invocation, ask: Callable[[Client], Awaitable[Answer]]) -> Answer:
+    """What the coordinator that runs now answers. Raises CommandError."""
+    addresses = running_addresses(invocation)
+
+    async def call() -> Answer:
+        async with client_of(addresses) as client:
+            return await ask(client)
+
+    return asyncio.run(call())

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dtf.client.stack import write_private
+from dtf.settings.project import write_private
 
 _CANCEL_TIMEOUT_SECONDS = 20.0
 _log = logging.getLogger("dtf.supervisor")

@@ -1,23 +1,18 @@
 """`dtf pools`: list pools; `dtf pools scale|pause|resume NAME`."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import click
 from google.protobuf.json_format import MessageToDict
 
 from dtf.api.v1 import resource_service_pb2, scaling_pb2
-from dtf.cli.connection import client_of, running_addresses
+from dtf.cli.connection import ask_coordinator
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.client.client import CALL_TIMEOUT_SECONDS, Client
 from dtf.client.owner import default_owner
 from dtf.report.output import plain_line
-
-Answer = TypeVar("Answer")
 
 
 @click.group(invoke_without_command=True)
@@ -43,7 +38,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         answer = await client.pools.ListPools(request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS)
         return list(answer.pools)
 
-    pools = _call(ctx.obj, ask)
+    pools = ask_coordinator(ctx.obj, ask)
     for pool in pools:
         _tell(pool, as_json)
     if not pools and not as_json:
@@ -112,7 +107,7 @@ def scale(
         answer = await client.pools.ScalePool(request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS)
         return answer.pool
 
-    _tell(_call(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
 
 
 @command.command()
@@ -136,7 +131,7 @@ def pause(invocation: Invocation, name: str, reason: str, is_rehearsal: bool, as
         answer = await client.pools.PausePool(request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS)
         return answer.pool
 
-    _tell(_call(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
 
 
 @command.command()
@@ -161,17 +156,7 @@ def resume(invocation: Invocation, name: str, is_rehearsal: bool, as_json: bool)
         )
         return answer.pool
 
-    _tell(_call(invocation, ask), as_json, is_rehearsal=is_rehearsal)
-
-
-def _call(invocation: Invocation, ask: Callable[[Client], Awaitable[Answer]]) -> Answer:
-    addresses = running_addresses(invocation)
-
-    async def call() -> Answer:
-        async with client_of(addresses) as client:
-            return await ask(client)
-
-    return asyncio.run(call())
+    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
 
 
 def _tell(pool: resource_service_pb2.Pool, as_json: bool, *, is_rehearsal: bool = False) -> None:

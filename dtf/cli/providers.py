@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc.aio
 
 from dtf.adapters.process_provider import ProcessProvider, dtf_worker_command
+from dtf.adapters.worker_command import worker_command
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.joining import TOKEN_VARIABLE
@@ -125,10 +126,10 @@ def _process(settings: Settings, site: Site) -> _Made:
 
 def _kubernetes(settings: Settings, site: Site) -> _Made:
     from dtf.adapters.kubernetes_objects import Owner
-    from dtf.adapters.kubernetes_provider import KubernetesProvider, pod_worker_command
+    from dtf.adapters.kubernetes_provider import KubernetesProvider
 
     provider = KubernetesProvider(
-        pod_worker_command(),
+        worker_command(["dtf"]),
         settings=settings.kubernetes,
         owner=Owner(site.cluster, settings.coordinator.namespace, settings.pool.name),
         clock=site.clock,

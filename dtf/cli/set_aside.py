@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dtf.adapters.file_snapshots import sync_directory
-from dtf.client.stack import write_private
 from dtf.coordinator.loss import Loss
 from dtf.coordinator.recovery import LogReader, known_snapshots, message_at
 from dtf.core.events import parse_commit
 from dtf.ports.snapshot_store import SnapshotName, SnapshotStore
-from dtf.settings.project import make_private_dir
+from dtf.settings.project import make_private_dir, write_private
 
 _NOTE = "loss.json"
 

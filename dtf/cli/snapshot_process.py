@@ -7,11 +7,10 @@ from pathlib import Path
 
 from dtf.cli.lifeline import inherited_descriptor
 from dtf.cli.stack_parts import DTF_PROGRAM, describe_exit
-from dtf.client.stack import write_private
 from dtf.coordinator.snapshot_keeper import SnapshotFailed, TakenSnapshot
 from dtf.settings.loader import dump_settings
 from dtf.settings.model import Settings
-from dtf.settings.project import make_private_dir
+from dtf.settings.project import make_private_dir, write_private
 
 
 class SnapshotProcess:

@@ -91,8 +91,10 @@ class Members:
         self._check_empty()
 
     def tell(self, kind: str, **content: Any) -> None:
-        """Say something to every member, and, but for notes, to those still to come."""
+        """Say something to every member, and to those still to come: not notes, and progress until it is ready."""
         message = {"kind": kind, **content}
+        if kind == "ready":
+            self._history = [told for told in self._history if told["kind"] != "progress"]
         if kind != "note":
             self._history.append(message)
         for member in self._members:

@@ -11,11 +11,11 @@ from dtf.adapters.system_clock import SystemClock
 from dtf.cli.certificate_choice import certificates_dir, uses_own_authority
 from dtf.cli.reserved_port import ReservedPort
 from dtf.cli.stack_parts import DTF_PROGRAM, CommandPart, NatsPart, Part
-from dtf.client.stack import StackAddresses, write_private
+from dtf.client.stack import StackAddresses
 from dtf.rpc.addresses import local_address, reachable_address
 from dtf.settings.loader import dump_settings
 from dtf.settings.model import AnalyzerSettings, CoordinatorSettings, Settings
-from dtf.settings.project import make_private_dir, namespace_dir, state_dir
+from dtf.settings.project import make_private_dir, namespace_dir, state_dir, write_private
 
 
 class StackPlan:

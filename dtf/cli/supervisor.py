@@ -34,11 +34,11 @@ from dtf.cli.orphaned_runs import OrphanedRuns
 from dtf.cli.stack_members import MemberEvents, Members
 from dtf.cli.stack_parts import DTF_PROGRAM, Part, PartFailed, RestartPolicy
 from dtf.cli.stack_plan import StackPlan, make_stages
-from dtf.client.stack import addresses_document, write_private
+from dtf.client.stack import addresses_document
 from dtf.ports.clock import Clock
 from dtf.settings.loader import parse_settings
 from dtf.settings.model import Settings
-from dtf.settings.project import SUPERVISOR_LOCK, make_private_dir, state_dir
+from dtf.settings.project import SUPERVISOR_LOCK, make_private_dir, state_dir, write_private
 
 _LEFTOVER_TIMEOUT_SECONDS = 20.0
 _LOCK_TIMEOUT_SECONDS = 2.0

@@ -1,24 +1,18 @@
 """`dtf token`: join tokens, which let workers of other machines in."""
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import click
 
 from dtf.api.v1 import token_service_pb2
-from dtf.cli.connection import client_of, running_addresses
+from dtf.cli.connection import ask_coordinator
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
-from dtf.client.client import Client
 from dtf.client.owner import default_owner
 from dtf.report.output import plain_line
-
-Answer = TypeVar("Answer")
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -66,7 +60,9 @@ def list_tokens(invocation: Invocation, includes_ended: bool, pool: str, as_json
 
 
 def _list(invocation: Invocation, includes_ended: bool, pool: str, as_json: bool) -> None:
-    tokens = _call(invocation, lambda client: client.tokens.list(pool=pool, include_ended=includes_ended))
+    tokens = ask_coordinator(
+        invocation, lambda client: client.tokens.list(pool=pool, include_ended=includes_ended)
+    )
     for token in tokens:
         click.echo(json.dumps(token_document(token)) if as_json else token_line(token))
     if not tokens and not as_json:
@@ -109,7 +105,7 @@ def create(
         issued_by=default_owner(),
         addresses=[part for part in server.split(",") if part],
     )
-    made = _call(invocation, lambda client: client.tokens.make(request))
+    made = ask_coordinator(invocation, lambda client: client.tokens.make(request))
     if as_json:
         command_line = "dtf worker --join-file FILE"
         document = {**token_document(made.token), "text": made.text, "command": command_line}
@@ -137,21 +133,11 @@ def revoke(invocation: Invocation, token_id: str, reason: str, as_json: bool) ->
     Example:
         dtf token revoke k7wm3c9p --reason "posted in a chat"
     """
-    token = _call(
+    token = ask_coordinator(
         invocation,
         lambda client: client.tokens.revoke(token_id, revoked_by=default_owner(), reason=reason),
     )
     click.echo(json.dumps(token_document(token)) if as_json else token_line(token))
-
-
-def _call(invocation: Invocation, ask: Callable[[Client], Awaitable[Answer]]) -> Answer:
-    addresses = running_addresses(invocation)
-
-    async def call() -> Answer:
-        async with client_of(addresses) as client:
-            return await ask(client)
-
-    return asyncio.run(call())
 
 
 def token_document(token: token_service_pb2.JoinToken) -> dict[str, object]:

@@ -1,21 +1,16 @@
 """`dtf workers`: list workers; `dtf workers drain|quarantine|release ID`."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import click
 from google.protobuf.json_format import MessageToDict
 
 from dtf.api.v1 import common_pb2, fleet_service_pb2
-from dtf.cli.connection import client_of, running_addresses
+from dtf.cli.connection import ask_coordinator
 from dtf.cli.invocation import Invocation
 from dtf.client.client import CALL_TIMEOUT_SECONDS, Client
 from dtf.client.owner import default_owner
 from dtf.report.output import plain_line
-
-Answer = TypeVar("Answer")
 
 
 @click.group(invoke_without_command=True)
@@ -33,7 +28,9 @@ def command(ctx: click.Context, includes_gone: bool, pool: str, as_json: bool) -
     """
     if ctx.invoked_subcommand is not None:
         return
-    workers = _call(ctx.obj, lambda client: client.list_workers(include_gone=includes_gone, pool=pool))
+    workers = ask_coordinator(
+        ctx.obj, lambda client: client.list_workers(include_gone=includes_gone, pool=pool)
+    )
     for worker in workers:
         click.echo(json.dumps(worker_document(worker)) if as_json else worker_line(worker))
     if not workers and not as_json:
@@ -67,7 +64,7 @@ def drain(invocation: Invocation, worker_id: str, reason: str, as_json: bool) ->
         )
         return response.worker
 
-    _tell(_call(invocation, ask), as_json)
+    _tell(ask_coordinator(invocation, ask), as_json)
 
 
 @command.command()
@@ -92,7 +89,7 @@ def quarantine(invocation: Invocation, worker_id: str, reason: str, as_json: boo
         )
         return response.worker
 
-    _tell(_call(invocation, ask), as_json)
+    _tell(ask_coordinator(invocation, ask), as_json)
 
 
 @command.command()
@@ -114,17 +111,7 @@ def release(invocation: Invocation, worker_id: str, as_json: bool) -> None:
         )
         return response.worker
 
-    _tell(_call(invocation, ask), as_json)
-
-
-def _call(invocation: Invocation, ask: Callable[[Client], Awaitable[Answer]]) -> Answer:
-    addresses = running_addresses(invocation)
-
-    async def call() -> Answer:
-        async with client_of(addresses) as client:
-            return await ask(client)
-
-    return asyncio.run(call())
+    _tell(ask_coordinator(invocation, ask), as_json)
 
 
 def _tell(worker: fleet_service_pb2.Worker, as_json: bool) -> None:

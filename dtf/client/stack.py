@@ -304,17 +304,6 @@ def _hide_from_git(state: Path) -> None:
         ignore.write_text("*\n")
 
 
-def write_private(path: Path, content: str) -> None:
-    """Replace `path` at once, readable by its owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def addresses_document(addresses: StackAddresses) -> dict[str, Any]:
     """The addresses as they are written to stack.json and sent to members."""
     return asdict(addresses)

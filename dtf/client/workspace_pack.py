@@ -27,6 +27,7 @@ from dtf.client.workspace_files import (
 )
 from dtf.client.workspace_secrets import SCAN_BYTES, suspicion
 from dtf.core.workspace import (
+    PACKED_TIME,
     Entry,
     UnsafePath,
     check_link,
@@ -37,8 +38,6 @@ from dtf.core.workspace import (
 )
 from dtf.settings.workspaces import WorkspaceSettings
 
-PACKED_TIME = 1_600_000_000
-"""When packed files say they were written: a constant, and after 1980, which zip files need."""
 LEVEL = 3
 """Of zstd: faster than most networks."""
 MOST_NAMED = 10

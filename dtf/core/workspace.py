@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+PACKED_TIME = 1_600_000_000
+"""When the files of a tree say they were written, in seconds since 1970: a constant, and after 1980, which zip files need."""
 _PATH_BEGINS = r"(?:(?<![\w.~/-])|(?<=\\[nrtfb]))"
 """What may come before a path for it to be one from the root on: the end of another word does not, but for \\n in JSON."""
 _PATH_ENDS = r"(?=$|[/:;,=\"'\s\[\])>\\])"

@@ -243,8 +243,9 @@ def parse(error: grpc.RpcError) -> RpcFailure:
 def describe(error: grpc.RpcError) -> str:
     """One line for people: what happened, and which fields are at fault."""
     failure = parse(error)
-    faults = "; ".join(f"{item.field}: {item.description}" for item in failure.violations)
     text = failure.message or f"the call failed with {failure.code.name}"
+    unsaid = [item for item in failure.violations if f"{item.field} {item.description}" not in text]
+    faults = "; ".join(f"{item.field}: {item.description}" for item in unsaid)
     if faults and faults not in text:
         text = f"{text} ({faults})"
     return text

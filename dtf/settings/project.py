@@ -1,5 +1,6 @@
 """Where a project begins and where its state lies."""
 
+import os
 from pathlib import Path
 
 STATE_DIRECTORY = ".dtf"
@@ -37,3 +38,14 @@ def make_private_dir(path: Path) -> Path:
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Replace `path` at once by a file on the disk that its owner alone can read."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

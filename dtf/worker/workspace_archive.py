@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol, cast
 import zstandard
 
 from dtf.core.workspace import (
+    PACKED_TIME,
     Entry,
     UnsafePath,
     check_link,
@@ -29,7 +30,7 @@ from dtf.core.workspace import (
 )
 
 READ_BYTES = 2**20
-PACKED_TIME_NS = 1_600_000_000 * 10**9
+PACKED_TIME_NS = PACKED_TIME * 10**9
 """When unpacked files say they were written, so that one written since is told from them."""
 MAX_ENTRIES = 2_000_000
 HEADER_BYTES = 65_536

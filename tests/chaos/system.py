@@ -25,7 +25,6 @@ from dtf.cli.lifeline import VARIABLE, Lifeline
 from dtf.cli.reserved_port import ReservedPort
 from dtf.client.client import Client
 from dtf.client.connect import peer
-from dtf.client.stack import write_private
 from dtf.ports.clock import Clock
 from dtf.rpc.channel import Peer
 from dtf.settings.loader import dump_settings, without_settings
@@ -39,7 +38,7 @@ from dtf.settings.model import (
     StoreSettings,
     WorkerSettings,
 )
-from dtf.settings.project import make_private_dir
+from dtf.settings.project import make_private_dir, write_private
 from tests.chaos.clocks import SkewedClock, build_shim, find_compiler
 from tests.chaos.disk import OwnDisk, in_namespace, why_no_disk
 from tests.chaos.members import AnyMember, Broker, Member

@@ -136,12 +136,25 @@ async def reached(log: JetStreamLog, sequence: int) -> None:
             return
 
 
+async def stopped(process_id: int) -> None:
+    """Return when every thread of it stands still: SIGSTOP is sent at once, but obeyed thread by thread."""
+    async with asyncio.timeout(30):
+        while any(" (nats-server) T" not in line for line in await asyncio.to_thread(thread_states, process_id)):
+            pass
+
+
+def thread_states(process_id: int) -> list[str]:
+    """What the kernel says of each of its threads."""
+    return [path.read_text() for path in Path(f"/proc/{process_id}/task").glob("*/stat")]
+
+
 async def test_what_a_frozen_broker_was_sent_lands_when_it_thaws_and_is_read_back(
     own_nats_server: NatsServer, log: JetStreamLog
 ) -> None:
     chain = Chain(log)
     await chain.send(b"one")
     own_nats_server.signal_server(signal.SIGSTOP)
+    await stopped(own_nats_server.server_pid)
     try:
         with pytest.raises(LogUnavailable, match="did not answer within 1 s"):
             await chain.send(b"two")

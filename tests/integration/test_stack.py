@@ -66,6 +66,15 @@ def test_the_last_member_that_leaves_stops_the_stack(project: Path) -> None:
     assert read_stack(project) is None
 
 
+def test_who_joins_a_stack_that_serves_is_not_told_how_it_started(project: Path) -> None:
+    told: list[str] = []
+    with join(project, on_progress=told.append):
+        assert any(text.startswith("starting") for text in told)
+        told.clear()
+        with join(project, on_progress=told.append):
+            assert told == []
+
+
 def test_members_that_join_at_the_same_moment_share_one_stack(project: Path) -> None:
     memberships: queue.Queue[StackMembership] = queue.Queue()
     threads = [threading.Thread(target=lambda: memberships.put(join(project))) for _ in range(4)]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dtf.adapters.cloud_bootstrap import Boot, boot_script, machine_worker_command, outcome_in
+from dtf.adapters.cloud_bootstrap import Boot, boot_script, outcome_in
+from dtf.adapters.worker_command import worker_command
 from dtf.ports.capacity import LaunchRequest
 from tests.booted_machine import Machine
 
@@ -92,6 +93,6 @@ def test_another_launch_on_the_same_console_is_not_ours() -> None:
 
 
 def test_a_worker_can_run_as_another_and_is_itself_what_is_signalled() -> None:
-    script = boot_script(Boot("aws", user="ubuntu"), REQUEST, machine_worker_command()(REQUEST), {})
+    script = boot_script(Boot("aws", user="ubuntu"), REQUEST, worker_command(["dtf"])(REQUEST), {})
     assert "\nsetpriv --reuid=ubuntu --regid=ubuntu --init-groups -- dtf worker --pool local" in script
     assert "--label disk=fast" in script

@@ -73,6 +73,14 @@ def test_fields_and_metadata_survive_the_wire() -> None:
     assert describe(failed_call(rejection)) == "the run cannot be created (suite: is empty)"
 
 
+def test_a_fault_that_the_message_names_is_said_once() -> None:
+    violations = [FieldViolation("pool", "is empty"), FieldViolation("workers", "is 9")]
+    rejection = InvalidRequest("it cannot be scaled: pool is empty (and 1 more)", violations=violations)
+    assert describe(failed_call(rejection)) == (
+        "it cannot be scaled: pool is empty (and 1 more) (workers: is 9)"
+    )
+
+
 def test_only_an_unavailable_server_is_worth_another_try() -> None:
     gone = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
     assert parse(gone).is_retryable
