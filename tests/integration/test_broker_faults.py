@@ -139,7 +139,9 @@ async def reached(log: JetStreamLog, sequence: int) -> None:
 async def stopped(process_id: int) -> None:
     """Return when every thread of it stands still: SIGSTOP is sent at once, but obeyed thread by thread."""
     async with asyncio.timeout(30):
-        while any(" (nats-server) T" not in line for line in await asyncio.to_thread(thread_states, process_id)):
+        while any(
+            " (nats-server) T" not in line for line in await asyncio.to_thread(thread_states, process_id)
+        ):
             pass
 
 
