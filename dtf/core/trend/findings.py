@@ -27,7 +27,7 @@ class ChangeState(StrEnum):
     WENT_AWAY = "went_away"
 
 
-class Verdict(StrEnum):
+class Impact(StrEnum):
     """What a change means, by the direction in which the metric is better."""
 
     REGRESSION = "regression"
@@ -74,7 +74,7 @@ class ChangePoint:
     last_index: int
     level_before: float
     level_after: float
-    verdict: Verdict = Verdict.CHANGE
+    impact: Impact = Impact.CHANGE
 
 
 class AnomalyKind(StrEnum):
