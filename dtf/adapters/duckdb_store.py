@@ -72,6 +72,7 @@ class DuckDbStore:
         connection = _connect(path)
         try:
             _check_version(connection, path)
+            _add_tables(connection)
             return cls(connection, path)
         except duckdb.Error as error:
             connection.close()
@@ -235,10 +236,15 @@ def _make_file(path: Path) -> None:
     connection.execute(
         "CREATE TABLE checkpoints (stream VARCHAR PRIMARY KEY, sequence BIGINT, state VARCHAR)"
     )
-    for measurement in MEASUREMENTS.values():
-        connection.execute(_table(measurement))
+    _add_tables(connection)
     connection.close()
     unfinished.replace(path)
+
+
+def _add_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """The tables that are missing: a measurement may be newer than the file."""
+    for measurement in MEASUREMENTS.values():
+        connection.execute(_table(measurement))
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -256,7 +262,7 @@ def _table(measurement: Measurement) -> str:
     columns += [f'"{tag}" VARCHAR NOT NULL' for tag in measurement.tags]
     columns += [f'"{name}" {_SQL_TYPES[field.kind]}' for name, field in measurement.fields.items()]
     columns.append('"time" TIMESTAMP GENERATED ALWAYS AS (make_timestamp(time_ns // 1000)) VIRTUAL')
-    return f"CREATE TABLE {measurement.name} ({', '.join(columns)})"
+    return f"CREATE TABLE IF NOT EXISTS {measurement.name} ({', '.join(columns)})"
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, table: str) -> int:

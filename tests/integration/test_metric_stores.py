@@ -89,6 +89,16 @@ async def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         await DuckDbStore.open(path)
 
 
+async def test_a_measurement_newer_than_the_file_gets_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.duckdb"
+    await (await DuckDbStore.open(path)).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE findings")
+    store = await DuckDbStore.open(path)
+    assert await store.query("SELECT count(*) FROM findings") == [(0,)]
+    await store.close()
+
+
 async def test_a_write_that_fails_leaves_neither_points_nor_checkpoint(tmp_path: Path) -> None:
     store = await DuckDbStore.open(tmp_path / "metrics.duckdb")
     good = fleet_points()

@@ -211,6 +211,41 @@ SCALING = Measurement(
         "log_sequence": _count("last sequence of the log it took into account"),
     },
 )
+FINDINGS = Measurement(
+    "findings",
+    "A change point or anomaly, at the time of its first value; one point for each state it was in.",
+    {
+        **_SUITE,
+        "case": "name of the case; empty: the suite as a whole",
+        "metric": "name of the metric",
+        "pool": "pool of the worker that ran it; empty: all pools",
+        "kind": "step, drift, variance, point, collective or multivariate",
+    },
+    {
+        "id": _text("identity of the finding: it stays while state and place change"),
+        "state": _text("provisional, confirmed or went_away"),
+        "impact": _text("regression, improvement or change"),
+        "unit": _text("unit of the levels and of the effect"),
+        "reason": _text("the finding in one sentence"),
+        "revision_first": _text("the change came with this revision or a later one"),
+        "revision_last": _text("the change came with this revision or an earlier one"),
+        "effect": Field(FieldKind.REAL, "how much the level changed", "see unit"),
+        "effect_low": Field(FieldKind.REAL, "lower end of its 95 % interval", "see unit"),
+        "effect_high": Field(FieldKind.REAL, "upper end of its 95 % interval", "see unit"),
+        "relative": Field(FieldKind.REAL, "the effect over the level before", "1"),
+        "confidence": Field(
+            FieldKind.REAL, "1 - the probability of this in a series that did not change", "1"
+        ),
+        "level_before": Field(FieldKind.REAL, "level before", "see unit"),
+        "level_after": Field(FieldKind.REAL, "level after", "see unit"),
+        "score": Field(FieldKind.REAL, "how unusual an anomaly is", "0 to 1"),
+        "index_first": _count("position of the earliest value the change may have begun with"),
+        "index_last": _count("position of the latest value the change may have begun with"),
+        "log_sequence": _count(
+            "last sequence of the log it took into account; the newest point of an id counts"
+        ),
+    },
+)
 
 MEASUREMENTS: Mapping[str, Measurement] = {
     each.name: each
@@ -225,6 +260,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
         POOLS,
         WORKERS,
         SCALING,
+        FINDINGS,
     )
 }
 """Every measurement, by name."""
