@@ -43,7 +43,7 @@ e2e: $(STAMP) ## the whole system, and recorded streams replayed: COMPONENT=coor
 proto: $(STAMP) ## regenerate the stubs in dtf/api/v1 from proto/
 	@PATH="$(BIN):$$PATH" buf generate
 	@$(PY) -m grpc_tools.protoc -Iproto --grpc_python_out=. proto/dtf/api/v1/*_service.proto
-	@rm -f dtf/api/v1/{common,events,scaling,snapshot,state}_pb2_grpc.py*
+	@rm -f dtf/api/v1/{common,events,findings,scaling,snapshot,state}_pb2_grpc.py*
 
 lint: $(STAMP) ## ruff, import-linter, buf lint, buf breaking, generated stubs up to date
 	@PATH="$(BIN):$$PATH" tools/lint.sh

@@ -32,7 +32,7 @@ cp -r proto buf.yaml buf.gen.yaml "$stubs"
   cd "$stubs"
   buf generate
   python -m grpc_tools.protoc -Iproto --grpc_python_out=. proto/dtf/api/v1/*_service.proto
-  rm -f dtf/api/v1/{common,events,scaling,snapshot,state}_pb2_grpc.py*
+  rm -f dtf/api/v1/{common,events,findings,scaling,snapshot,state}_pb2_grpc.py*
 )
 if ! diff -r -x __init__.py -x __pycache__ "$stubs/dtf/api/v1" dtf/api/v1; then
   rm -rf "$stubs"

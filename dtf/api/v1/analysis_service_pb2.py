@@ -23,49 +23,80 @@ _sym_db = _symbol_database.Default()
 
 
 from dtf.api.v1 import common_pb2 as dtf_dot_api_dot_v1_dot_common__pb2
+from dtf.api.v1 import findings_pb2 as dtf_dot_api_dot_v1_dot_findings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtf/api/v1/analysis_service.proto\x12\ndtf.api.v1\x1a\x17\x64tf/api/v1/common.proto\"B\n\x14GetCheckpointRequest\x12*\n\x11wait_for_sequence\x18\x01 \x01(\x04R\x0fwaitForSequence\"P\n\x15GetCheckpointResponse\x12!\n\x0clog_sequence\x18\x01 \x01(\x04R\x0blogSequence\x12\x14\n\x05store\x18\x02 \x01(\tR\x05store\"\xad\x01\n\x19ListCaseStatisticsRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12&\n\x0f\x65xcluded_run_id\x18\x04 \x01(\tR\rexcludedRunId\x12\x16\n\x06window\x18\x05 \x01(\rR\x06window\"\xf2\x01\n\x0e\x43\x61seStatistics\x12\x1b\n\tcase_name\x18\x01 \x01(\tR\x08\x63\x61seName\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12%\n\x0emedian_seconds\x18\x03 \x01(\x01R\rmedianSeconds\x12\x1f\n\x0bmad_seconds\x18\x04 \x01(\x01R\nmadSeconds\x12!\n\x0clast_seconds\x18\x05 \x01(\x01R\x0blastSeconds\x12!\n\x0c\x66\x61iled_count\x18\x06 \x01(\rR\x0b\x66\x61iledCount\x12\x1f\n\x0b\x66laky_count\x18\x07 \x01(\rR\nflakyCount\"v\n\x1aListCaseStatisticsResponse\x12\x30\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.CaseStatisticsR\x05\x63\x61ses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\tSeriesKey\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tcase_name\x18\x02 \x01(\tR\x08\x63\x61seName\x12\x16\n\x06metric\x18\x03 \x01(\tR\x06metric\x12\x12\n\x04pool\x18\x04 \x01(\tR\x04pool\"t\n\x12QuerySeriesRequest\x12-\n\x06series\x18\x01 \x01(\x0b\x32\x15.dtf.api.v1.SeriesKeyR\x06series\x12\x14\n\x05limit\x18\x02 \x01(\rR\x05limit\x12\x19\n\x08since_at\x18\x03 \x01(\x01R\x07sinceAt\"\xbb\x01\n\x0bSeriesPoint\x12\x17\n\x07time_at\x18\x01 \x01(\x01R\x06timeAt\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12\x15\n\x06run_id\x18\x03 \x01(\tR\x05runId\x12\x1a\n\x08revision\x18\x04 \x01(\tR\x08revision\x12\x1b\n\tworker_id\x18\x05 \x01(\tR\x08workerId\x12-\n\x07verdict\x18\x06 \x01(\x0e\x32\x13.dtf.api.v1.VerdictR\x07verdict\"F\n\x13QuerySeriesResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x17.dtf.api.v1.SeriesPointR\x06points\"e\n\x11ListSeriesRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"k\n\x12ListSeriesResponse\x12-\n\x06series\x18\x01 \x03(\x0b\x32\x15.dtf.api.v1.SeriesKeyR\x06series\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x11\x43ompareRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"\x99\x02\n\x0e\x43\x61seComparison\x12\x1b\n\tcase_name\x18\x01 \x01(\tR\x08\x63\x61seName\x12)\n\x10\x64uration_seconds\x18\x02 \x01(\x01R\x0f\x64urationSeconds\x12\x34\n\x07history\x18\x03 \x01(\x0b\x32\x1a.dtf.api.v1.CaseStatisticsR\x07history\x12\x14\n\x05ratio\x18\x04 \x01(\x01R\x05ratio\x12\x1d\n\nis_unusual\x18\x05 \x01(\x08R\tisUnusual\x12%\n\x0erecent_seconds\x18\x06 \x03(\x01R\rrecentSeconds\x12-\n\x07verdict\x18\x07 \x01(\x0e\x32\x13.dtf.api.v1.VerdictR\x07verdict\"c\n\x12\x43ompareRunResponse\x12\x30\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.CaseComparisonR\x05\x63\x61ses\x12\x1b\n\trun_count\x18\x02 \x01(\rR\x08runCount\"I\n\x11QueryFleetRequest\x12\x19\n\x08since_at\x18\x01 \x01(\x01R\x07sinceAt\x12\x19\n\x08until_at\x18\x02 \x01(\x01R\x07untilAt\"o\n\nFleetPoint\x12\x17\n\x07time_at\x18\x01 \x01(\x01R\x06timeAt\x12\x18\n\x07workers\x18\x02 \x01(\rR\x07workers\x12\x16\n\x06queued\x18\x03 \x01(\rR\x06queued\x12\x16\n\x06leased\x18\x04 \x01(\rR\x06leased\"D\n\x12QueryFleetResponse\x12.\n\x06points\x18\x01 \x03(\x0b\x32\x16.dtf.api.v1.FleetPointR\x06points2\x83\x04\n\x0f\x41nalysisService\x12T\n\rGetCheckpoint\x12 .dtf.api.v1.GetCheckpointRequest\x1a!.dtf.api.v1.GetCheckpointResponse\x12\x63\n\x12ListCaseStatistics\x12%.dtf.api.v1.ListCaseStatisticsRequest\x1a&.dtf.api.v1.ListCaseStatisticsResponse\x12N\n\x0bQuerySeries\x12\x1e.dtf.api.v1.QuerySeriesRequest\x1a\x1f.dtf.api.v1.QuerySeriesResponse\x12K\n\nListSeries\x12\x1d.dtf.api.v1.ListSeriesRequest\x1a\x1e.dtf.api.v1.ListSeriesResponse\x12K\n\nCompareRun\x12\x1d.dtf.api.v1.CompareRunRequest\x1a\x1e.dtf.api.v1.CompareRunResponse\x12K\n\nQueryFleet\x12\x1d.dtf.api.v1.QueryFleetRequest\x1a\x1e.dtf.api.v1.QueryFleetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtf/api/v1/analysis_service.proto\x12\ndtf.api.v1\x1a\x17\x64tf/api/v1/common.proto\x1a\x19\x64tf/api/v1/findings.proto\"n\n\x14GetCheckpointRequest\x12*\n\x11wait_for_sequence\x18\x01 \x01(\x04R\x0fwaitForSequence\x12*\n\x11wait_for_findings\x18\x02 \x01(\x04R\x0fwaitForFindings\"}\n\x15GetCheckpointResponse\x12!\n\x0clog_sequence\x18\x01 \x01(\x04R\x0blogSequence\x12\x14\n\x05store\x18\x02 \x01(\tR\x05store\x12+\n\x11\x66indings_sequence\x18\x03 \x01(\x04R\x10\x66indingsSequence\"\xad\x01\n\x19ListCaseStatisticsRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12&\n\x0f\x65xcluded_run_id\x18\x04 \x01(\tR\rexcludedRunId\x12\x16\n\x06window\x18\x05 \x01(\rR\x06window\"\xf2\x01\n\x0e\x43\x61seStatistics\x12\x1b\n\tcase_name\x18\x01 \x01(\tR\x08\x63\x61seName\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12%\n\x0emedian_seconds\x18\x03 \x01(\x01R\rmedianSeconds\x12\x1f\n\x0bmad_seconds\x18\x04 \x01(\x01R\nmadSeconds\x12!\n\x0clast_seconds\x18\x05 \x01(\x01R\x0blastSeconds\x12!\n\x0c\x66\x61iled_count\x18\x06 \x01(\rR\x0b\x66\x61iledCount\x12\x1f\n\x0b\x66laky_count\x18\x07 \x01(\rR\nflakyCount\"v\n\x1aListCaseStatisticsResponse\x12\x30\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.CaseStatisticsR\x05\x63\x61ses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"j\n\tSeriesKey\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tcase_name\x18\x02 \x01(\tR\x08\x63\x61seName\x12\x16\n\x06metric\x18\x03 \x01(\tR\x06metric\x12\x12\n\x04pool\x18\x04 \x01(\tR\x04pool\"t\n\x12QuerySeriesRequest\x12-\n\x06series\x18\x01 \x01(\x0b\x32\x15.dtf.api.v1.SeriesKeyR\x06series\x12\x14\n\x05limit\x18\x02 \x01(\rR\x05limit\x12\x19\n\x08since_at\x18\x03 \x01(\x01R\x07sinceAt\"\xbb\x01\n\x0bSeriesPoint\x12\x17\n\x07time_at\x18\x01 \x01(\x01R\x06timeAt\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\x12\x15\n\x06run_id\x18\x03 \x01(\tR\x05runId\x12\x1a\n\x08revision\x18\x04 \x01(\tR\x08revision\x12\x1b\n\tworker_id\x18\x05 \x01(\tR\x08workerId\x12-\n\x07verdict\x18\x06 \x01(\x0e\x32\x13.dtf.api.v1.VerdictR\x07verdict\"F\n\x13QuerySeriesResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x17.dtf.api.v1.SeriesPointR\x06points\"e\n\x11ListSeriesRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tpage_size\x18\x02 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"k\n\x12ListSeriesResponse\x12-\n\x06series\x18\x01 \x03(\x0b\x32\x15.dtf.api.v1.SeriesKeyR\x06series\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x11\x43ompareRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"\x99\x02\n\x0e\x43\x61seComparison\x12\x1b\n\tcase_name\x18\x01 \x01(\tR\x08\x63\x61seName\x12)\n\x10\x64uration_seconds\x18\x02 \x01(\x01R\x0f\x64urationSeconds\x12\x34\n\x07history\x18\x03 \x01(\x0b\x32\x1a.dtf.api.v1.CaseStatisticsR\x07history\x12\x14\n\x05ratio\x18\x04 \x01(\x01R\x05ratio\x12\x1d\n\nis_unusual\x18\x05 \x01(\x08R\tisUnusual\x12%\n\x0erecent_seconds\x18\x06 \x03(\x01R\rrecentSeconds\x12-\n\x07verdict\x18\x07 \x01(\x0e\x32\x13.dtf.api.v1.VerdictR\x07verdict\"c\n\x12\x43ompareRunResponse\x12\x30\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.CaseComparisonR\x05\x63\x61ses\x12\x1b\n\trun_count\x18\x02 \x01(\rR\x08runCount\"I\n\x11QueryFleetRequest\x12\x19\n\x08since_at\x18\x01 \x01(\x01R\x07sinceAt\x12\x19\n\x08until_at\x18\x02 \x01(\x01R\x07untilAt\"o\n\nFleetPoint\x12\x17\n\x07time_at\x18\x01 \x01(\x01R\x06timeAt\x12\x18\n\x07workers\x18\x02 \x01(\rR\x07workers\x12\x16\n\x06queued\x18\x03 \x01(\rR\x06queued\x12\x16\n\x06leased\x18\x04 \x01(\rR\x06leased\"D\n\x12QueryFleetResponse\x12.\n\x06points\x18\x01 \x03(\x0b\x32\x16.dtf.api.v1.FleetPointR\x06points\"\xec\x01\n\x13ListFindingsRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x1b\n\tcase_name\x18\x02 \x01(\tR\x08\x63\x61seName\x12\x16\n\x06metric\x18\x03 \x01(\tR\x06metric\x12\x12\n\x04pool\x18\x04 \x01(\tR\x04pool\x12\x1f\n\x0binclude_all\x18\x05 \x01(\x08R\nincludeAll\x12\x19\n\x08since_at\x18\x06 \x01(\x01R\x07sinceAt\x12\x1b\n\tpage_size\x18\x07 \x01(\rR\x08pageSize\x12\x1d\n\npage_token\x18\x08 \x01(\tR\tpageToken\"\x90\x01\n\x0eTrackedFinding\x12-\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x13.dtf.api.v1.FindingR\x07\x66inding\x12\x32\n\x06triage\x18\x02 \x01(\x0b\x32\x1a.dtf.api.v1.FindingTriagedR\x06triage\x12\x1b\n\tis_raised\x18\x03 \x01(\x08R\x08isRaised\"v\n\x14ListFindingsResponse\x12\x36\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.TrackedFindingR\x08\x66indings\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"2\n\x11GetFindingRequest\x12\x1d\n\nfinding_id\x18\x01 \x01(\tR\tfindingId\"J\n\x12GetFindingResponse\x12\x34\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1a.dtf.api.v1.TrackedFindingR\x07\x66inding\"\xa5\x01\n\x14TriageFindingRequest\x12\x1d\n\nfinding_id\x18\x01 \x01(\tR\tfindingId\x12\x33\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.dtf.api.v1.TriageVerdictR\x07verdict\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12!\n\x0crequested_by\x18\x04 \x01(\tR\x0brequestedBy\"M\n\x15TriageFindingResponse\x12\x34\n\x07\x66inding\x18\x01 \x01(\x0b\x32\x1a.dtf.api.v1.TrackedFindingR\x07\x66inding\"\x12\n\x10ListRulesRequest\"\xcf\x02\n\nRuleRecord\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x17.dtf.api.v1.FindingKindR\x04kind\x12\x1a\n\x08standing\x18\x02 \x01(\rR\x08standing\x12\x12\n\x04gone\x18\x03 \x01(\rR\x04gone\x12\x1a\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\rR\x08\x61\x63\x63\x65pted\x12\x1a\n\x08rejected\x18\x05 \x01(\rR\x08rejected\x12!\n\tprecision\x18\x06 \x01(\x01H\x00R\tprecision\x88\x01\x01\x12#\n\rprecision_low\x18\x07 \x01(\x01R\x0cprecisionLow\x12%\n\x0eprecision_high\x18\x08 \x01(\x01R\rprecisionHigh\x12/\n\x13required_confidence\x18\t \x01(\x01R\x12requiredConfidenceB\x0c\n\n_precision\"A\n\x11ListRulesResponse\x12,\n\x05rules\x18\x01 \x03(\x0b\x32\x16.dtf.api.v1.RuleRecordR\x05rules\"W\n\x17\x43ompareRevisionsRequest\x12\x14\n\x05suite\x18\x01 \x01(\tR\x05suite\x12\x12\n\x04\x62\x61se\x18\x02 \x01(\tR\x04\x62\x61se\x12\x12\n\x04head\x18\x03 \x01(\tR\x04head\"\xa9\x04\n\x10SeriesComparison\x12\x31\n\x06series\x18\x01 \x01(\x0b\x32\x19.dtf.api.v1.FindingSeriesR\x06series\x12\x12\n\x04unit\x18\x02 \x01(\tR\x04unit\x12+\n\x0fis_lower_better\x18\x03 \x01(\x08H\x00R\risLowerBetter\x88\x01\x01\x12\x1d\n\nbase_count\x18\x04 \x01(\rR\tbaseCount\x12\"\n\nbase_value\x18\x05 \x01(\x01H\x01R\tbaseValue\x88\x01\x01\x12\x1d\n\nhead_count\x18\x06 \x01(\rR\theadCount\x12\"\n\nhead_value\x18\x07 \x01(\x01H\x02R\theadValue\x88\x01\x01\x12\x31\n\x06impact\x18\x08 \x01(\x0e\x32\x19.dtf.api.v1.FindingImpactR\x06impact\x12\x1a\n\x08\x61\x62solute\x18\t \x01(\x01R\x08\x61\x62solute\x12\x1a\n\x08relative\x18\n \x01(\x01R\x08relative\x12!\n\x0crelative_low\x18\x0b \x01(\x01R\x0brelativeLow\x12#\n\rrelative_high\x18\x0c \x01(\x01R\x0crelativeHigh\x12\x36\n\x08\x66indings\x18\r \x03(\x0b\x32\x1a.dtf.api.v1.TrackedFindingR\x08\x66indingsB\x12\n\x10_is_lower_betterB\r\n\x0b_base_valueB\r\n\x0b_head_value\"\xed\x01\n\x18\x43ompareRevisionsResponse\x12\x12\n\x04\x62\x61se\x18\x01 \x01(\tR\x04\x62\x61se\x12\x12\n\x04head\x18\x02 \x01(\tR\x04head\x12\x34\n\x06series\x18\x03 \x03(\x0b\x32\x1c.dtf.api.v1.SeriesComparisonR\x06series\x12&\n\x0fonly_base_count\x18\x04 \x01(\rR\ronlyBaseCount\x12&\n\x0fonly_head_count\x18\x05 \x01(\rR\ronlyHeadCount\x12#\n\romitted_count\x18\x06 \x01(\rR\x0comittedCount\"I\n\x13ImportPointsRequest\x12\x32\n\x06series\x18\x01 \x03(\x0b\x32\x1a.dtf.api.v1.PointsImportedR\x06series\"X\n\x14ImportPointsResponse\x12\x1f\n\x0btaken_count\x18\x01 \x01(\x04R\ntakenCount\x12\x1f\n\x0bknown_count\x18\x02 \x01(\x04R\nknownCount2\xf5\x07\n\x0f\x41nalysisService\x12T\n\rGetCheckpoint\x12 .dtf.api.v1.GetCheckpointRequest\x1a!.dtf.api.v1.GetCheckpointResponse\x12\x63\n\x12ListCaseStatistics\x12%.dtf.api.v1.ListCaseStatisticsRequest\x1a&.dtf.api.v1.ListCaseStatisticsResponse\x12N\n\x0bQuerySeries\x12\x1e.dtf.api.v1.QuerySeriesRequest\x1a\x1f.dtf.api.v1.QuerySeriesResponse\x12K\n\nListSeries\x12\x1d.dtf.api.v1.ListSeriesRequest\x1a\x1e.dtf.api.v1.ListSeriesResponse\x12K\n\nCompareRun\x12\x1d.dtf.api.v1.CompareRunRequest\x1a\x1e.dtf.api.v1.CompareRunResponse\x12K\n\nQueryFleet\x12\x1d.dtf.api.v1.QueryFleetRequest\x1a\x1e.dtf.api.v1.QueryFleetResponse\x12Q\n\x0cListFindings\x12\x1f.dtf.api.v1.ListFindingsRequest\x1a .dtf.api.v1.ListFindingsResponse\x12K\n\nGetFinding\x12\x1d.dtf.api.v1.GetFindingRequest\x1a\x1e.dtf.api.v1.GetFindingResponse\x12T\n\rTriageFinding\x12 .dtf.api.v1.TriageFindingRequest\x1a!.dtf.api.v1.TriageFindingResponse\x12H\n\tListRules\x12\x1c.dtf.api.v1.ListRulesRequest\x1a\x1d.dtf.api.v1.ListRulesResponse\x12]\n\x10\x43ompareRevisions\x12#.dtf.api.v1.CompareRevisionsRequest\x1a$.dtf.api.v1.CompareRevisionsResponse\x12Q\n\x0cImportPoints\x12\x1f.dtf.api.v1.ImportPointsRequest\x1a .dtf.api.v1.ImportPointsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dtf.api.v1.analysis_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=74
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=140
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=142
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=222
-  _globals['_LISTCASESTATISTICSREQUEST']._serialized_start=225
-  _globals['_LISTCASESTATISTICSREQUEST']._serialized_end=398
-  _globals['_CASESTATISTICS']._serialized_start=401
-  _globals['_CASESTATISTICS']._serialized_end=643
-  _globals['_LISTCASESTATISTICSRESPONSE']._serialized_start=645
-  _globals['_LISTCASESTATISTICSRESPONSE']._serialized_end=763
-  _globals['_SERIESKEY']._serialized_start=765
-  _globals['_SERIESKEY']._serialized_end=871
-  _globals['_QUERYSERIESREQUEST']._serialized_start=873
-  _globals['_QUERYSERIESREQUEST']._serialized_end=989
-  _globals['_SERIESPOINT']._serialized_start=992
-  _globals['_SERIESPOINT']._serialized_end=1179
-  _globals['_QUERYSERIESRESPONSE']._serialized_start=1181
-  _globals['_QUERYSERIESRESPONSE']._serialized_end=1251
-  _globals['_LISTSERIESREQUEST']._serialized_start=1253
-  _globals['_LISTSERIESREQUEST']._serialized_end=1354
-  _globals['_LISTSERIESRESPONSE']._serialized_start=1356
-  _globals['_LISTSERIESRESPONSE']._serialized_end=1463
-  _globals['_COMPARERUNREQUEST']._serialized_start=1465
-  _globals['_COMPARERUNREQUEST']._serialized_end=1507
-  _globals['_CASECOMPARISON']._serialized_start=1510
-  _globals['_CASECOMPARISON']._serialized_end=1791
-  _globals['_COMPARERUNRESPONSE']._serialized_start=1793
-  _globals['_COMPARERUNRESPONSE']._serialized_end=1892
-  _globals['_QUERYFLEETREQUEST']._serialized_start=1894
-  _globals['_QUERYFLEETREQUEST']._serialized_end=1967
-  _globals['_FLEETPOINT']._serialized_start=1969
-  _globals['_FLEETPOINT']._serialized_end=2080
-  _globals['_QUERYFLEETRESPONSE']._serialized_start=2082
-  _globals['_QUERYFLEETRESPONSE']._serialized_end=2150
-  _globals['_ANALYSISSERVICE']._serialized_start=2153
-  _globals['_ANALYSISSERVICE']._serialized_end=2668
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=101
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=211
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=213
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=338
+  _globals['_LISTCASESTATISTICSREQUEST']._serialized_start=341
+  _globals['_LISTCASESTATISTICSREQUEST']._serialized_end=514
+  _globals['_CASESTATISTICS']._serialized_start=517
+  _globals['_CASESTATISTICS']._serialized_end=759
+  _globals['_LISTCASESTATISTICSRESPONSE']._serialized_start=761
+  _globals['_LISTCASESTATISTICSRESPONSE']._serialized_end=879
+  _globals['_SERIESKEY']._serialized_start=881
+  _globals['_SERIESKEY']._serialized_end=987
+  _globals['_QUERYSERIESREQUEST']._serialized_start=989
+  _globals['_QUERYSERIESREQUEST']._serialized_end=1105
+  _globals['_SERIESPOINT']._serialized_start=1108
+  _globals['_SERIESPOINT']._serialized_end=1295
+  _globals['_QUERYSERIESRESPONSE']._serialized_start=1297
+  _globals['_QUERYSERIESRESPONSE']._serialized_end=1367
+  _globals['_LISTSERIESREQUEST']._serialized_start=1369
+  _globals['_LISTSERIESREQUEST']._serialized_end=1470
+  _globals['_LISTSERIESRESPONSE']._serialized_start=1472
+  _globals['_LISTSERIESRESPONSE']._serialized_end=1579
+  _globals['_COMPARERUNREQUEST']._serialized_start=1581
+  _globals['_COMPARERUNREQUEST']._serialized_end=1623
+  _globals['_CASECOMPARISON']._serialized_start=1626
+  _globals['_CASECOMPARISON']._serialized_end=1907
+  _globals['_COMPARERUNRESPONSE']._serialized_start=1909
+  _globals['_COMPARERUNRESPONSE']._serialized_end=2008
+  _globals['_QUERYFLEETREQUEST']._serialized_start=2010
+  _globals['_QUERYFLEETREQUEST']._serialized_end=2083
+  _globals['_FLEETPOINT']._serialized_start=2085
+  _globals['_FLEETPOINT']._serialized_end=2196
+  _globals['_QUERYFLEETRESPONSE']._serialized_start=2198
+  _globals['_QUERYFLEETRESPONSE']._serialized_end=2266
+  _globals['_LISTFINDINGSREQUEST']._serialized_start=2269
+  _globals['_LISTFINDINGSREQUEST']._serialized_end=2505
+  _globals['_TRACKEDFINDING']._serialized_start=2508
+  _globals['_TRACKEDFINDING']._serialized_end=2652
+  _globals['_LISTFINDINGSRESPONSE']._serialized_start=2654
+  _globals['_LISTFINDINGSRESPONSE']._serialized_end=2772
+  _globals['_GETFINDINGREQUEST']._serialized_start=2774
+  _globals['_GETFINDINGREQUEST']._serialized_end=2824
+  _globals['_GETFINDINGRESPONSE']._serialized_start=2826
+  _globals['_GETFINDINGRESPONSE']._serialized_end=2900
+  _globals['_TRIAGEFINDINGREQUEST']._serialized_start=2903
+  _globals['_TRIAGEFINDINGREQUEST']._serialized_end=3068
+  _globals['_TRIAGEFINDINGRESPONSE']._serialized_start=3070
+  _globals['_TRIAGEFINDINGRESPONSE']._serialized_end=3147
+  _globals['_LISTRULESREQUEST']._serialized_start=3149
+  _globals['_LISTRULESREQUEST']._serialized_end=3167
+  _globals['_RULERECORD']._serialized_start=3170
+  _globals['_RULERECORD']._serialized_end=3505
+  _globals['_LISTRULESRESPONSE']._serialized_start=3507
+  _globals['_LISTRULESRESPONSE']._serialized_end=3572
+  _globals['_COMPAREREVISIONSREQUEST']._serialized_start=3574
+  _globals['_COMPAREREVISIONSREQUEST']._serialized_end=3661
+  _globals['_SERIESCOMPARISON']._serialized_start=3664
+  _globals['_SERIESCOMPARISON']._serialized_end=4217
+  _globals['_COMPAREREVISIONSRESPONSE']._serialized_start=4220
+  _globals['_COMPAREREVISIONSRESPONSE']._serialized_end=4457
+  _globals['_IMPORTPOINTSREQUEST']._serialized_start=4459
+  _globals['_IMPORTPOINTSREQUEST']._serialized_end=4532
+  _globals['_IMPORTPOINTSRESPONSE']._serialized_start=4534
+  _globals['_IMPORTPOINTSRESPONSE']._serialized_end=4622
+  _globals['_ANALYSISSERVICE']._serialized_start=4625
+  _globals['_ANALYSISSERVICE']._serialized_end=5638
 # @@protoc_insertion_point(module_scope)

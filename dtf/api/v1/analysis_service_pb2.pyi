@@ -5,6 +5,7 @@ Reads of the metric store, served by the trend analyzer, which owns it."""
 
 from collections import abc as _abc
 from dtf.api.v1 import common_pb2 as _common_pb2
+from dtf.api.v1 import findings_pb2 as _findings_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -26,16 +27,20 @@ class GetCheckpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WAIT_FOR_SEQUENCE_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FINDINGS_FIELD_NUMBER: _builtins.int
     wait_for_sequence: _builtins.int
     """Wait until the store has reached this sequence; 0: answer at once."""
+    wait_for_findings: _builtins.int
+    """Wait until everything up to this sequence has been searched for findings, too; 0: do not."""
     def __init__(
         self,
         *,
         wait_for_sequence: _builtins.int = ...,
+        wait_for_findings: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["wait_for_sequence", b"wait_for_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wait_for_findings", b"wait_for_findings", "wait_for_sequence", b"wait_for_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -49,19 +54,23 @@ class GetCheckpointResponse(_message.Message):
 
     LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    FINDINGS_SEQUENCE_FIELD_NUMBER: _builtins.int
     log_sequence: _builtins.int
     """Last sequence of the log whose points are in the store."""
     store: _builtins.str
     """Kind of store: "duckdb" or "influxdb"."""
+    findings_sequence: _builtins.int
+    """Last sequence of the log that was searched for findings."""
     def __init__(
         self,
         *,
         log_sequence: _builtins.int = ...,
         store: _builtins.str = ...,
+        findings_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_sequence", b"log_sequence", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings_sequence", b"findings_sequence", "log_sequence", b"log_sequence", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,3 +561,525 @@ class QueryFleetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryFleetResponse: _TypeAlias = QueryFleetResponse  # noqa: Y015
+
+@_typing.final
+class ListFindingsRequest(_message.Message):
+    """Asks for findings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUITE_FIELD_NUMBER: _builtins.int
+    CASE_NAME_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    INCLUDE_ALL_FIELD_NUMBER: _builtins.int
+    SINCE_AT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    suite: _builtins.str
+    """Only this suite; empty: all."""
+    case_name: _builtins.str
+    """Only this case; empty: all."""
+    metric: _builtins.str
+    """Only this metric; empty: all."""
+    pool: _builtins.str
+    """Only this pool; empty: all."""
+    include_all: _builtins.bool
+    """Also those that went away, were rejected or muted, and anomalies of single points."""
+    since_at: _builtins.float
+    """Only those whose place in time is at or after this instant; 0: all."""
+    page_size: _builtins.int
+    """Most findings to return, the newest first; 0: 100; at most 10,000."""
+    page_token: _builtins.str
+    """Where to go on."""
+    def __init__(
+        self,
+        *,
+        suite: _builtins.str = ...,
+        case_name: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        include_all: _builtins.bool = ...,
+        since_at: _builtins.float = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_name", b"case_name", "include_all", b"include_all", "metric", b"metric", "page_size", b"page_size", "page_token", b"page_token", "pool", b"pool", "since_at", b"since_at", "suite", b"suite"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFindingsRequest: _TypeAlias = ListFindingsRequest  # noqa: Y015
+
+@_typing.final
+class TrackedFinding(_message.Message):
+    """A finding with what people said of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    TRIAGE_FIELD_NUMBER: _builtins.int
+    IS_RAISED_FIELD_NUMBER: _builtins.int
+    is_raised: _builtins.bool
+    """Whether it is to be spoken of: it has the evidence its rule needs, and was neither rejected nor muted."""
+    @_builtins.property
+    def finding(self) -> _findings_pb2.Finding:
+        """The finding, in its newest version."""
+
+    @_builtins.property
+    def triage(self) -> _findings_pb2.FindingTriaged:
+        """What was said last."""
+
+    def __init__(
+        self,
+        *,
+        finding: _findings_pb2.Finding | None = ...,
+        triage: _findings_pb2.FindingTriaged | None = ...,
+        is_raised: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "triage", b"triage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "is_raised", b"is_raised", "triage", b"triage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackedFinding: _TypeAlias = TrackedFinding  # noqa: Y015
+
+@_typing.final
+class ListFindingsResponse(_message.Message):
+    """Findings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty: this was the last."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedFinding]:
+        """The findings, newest first."""
+
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___TrackedFinding] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFindingsResponse: _TypeAlias = ListFindingsResponse  # noqa: Y015
+
+@_typing.final
+class GetFindingRequest(_message.Message):
+    """Asks for one finding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    finding_id: _builtins.str
+    """Its identity, or the beginning of it, if no other begins so."""
+    def __init__(
+        self,
+        *,
+        finding_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFindingRequest: _TypeAlias = GetFindingRequest  # noqa: Y015
+
+@_typing.final
+class GetFindingResponse(_message.Message):
+    """The finding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> Global___TrackedFinding:
+        """The finding."""
+
+    def __init__(
+        self,
+        *,
+        finding: Global___TrackedFinding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFindingResponse: _TypeAlias = GetFindingResponse  # noqa: Y015
+
+@_typing.final
+class TriageFindingRequest(_message.Message):
+    """Judges a finding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    finding_id: _builtins.str
+    """Its identity, or the beginning of it, if no other begins so."""
+    verdict: _findings_pb2.TriageVerdict.ValueType
+    """The judgement; unspecified takes the last one back."""
+    reason: _builtins.str
+    """Why, in words."""
+    requested_by: _builtins.str
+    """Who judges."""
+    def __init__(
+        self,
+        *,
+        finding_id: _builtins.str = ...,
+        verdict: _findings_pb2.TriageVerdict.ValueType = ...,
+        reason: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "reason", b"reason", "requested_by", b"requested_by", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriageFindingRequest: _TypeAlias = TriageFindingRequest  # noqa: Y015
+
+@_typing.final
+class TriageFindingResponse(_message.Message):
+    """The finding as it stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> Global___TrackedFinding:
+        """The finding."""
+
+    def __init__(
+        self,
+        *,
+        finding: Global___TrackedFinding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriageFindingResponse: _TypeAlias = TriageFindingResponse  # noqa: Y015
+
+@_typing.final
+class ListRulesRequest(_message.Message):
+    """Asks for the rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesRequest: _TypeAlias = ListRulesRequest  # noqa: Y015
+
+@_typing.final
+class RuleRecord(_message.Message):
+    """A rule with its record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    PRECISION_LOW_FIELD_NUMBER: _builtins.int
+    PRECISION_HIGH_FIELD_NUMBER: _builtins.int
+    REQUIRED_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    kind: _findings_pb2.FindingKind.ValueType
+    """The rule."""
+    standing: _builtins.int
+    """Findings it made that did not go away."""
+    gone: _builtins.int
+    """Findings it made that went away."""
+    accepted: _builtins.int
+    """Findings that people called real."""
+    rejected: _builtins.int
+    """Findings that people called false alarms."""
+    precision: _builtins.float
+    """Share of real ones among those judged; absent: none was judged."""
+    precision_low: _builtins.float
+    """95 % interval of it."""
+    precision_high: _builtins.float
+    """End of it."""
+    required_confidence: _builtins.float
+    """Confidence that a finding of this rule needs to be raised now."""
+    def __init__(
+        self,
+        *,
+        kind: _findings_pb2.FindingKind.ValueType = ...,
+        standing: _builtins.int = ...,
+        gone: _builtins.int = ...,
+        accepted: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        precision: _builtins.float | None = ...,
+        precision_low: _builtins.float = ...,
+        precision_high: _builtins.float = ...,
+        required_confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "precision", b"precision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_precision", b"_precision", "accepted", b"accepted", "gone", b"gone", "kind", b"kind", "precision", b"precision", "precision_high", b"precision_high", "precision_low", b"precision_low", "rejected", b"rejected", "required_confidence", b"required_confidence", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__precision: _TypeAlias = _typing.Literal["precision"]  # noqa: Y015
+    _WhichOneofArgType__precision: _TypeAlias = _typing.Literal["_precision", b"_precision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__precision) -> _WhichOneofReturnType__precision | None: ...
+
+Global___RuleRecord: _TypeAlias = RuleRecord  # noqa: Y015
+
+@_typing.final
+class ListRulesResponse(_message.Message):
+    """The rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleRecord]:
+        """Every rule."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___RuleRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRulesResponse: _TypeAlias = ListRulesResponse  # noqa: Y015
+
+@_typing.final
+class CompareRevisionsRequest(_message.Message):
+    """Asks how two revisions compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUITE_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    suite: _builtins.str
+    """The suite."""
+    base: _builtins.str
+    """The revision compared with, or the beginning of it; empty: the last one before `head`."""
+    head: _builtins.str
+    """The revision compared, or the beginning of it; empty: the newest."""
+    def __init__(
+        self,
+        *,
+        suite: _builtins.str = ...,
+        base: _builtins.str = ...,
+        head: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "suite", b"suite"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRevisionsRequest: _TypeAlias = CompareRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class SeriesComparison(_message.Message):
+    """A series at two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    IS_LOWER_BETTER_FIELD_NUMBER: _builtins.int
+    BASE_COUNT_FIELD_NUMBER: _builtins.int
+    BASE_VALUE_FIELD_NUMBER: _builtins.int
+    HEAD_COUNT_FIELD_NUMBER: _builtins.int
+    HEAD_VALUE_FIELD_NUMBER: _builtins.int
+    IMPACT_FIELD_NUMBER: _builtins.int
+    ABSOLUTE_FIELD_NUMBER: _builtins.int
+    RELATIVE_FIELD_NUMBER: _builtins.int
+    RELATIVE_LOW_FIELD_NUMBER: _builtins.int
+    RELATIVE_HIGH_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """Unit of the values."""
+    is_lower_better: _builtins.bool
+    """Whether smaller is better; absent: not known."""
+    base_count: _builtins.int
+    """Points at the base."""
+    base_value: _builtins.float
+    """Median of them; absent: none."""
+    head_count: _builtins.int
+    """Points at the head."""
+    head_value: _builtins.float
+    """Median of them; absent: none."""
+    impact: _findings_pb2.FindingImpact.ValueType
+    """What the changes between the two add up to; unspecified: none was found, what differs is noise."""
+    absolute: _builtins.float
+    """Sum of these changes, in the unit."""
+    relative: _builtins.float
+    """The sum over the level at the base; NaN where that is 0."""
+    relative_low: _builtins.float
+    """95 % interval of it."""
+    relative_high: _builtins.float
+    """End of it."""
+    @_builtins.property
+    def series(self) -> _findings_pb2.FindingSeries:
+        """The series."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedFinding]:
+        """The changes, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        series: _findings_pb2.FindingSeries | None = ...,
+        unit: _builtins.str = ...,
+        is_lower_better: _builtins.bool | None = ...,
+        base_count: _builtins.int = ...,
+        base_value: _builtins.float | None = ...,
+        head_count: _builtins.int = ...,
+        head_value: _builtins.float | None = ...,
+        impact: _findings_pb2.FindingImpact.ValueType = ...,
+        absolute: _builtins.float = ...,
+        relative: _builtins.float = ...,
+        relative_low: _builtins.float = ...,
+        relative_high: _builtins.float = ...,
+        findings: _abc.Iterable[Global___TrackedFinding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_value", b"_base_value", "_head_value", b"_head_value", "_is_lower_better", b"_is_lower_better", "base_value", b"base_value", "head_value", b"head_value", "is_lower_better", b"is_lower_better", "series", b"series"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_value", b"_base_value", "_head_value", b"_head_value", "_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "base_count", b"base_count", "base_value", b"base_value", "findings", b"findings", "head_count", b"head_count", "head_value", b"head_value", "impact", b"impact", "is_lower_better", b"is_lower_better", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "series", b"series", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base_value: _TypeAlias = _typing.Literal["base_value"]  # noqa: Y015
+    _WhichOneofArgType__base_value: _TypeAlias = _typing.Literal["_base_value", b"_base_value"]  # noqa: Y015
+    _WhichOneofReturnType__head_value: _TypeAlias = _typing.Literal["head_value"]  # noqa: Y015
+    _WhichOneofArgType__head_value: _TypeAlias = _typing.Literal["_head_value", b"_head_value"]  # noqa: Y015
+    _WhichOneofReturnType__is_lower_better: _TypeAlias = _typing.Literal["is_lower_better"]  # noqa: Y015
+    _WhichOneofArgType__is_lower_better: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_value) -> _WhichOneofReturnType__base_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head_value) -> _WhichOneofReturnType__head_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_lower_better) -> _WhichOneofReturnType__is_lower_better | None: ...
+
+Global___SeriesComparison: _TypeAlias = SeriesComparison  # noqa: Y015
+
+@_typing.final
+class CompareRevisionsResponse(_message.Message):
+    """The comparison."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    ONLY_BASE_COUNT_FIELD_NUMBER: _builtins.int
+    ONLY_HEAD_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: _builtins.int
+    base: _builtins.str
+    """The base, in full."""
+    head: _builtins.str
+    """The head, in full."""
+    only_base_count: _builtins.int
+    """Series with a point at the base alone."""
+    only_head_count: _builtins.int
+    """Series with a point at the head alone."""
+    omitted_count: _builtins.int
+    """Series that were left out because the answer would have grown too large; none of them changed."""
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesComparison]:
+        """Series with a point at both, those that changed first, the worst before the best."""
+
+    def __init__(
+        self,
+        *,
+        base: _builtins.str = ...,
+        head: _builtins.str = ...,
+        series: _abc.Iterable[Global___SeriesComparison] | None = ...,
+        only_base_count: _builtins.int = ...,
+        only_head_count: _builtins.int = ...,
+        omitted_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "omitted_count", b"omitted_count", "only_base_count", b"only_base_count", "only_head_count", b"only_head_count", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareRevisionsResponse: _TypeAlias = CompareRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class ImportPointsRequest(_message.Message):
+    """Brings in points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[_findings_pb2.PointsImported]:
+        """The points, a series each."""
+
+    def __init__(
+        self,
+        *,
+        series: _abc.Iterable[_findings_pb2.PointsImported] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPointsRequest: _TypeAlias = ImportPointsRequest  # noqa: Y015
+
+@_typing.final
+class ImportPointsResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    taken_count: _builtins.int
+    """Points taken."""
+    known_count: _builtins.int
+    """Points left, because their series already has a point at or after their time."""
+    def __init__(
+        self,
+        *,
+        taken_count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_count", b"known_count", "taken_count", b"taken_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPointsResponse: _TypeAlias = ImportPointsResponse  # noqa: Y015

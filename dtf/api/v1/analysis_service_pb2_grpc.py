@@ -65,6 +65,36 @@ class AnalysisServiceStub:
                 request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetRequest.SerializeToString,
                 response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetResponse.FromString,
                 _registered_method=True)
+        self.ListFindings = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/ListFindings',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsResponse.FromString,
+                _registered_method=True)
+        self.GetFinding = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/GetFinding',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingResponse.FromString,
+                _registered_method=True)
+        self.TriageFinding = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/TriageFinding',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingResponse.FromString,
+                _registered_method=True)
+        self.ListRules = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/ListRules',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesResponse.FromString,
+                _registered_method=True)
+        self.CompareRevisions = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/CompareRevisions',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsResponse.FromString,
+                _registered_method=True)
+        self.ImportPoints = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/ImportPoints',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.FromString,
+                _registered_method=True)
 
 
 class AnalysisServiceServicer:
@@ -113,6 +143,48 @@ class AnalysisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFindings(self, request, context):
+        """What became slower or faster, and what people said of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFinding(self, request, context):
+        """One finding.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriageFinding(self, request, context):
+        """Say of a finding that it is real, a false alarm, or not to be spoken of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRules(self, request, context):
+        """What people's judgements say of each rule, and the evidence it needs now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareRevisions(self, request, context):
+        """How the series of a suite differ between two revisions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportPoints(self, request, context):
+        """Bring in points that were measured elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalysisServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +217,36 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.QueryFleet,
                     request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetRequest.FromString,
                     response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetResponse.SerializeToString,
+            ),
+            'ListFindings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFindings,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsResponse.SerializeToString,
+            ),
+            'GetFinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFinding,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingResponse.SerializeToString,
+            ),
+            'TriageFinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriageFinding,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingResponse.SerializeToString,
+            ),
+            'ListRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRules,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesResponse.SerializeToString,
+            ),
+            'CompareRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareRevisions,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsResponse.SerializeToString,
+            ),
+            'ImportPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportPoints,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +412,168 @@ class AnalysisService:
             '/dtf.api.v1.AnalysisService/QueryFleet',
             dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetRequest.SerializeToString,
             dtf_dot_api_dot_v1_dot_analysis__service__pb2.QueryFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFindings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/ListFindings',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListFindingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/GetFinding',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.GetFindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriageFinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/TriageFinding',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.TriageFindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/ListRules',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ListRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/CompareRevisions',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.CompareRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/ImportPoints',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

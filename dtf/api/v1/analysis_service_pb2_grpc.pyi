@@ -45,6 +45,18 @@ class AnalysisServiceStub:
     """How a run compares with the recorded history of its suite."""
     QueryFleet: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.QueryFleetRequest, _analysis_service_pb2.QueryFleetResponse]
     """Pool size, queue and utilization over a span of time."""
+    ListFindings: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.ListFindingsRequest, _analysis_service_pb2.ListFindingsResponse]
+    """What became slower or faster, and what people said of it."""
+    GetFinding: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.GetFindingRequest, _analysis_service_pb2.GetFindingResponse]
+    """One finding."""
+    TriageFinding: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.TriageFindingRequest, _analysis_service_pb2.TriageFindingResponse]
+    """Say of a finding that it is real, a false alarm, or not to be spoken of."""
+    ListRules: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.ListRulesRequest, _analysis_service_pb2.ListRulesResponse]
+    """What people's judgements say of each rule, and the evidence it needs now."""
+    CompareRevisions: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.CompareRevisionsRequest, _analysis_service_pb2.CompareRevisionsResponse]
+    """How the series of a suite differ between two revisions."""
+    ImportPoints: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.ImportPointsRequest, _analysis_service_pb2.ImportPointsResponse]
+    """Bring in points that were measured elsewhere."""
 
 @_typing.type_check_only
 class AnalysisServiceAsyncStub(AnalysisServiceStub):
@@ -63,6 +75,18 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
     """How a run compares with the recorded history of its suite."""
     QueryFleet: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.QueryFleetRequest, _analysis_service_pb2.QueryFleetResponse]  # type: ignore[assignment]
     """Pool size, queue and utilization over a span of time."""
+    ListFindings: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.ListFindingsRequest, _analysis_service_pb2.ListFindingsResponse]  # type: ignore[assignment]
+    """What became slower or faster, and what people said of it."""
+    GetFinding: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.GetFindingRequest, _analysis_service_pb2.GetFindingResponse]  # type: ignore[assignment]
+    """One finding."""
+    TriageFinding: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.TriageFindingRequest, _analysis_service_pb2.TriageFindingResponse]  # type: ignore[assignment]
+    """Say of a finding that it is real, a false alarm, or not to be spoken of."""
+    ListRules: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.ListRulesRequest, _analysis_service_pb2.ListRulesResponse]  # type: ignore[assignment]
+    """What people's judgements say of each rule, and the evidence it needs now."""
+    CompareRevisions: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.CompareRevisionsRequest, _analysis_service_pb2.CompareRevisionsResponse]  # type: ignore[assignment]
+    """How the series of a suite differ between two revisions."""
+    ImportPoints: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.ImportPointsRequest, _analysis_service_pb2.ImportPointsResponse]  # type: ignore[assignment]
+    """Bring in points that were measured elsewhere."""
 
 class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
     """Queries for reports and for any client."""
@@ -114,5 +138,53 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_analysis_service_pb2.QueryFleetResponse, _abc.Awaitable[_analysis_service_pb2.QueryFleetResponse]]:
         """Pool size, queue and utilization over a span of time."""
+
+    @_abc_1.abstractmethod
+    def ListFindings(
+        self,
+        request: _analysis_service_pb2.ListFindingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.ListFindingsResponse, _abc.Awaitable[_analysis_service_pb2.ListFindingsResponse]]:
+        """What became slower or faster, and what people said of it."""
+
+    @_abc_1.abstractmethod
+    def GetFinding(
+        self,
+        request: _analysis_service_pb2.GetFindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.GetFindingResponse, _abc.Awaitable[_analysis_service_pb2.GetFindingResponse]]:
+        """One finding."""
+
+    @_abc_1.abstractmethod
+    def TriageFinding(
+        self,
+        request: _analysis_service_pb2.TriageFindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.TriageFindingResponse, _abc.Awaitable[_analysis_service_pb2.TriageFindingResponse]]:
+        """Say of a finding that it is real, a false alarm, or not to be spoken of."""
+
+    @_abc_1.abstractmethod
+    def ListRules(
+        self,
+        request: _analysis_service_pb2.ListRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.ListRulesResponse, _abc.Awaitable[_analysis_service_pb2.ListRulesResponse]]:
+        """What people's judgements say of each rule, and the evidence it needs now."""
+
+    @_abc_1.abstractmethod
+    def CompareRevisions(
+        self,
+        request: _analysis_service_pb2.CompareRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.CompareRevisionsResponse, _abc.Awaitable[_analysis_service_pb2.CompareRevisionsResponse]]:
+        """How the series of a suite differ between two revisions."""
+
+    @_abc_1.abstractmethod
+    def ImportPoints(
+        self,
+        request: _analysis_service_pb2.ImportPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.ImportPointsResponse, _abc.Awaitable[_analysis_service_pb2.ImportPointsResponse]]:
+        """Bring in points that were measured elsewhere."""
 
 def add_AnalysisServiceServicer_to_server(servicer: AnalysisServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -213,7 +213,7 @@ SCALING = Measurement(
 )
 FINDINGS = Measurement(
     "findings",
-    "A change point or anomaly, at the time of its first value; one point for each state it was in.",
+    "A change point or anomaly as it stands, at the time of its first value: its point is written again as it changes.",
     {
         **_SUITE,
         "case": "name of the case; empty: the suite as a whole",
@@ -223,8 +223,12 @@ FINDINGS = Measurement(
     },
     {
         "id": _text("identity of the finding: it stays while state and place change"),
-        "state": _text("provisional, confirmed or went_away"),
+        "state": _text("provisional, confirmed, went_away, or moved: found again at another time"),
         "impact": _text("regression, improvement or change"),
+        "triage": _text("what people said of it: accepted, rejected, muted, or nothing"),
+        "is_raised": _truth(
+            "whether it is spoken of: evidence enough for its rule, neither rejected nor muted"
+        ),
         "unit": _text("unit of the levels and of the effect"),
         "reason": _text("the finding in one sentence"),
         "revision_first": _text("the change came with this revision or a later one"),
@@ -241,9 +245,8 @@ FINDINGS = Measurement(
         "score": Field(FieldKind.REAL, "how unusual an anomaly is", "0 to 1"),
         "index_first": _count("position of the earliest value the change may have begun with"),
         "index_last": _count("position of the latest value the change may have begun with"),
-        "log_sequence": _count(
-            "last sequence of the log it took into account; the newest point of an id counts"
-        ),
+        "run": _text("run of its first value"),
+        "log_sequence": _count("last sequence of the log it took into account"),
     },
 )
 
