@@ -213,7 +213,7 @@ SCALING = Measurement(
 )
 FINDINGS = Measurement(
     "findings",
-    "A change point or anomaly as it stands, at the time of its first value: its point is written again as it changes.",
+    "A change point or anomaly, at the time of its first value; written again as its life goes on.",
     {
         **_SUITE,
         "case": "name of the case; empty: the suite as a whole",
@@ -222,31 +222,27 @@ FINDINGS = Measurement(
         "kind": "step, drift, variance, point, collective or multivariate",
     },
     {
-        "id": _text("identity of the finding: it stays while state and place change"),
-        "state": _text("provisional, confirmed, went_away, or moved: found again at another time"),
+        "finding": _text("identity of the finding: it stays while state and place change"),
+        "state": _text("provisional, confirmed, went_away, or moved to another time"),
         "impact": _text("regression, improvement or change"),
-        "triage": _text("what people said of it: accepted, rejected, muted, or nothing"),
-        "is_raised": _truth(
-            "whether it is spoken of: evidence enough for its rule, neither rejected nor muted"
-        ),
-        "unit": _text("unit of the levels and of the effect"),
-        "reason": _text("the finding in one sentence"),
-        "revision_first": _text("the change came with this revision or a later one"),
-        "revision_last": _text("the change came with this revision or an earlier one"),
-        "effect": Field(FieldKind.REAL, "how much the level changed", "see unit"),
-        "effect_low": Field(FieldKind.REAL, "lower end of its 95 % interval", "see unit"),
-        "effect_high": Field(FieldKind.REAL, "upper end of its 95 % interval", "see unit"),
-        "relative": Field(FieldKind.REAL, "the effect over the level before", "1"),
+        "triage": _text("accepted, rejected or muted; empty: nobody judged it yet"),
+        "is_raised": _truth("whether it passes its rule's threshold and is neither rejected nor muted"),
+        "level_before": Field(FieldKind.REAL, "level before", "see unit"),
+        "level_after": Field(FieldKind.REAL, "level after; of an anomaly its value", "see unit"),
+        "absolute": Field(FieldKind.REAL, "how much the level changed", "see unit"),
+        "relative": Field(FieldKind.REAL, "the same over the level before", "1"),
+        "relative_low": Field(FieldKind.REAL, "lower end of its 95 % interval", "1"),
+        "relative_high": Field(FieldKind.REAL, "upper end of its 95 % interval", "1"),
         "confidence": Field(
             FieldKind.REAL, "1 - the probability of this in a series that did not change", "1"
         ),
-        "level_before": Field(FieldKind.REAL, "level before", "see unit"),
-        "level_after": Field(FieldKind.REAL, "level after", "see unit"),
-        "score": Field(FieldKind.REAL, "how unusual an anomaly is", "0 to 1"),
-        "index_first": _count("position of the earliest value the change may have begun with"),
-        "index_last": _count("position of the latest value the change may have begun with"),
-        "run": _text("run of its first value"),
+        "unit": _text("unit of the levels"),
+        "revision_before": _text("last revision before the change may have come"),
+        "revision": _text("revision of the first value behind the change"),
+        "revision_last": _text("the change came with this revision or an earlier one"),
+        "run": _text("run of the first value behind the change"),
         "log_sequence": _count("last sequence of the log it took into account"),
+        "found_ms": _count("when it last changed, by the log's time, in milliseconds since 1970 UTC"),
     },
 )
 
