@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dtf.adapters.rejected_points import RejectedPoints
 from dtf.adapters.system_clock import SystemClock
 
 if TYPE_CHECKING:
@@ -84,17 +85,34 @@ class Influxd:
         """End it at once."""
         self._end(signal.SIGKILL)
 
-    async def open_store(self, bucket: str = "") -> "InfluxStore":
+    def freeze(self) -> None:
+        """Stop it where it stands: connections stay open and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def environment(self, bucket: str) -> dict[str, str]:
+        """What tells dtf of a bucket here."""
+        return {
+            "INFLUXDB_V2_URL": self.url,
+            "INFLUXDB_V2_TOKEN": self.token,
+            "INFLUXDB_V2_ORG": self.org,
+            "INFLUXDB_V2_BUCKET": bucket,
+        }
+
+    async def open_store(self, bucket: str = "", rejected: RejectedPoints | None = None) -> "InfluxStore":
         """A store in a bucket of its own, or in the one named."""
         from dtf.adapters.influx_store import (
             InfluxAddress,
             InfluxStore,
         )  # slow to import, and every test would
 
-        name = bucket or f"bucket-{next(_buckets)}"
-        return await InfluxStore.open(
-            InfluxAddress(self.url, self.token, self.org, name), clock=SystemClock()
-        )
+        address = InfluxAddress.from_environment(self.environment(bucket or f"bucket-{next(_buckets)}"))
+        return await InfluxStore.open(address, clock=SystemClock(), rejected=rejected)
 
     def make_bucket(self, name: str, *, keep_seconds: int) -> str:
         """A bucket that forgets; its name."""

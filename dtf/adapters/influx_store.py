@@ -8,10 +8,10 @@ points for ever, or at least longer than the event log does.
 import asyncio
 import csv
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from io import StringIO
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ from influxdb_client.rest import ApiException
 
 from dtf.adapters import influx_queries as queries
 from dtf.adapters.influx_lines import lines
+from dtf.adapters.influx_writer import InfluxWriter
+from dtf.adapters.rejected_points import RejectedPoints
 from dtf.core.trend.points import Points
 from dtf.core.trend.statistics import CaseHistory, CasePoint, summarize
 from dtf.ports.clock import Clock
@@ -40,13 +42,10 @@ from dtf.ports.metric_store import (
 
 TIMEOUT_SECONDS = 30.0
 """Of one request; a query over a year of a large suite takes a few seconds."""
-LINES_PER_REQUEST = 5_000
-"""What InfluxData recommends (Optimize writes to InfluxDB)."""
 MOST_TEXT = 30_000
 """Characters of one piece of a checkpoint's state; a field holds 64 KiB at most."""
 _HOUR_NS = 3_600 * 10**9
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Row = Mapping[str, str]
 
@@ -74,37 +73,48 @@ class InfluxAddress:
         return cls(url, token, org, bucket, environment.get("INFLUXDB_V2_SSL_CA_CERT", ""))
 
 
+def make_client(address: InfluxAddress) -> Any:
+    """A client of the package's, which asks once: whoever calls knows when to ask again."""
+    extra = {"ssl_ca_cert": address.certificate_authority_file} if address.certificate_authority_file else {}
+    construct: Any = InfluxDBClient  # the package has no types here
+    return construct(
+        url=address.url,
+        token=address.token,
+        org=address.org,
+        timeout=int(TIMEOUT_SECONDS * 1000),
+        enable_gzip=True,
+        retries=False,
+        **extra,
+    )
+
+
 class InfluxStore:
     """The MetricStore port on InfluxDB 2."""
 
-    def __init__(self, client: Any, address: InfluxAddress, clock: Clock) -> None:
+    def __init__(
+        self, client: Any, address: InfluxAddress, clock: Clock, rejected: RejectedPoints | None = None
+    ) -> None:
         self._client = client
         self._address = address
         self._clock = clock
-        self._writer = client.write_api(write_options=SYNCHRONOUS)
+        self._write_api = client.write_api(write_options=SYNCHRONOUS)
+        self._writer = InfluxWriter(self._send, rejected)
         self._reader = client.query_api()
-        make_dialect: Any = Dialect  # the package has no types here
+        make_dialect: Any = Dialect  # nor does it here
         self._dialect = make_dialect(
             header=True, delimiter=",", annotations=[], date_time_format="RFC3339Nano"
         )
 
     @classmethod
-    async def open(cls, address: InfluxAddress, *, clock: Clock) -> "InfluxStore":
-        """Connect, and make the bucket if it is missing. Raises StoreUnavailable or StoreMismatch."""
-        extra = (
-            {"ssl_ca_cert": address.certificate_authority_file} if address.certificate_authority_file else {}
-        )
-        make_client: Any = InfluxDBClient  # nor does it here
-        client = make_client(
-            url=address.url,
-            token=address.token,
-            org=address.org,
-            timeout=int(TIMEOUT_SECONDS * 1000),
-            enable_gzip=True,
-            retries=False,
-            **extra,
-        )
-        store = cls(client, address, clock)
+    async def open(
+        cls, address: InfluxAddress, *, clock: Clock, rejected: RejectedPoints | None = None
+    ) -> "InfluxStore":
+        """Connect, and make the bucket if it is missing. Raises StoreUnavailable or StoreMismatch.
+
+        Points that InfluxDB refuses for good go to `rejected`; None: they are only told of in the log.
+        """
+        client = make_client(address)
+        store = cls(client, address, clock, rejected)
         try:
             await store._call(store._ensure_bucket)
         except BaseException:
@@ -236,6 +246,10 @@ class InfluxStore:
         """Rows of any query whose result is one table, for people and tests."""
         return await self._rows(flux)
 
+    async def write_lines(self, points: Sequence[str]) -> None:
+        """Write points in line protocol as `write` does: what is refused for good is set aside."""
+        await self._call(lambda: self._writer.write(points))
+
     async def _case_points(self, suite: str, **conditions: Any) -> list[CasePoint]:
         rows = await self._rows(queries.case_points(self._address.bucket, suite, **conditions))
         return [_case_point(row) for row in rows]
@@ -252,20 +266,11 @@ class InfluxStore:
         return rows
 
     def _write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
-        waiting = (line for each in points for line in lines(each))
-        while chunk := list(islice(waiting, LINES_PER_REQUEST)):
-            self._send(chunk)
-        self._send([self._checkpoint_line(checkpoint)])
+        self._writer.write(line for each in points for line in lines(each))
+        self._send(self._checkpoint_line(checkpoint).encode())
 
-    def _send(self, chunk: Sequence[str]) -> None:
-        body = "\n".join(chunk).encode()
-        try:
-            self._writer.write(bucket=self._address.bucket, org=self._address.org, record=body)
-        except ApiException as error:
-            if error.status != 422:
-                raise
-            # Older than the bucket keeps points: nothing will ever take them, the rest was written.
-            _log.warning("the bucket did not take all points: %s", error.message)
+    def _send(self, body: bytes) -> None:
+        self._write_api.write(bucket=self._address.bucket, org=self._address.org, record=body)
 
     def _checkpoint_line(self, checkpoint: Checkpoint) -> str:
         """Its time is the hour, so that a year of checkpoints is 8,766 points and not a hundred million."""
@@ -313,14 +318,18 @@ class InfluxStore:
             )
         return StoreUnavailable(
             f"{where} answers {error.status}: {error.message}",
-            retry_after_seconds=_seconds(error.retry_after),
+            retry_after_seconds=retry_after(error.retry_after, self._clock.now_ns()),
         )
 
 
-def _seconds(text: str | None) -> float:
-    """A Retry-After header; what is not a number of seconds says nothing."""
+def retry_after(text: str | None, now_ns: int) -> float:
+    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0: it says nothing."""
     try:
         return max(0.0, float(text or 0.0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text or "").timestamp() - now_ns / 1e9)
     except ValueError:
         return 0.0
 

@@ -15,6 +15,7 @@ from dtf.adapters.archived_log import ArchivedLog
 from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
+from dtf.adapters.rejected_points import FILE_NAME, RejectedPoints
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.certificate_choice import analyzer_certificates
 from dtf.cli.errors import CommandError
@@ -79,6 +80,7 @@ def command(
                 settings,
                 _broker(invocation, settings),
                 _store_path(invocation, settings),
+                rejected_path(invocation, settings),
                 archive,
                 analyzer_certificates(
                     settings, invocation.project_dir / settings.coordinator.state_dir, SystemClock()
@@ -93,6 +95,7 @@ async def _serve(
     settings: Settings,
     nats: NatsSettings,
     path: Path,
+    rejected: Path,
     archive: Path,
     certificates: ServerCertificates | None,
 ) -> None:
@@ -100,7 +103,7 @@ async def _serve(
     namespace = settings.coordinator.namespace
     async with AsyncExitStack() as stack:
         stop = _stop_on_signals()
-        store = await _open_store(settings, path, clock)
+        store = await _open_store(settings, path, rejected, clock)
         stack.push_async_callback(store.close)
         log = ArchivedLog(await JetStreamLog.open(nats, namespace, clock), archive, namespace)
         stack.push_async_callback(log.close)
@@ -130,7 +133,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _open_store(settings: Settings, path: Path, clock: Clock) -> MetricStore:
+async def _open_store(settings: Settings, path: Path, rejected: Path, clock: Clock) -> MetricStore:
     match settings.store.kind:
         case "duckdb":
             return await DuckDbStore.open(path)
@@ -139,7 +142,8 @@ async def _open_store(settings: Settings, path: Path, clock: Clock) -> MetricSto
             from dtf.adapters.influx_store import InfluxAddress, InfluxStore
 
             address = InfluxAddress.from_environment(os.environ)
-            return await _patiently(lambda: InfluxStore.open(address, clock=clock), clock)
+            aside = RejectedPoints(rejected, clock)
+            return await _patiently(lambda: InfluxStore.open(address, clock=clock, rejected=aside), clock)
         case other:
             raise CommandError(
                 f"store.kind is {other!r}, expected duckdb or influxdb", exit_code=ExitCode.USAGE
@@ -176,6 +180,11 @@ def _broker(invocation: Invocation, settings: Settings) -> NatsSettings:
 def _store_path(invocation: Invocation, settings: Settings) -> Path:
     home = namespace_dir(state_dir(invocation.project_dir), settings.coordinator.namespace)
     return Path(settings.store.path or home / "metrics.duckdb")
+
+
+def rejected_path(invocation: Invocation, settings: Settings) -> Path:
+    """Where the points are kept that the store refuses."""
+    return namespace_dir(state_dir(invocation.project_dir), settings.coordinator.namespace) / FILE_NAME
 
 
 def _as_command_error(errors: BaseExceptionGroup[Exception]) -> CommandError:
