@@ -1,0 +1,252 @@
+"""Which repetition a series has, told from noise that merely wanders.
+
+A repetition of P positions puts power at the frequencies 1/P, 2/P, 3/P …; noise with memory spreads its
+power smoothly. So the periodogram is divided by its own neighbourhood (a running median), and the sum of
+the first H quotients at the multiples of 1/P is compared with its law where nothing repeats: quotients are
+exponential (Brillinger, Time Series, 1981, theorem 5.2.6), so their sum is gamma with shape H. The whole
+grid of P and H is searched and the evidence has to pay for that.
+
+What is looked at are differences of neighbours: a step is then one odd value and a drift a constant. It is
+looked at twice: as it is but for clipping, in case the odd values are what repeats, and with spikes and
+steps taken out, in case they are not. Differences are summed up again in the frequency domain.
+Last, the pattern of the first half has to be that of the second: a wave without a clock (an autoregression
+with complex roots) loses its phase.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtf.core.trend.findings import Seasonality
+
+Vector = NDArray[np.float64]
+
+LEAST_CYCLES = 4
+"""Repetitions seen before one is believed in: two in each half."""
+LEAST_POINTS = 16
+LOOKED_AT = 16_384
+"""Newest positions that are looked at: four weeks of five-minute data are 8,064."""
+HARMONICS = (1, 2, 3, 4, 6, 8, 12)
+"""Numbers of multiples of the base frequency that are summed."""
+FALSE_SEASONS = 3e-4
+"""Chance of a season where there is none, if the quotients had exactly their law. They have heavier tails,
+since the neighbourhood is estimated from few of them; simulated, it is below 1 %."""
+SHAPES = np.array([-0.8, -0.5, -0.2, 0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0])
+"""Memories of noise: the flattest spectrum, once divided by such an autoregression's, says which it is."""
+NEIGHBOURS = 20
+"""Frequencies on either side that say what the noise has here."""
+CLIPPED_AT = 5.0
+"""Standard deviations beyond which a difference counts as so many."""
+ODD_AT = 4.0
+"""Standard deviations beyond which a value is a spike, or a difference a step."""
+BESIDE = 3
+"""Positions on either side with which a spike is compared."""
+NEARLY = 0.85
+"""Share of the evidence with which a shorter period, of which the found one is a multiple, is preferred."""
+LEAST_AGREEMENT = 0.5
+"""Correlation of the pattern in the first half with that in the second."""
+SIGMA_PER_MAD = 1.4826
+SIGMA_PER_MEAN = 1.2533
+"""Standard deviation of a normal law over its mean absolute deviation."""
+TINY = 1e-9
+
+
+def find_seasonality(values: Sequence[float] | Vector) -> Seasonality | None:
+    """The repetition with the most evidence, or None. NaN and infinite values are filled in by their neighbours."""
+    filled = _filled(np.asarray(values, dtype=np.float64))
+    skipped = max(0, len(filled) - LOOKED_AT)
+    filled = filled[skipped:]
+    if len(filled) < LEAST_POINTS:
+        return None
+    found = [_most_evident(_quotients(look), len(filled)) for look in _looks(filled)]
+    evident = [each for each in found if each is not None]
+    if not evident:
+        return None
+    _, period, harmonics = min(evident)
+    return _confirmed(filled, period, harmonics, skipped)
+
+
+def _looks(values: Vector) -> list[Vector]:
+    """Differences of neighbours: as they are but clipped, and, where that is another thing, of values without odd ones."""
+    clipped = _clipped(np.diff(values))
+    if clipped is None:
+        return []
+    calm = _without_spikes(values)
+    settled = _without_steps(np.diff(calm))
+    if settled is None or (calm is values and bool(np.all(settled != 0.0))):
+        return [clipped]
+    return [clipped, settled]
+
+
+def _filled(values: Vector) -> Vector:
+    """The same with gaps bridged by straight lines."""
+    is_known = np.isfinite(values)
+    if is_known.all():
+        return values
+    if is_known.sum() < LEAST_POINTS:
+        return np.empty(0)
+    positions = np.arange(len(values))
+    return np.interp(positions, positions[is_known], values[is_known])
+
+
+def _scale_of(deviations: Vector) -> float:
+    """Robust standard deviation; 0 where there is no spread."""
+    scale = SIGMA_PER_MAD * float(np.median(np.abs(deviations)))
+    if scale <= TINY * float(np.max(np.abs(deviations))):  # mostly ties: the few others are the spread
+        scale = SIGMA_PER_MEAN * float(np.mean(np.abs(deviations)))
+    return scale
+
+
+def _clipped(values: Vector) -> Vector | None:
+    """Deviations from the median, clipped, in standard deviations; None where there is no spread."""
+    deviations = values - np.median(values)
+    scale = _scale_of(deviations)
+    return np.clip(deviations / scale, -CLIPPED_AT, CLIPPED_AT) if scale > 0 else None
+
+
+def _without_spikes(values: Vector) -> Vector:
+    """Values far from the median of those around them are replaced by it (Hampel's filter)."""
+    padded = np.pad(values, BESIDE, mode="reflect")
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * BESIDE + 1), axis=1)
+    deviations = values - middle
+    is_odd = np.abs(deviations) > ODD_AT * _scale_of(deviations)
+    return np.where(is_odd, middle, values) if is_odd.any() else values
+
+
+def _without_steps(differences: Vector) -> Vector | None:
+    """Deviations from the median, those of steps set to 0, in standard deviations; None where there is no spread."""
+    deviations = differences - np.median(differences)
+    scale = _scale_of(deviations)
+    if scale <= 0:
+        return None
+    return np.where(np.abs(deviations) > ODD_AT * scale, 0.0, deviations / scale)
+
+
+def _quotients(differences: Vector) -> Vector:
+    """Power over the neighbourhood's at the frequencies k / (4 n), n differences."""
+    length = len(differences)
+    tapered = (differences - differences.mean()) * _taper(length)
+    fine = np.abs(np.fft.rfft(tapered, 4 * length)) ** 2
+    cosines = np.cos(np.pi * np.arange(len(fine)) / (2 * length))
+    with np.errstate(divide="ignore"):
+        whitened = fine[1:] / (2 - 2 * cosines[1:])
+    coarse = np.log(np.maximum(whitened[3::4], 1e-300))
+    shapes = np.log(1 + SHAPES[:, None] ** 2 - 2 * SHAPES[:, None] * cosines[None, 4::4])
+    flat = coarse[None, :] + shapes
+    flat -= np.median(flat, axis=1, keepdims=True)
+    flattest = int(np.abs(flat).mean(axis=1).argmin())
+    shape = float(SHAPES[flattest])
+    fine[1:] = whitened * (1 + shape * shape - 2 * shape * cosines[1:])
+    fine[0] = fine[1]
+    coarse = fine[4::4]
+    beside = min(NEIGHBOURS, len(coarse) // 2)
+    padded = np.pad(coarse, beside, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * beside + 1)
+    level = np.median(windows, axis=1)
+    for k in range(min(beside, len(coarse))):  # what wanders rises towards the lowest ones
+        level[k] = max(level[k], np.median(coarse[: 2 * k + 1]))
+    level /= np.log(2.0)
+    where = np.arange(1, len(coarse) + 1) * 4.0
+    usual = np.exp(np.interp(np.arange(len(fine)), where, np.log(np.maximum(level, 1e-300))))
+    return np.asarray(fine / usual, dtype=np.float64)
+
+
+def _taper(length: int) -> Vector:
+    """Cosine bell over a fifth of the ends, so that strong frequencies do not leak into weak ones."""
+    ramp = max(1, length // 10)
+    taper = np.ones(length)
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(ramp) + 0.5) / ramp)
+    taper[:ramp] = rise
+    taper[length - ramp :] = rise[::-1]
+    return taper
+
+
+def _most_evident(quotients: Vector, count: int) -> tuple[float, int, int] | None:
+    """Logarithm of the least chance, its period and number of harmonics, if it is small enough."""
+    periods = np.arange(2, count // LEAST_CYCLES + 1)
+    multiples = np.arange(1, max(HARMONICS) + 1)
+    places = 4.0 * (count - 1) * multiples[None, :] / periods[:, None]
+    is_there = multiples[None, :] <= periods[:, None] // 2
+    there = np.interp(places, np.arange(len(quotients)), quotients)
+    sums = np.cumsum(np.where(is_there, there, 0.0), axis=1)
+    shapes = np.array(HARMONICS)
+    chances = np.stack([_log_tail(sums[:, shape - 1], shape) for shape in HARMONICS], axis=1)
+    chances[shapes[None, :] > periods[:, None] // 2] = 0.0
+    best = chances.min(axis=1)
+    least = float(best.min())
+    if least >= np.log(FALSE_SEASONS / chances.size):
+        return None
+    found = int(periods[best.argmin()])
+    for parts in range(max(HARMONICS), 1, -1):
+        shorter = round(found / parts)
+        if shorter >= 2 and best[shorter - 2] <= NEARLY * least:
+            found = shorter
+            break
+    return least, found, int(shapes[chances[found - 2].argmin()])
+
+
+def _log_tail(total: Vector, shape: int) -> Vector:
+    """Logarithm of the chance that a gamma variable of integer shape exceeds `total`."""
+    term = np.ones_like(total)
+    series = np.ones_like(total)
+    for k in range(1, shape):
+        term = term * total / k
+        series = series + term
+    return np.asarray(np.log(series) - total, dtype=np.float64)
+
+
+def _confirmed(values: Vector, period: int, harmonics: int, skipped: int) -> Seasonality | None:
+    """The season, if both halves have it."""
+    around = _around_level(values, period)
+    clipped = _clipped(around)
+    if clipped is None:
+        return None
+    half = len(values) // 2 // period * period
+    first = _pattern(clipped[:half], period, harmonics, 0)
+    second = _pattern(clipped[half:], period, harmonics, half)
+    spread = float(np.std(first) * np.std(second))
+    agreement = float(np.mean(first * second)) / spread if spread > 0 else 0.0
+    if agreement < LEAST_AGREEMENT:
+        return None
+    pattern = _pattern(around, period, harmonics, 0)
+    phases = np.arange(len(values)) % period
+    strength = 1.0 - _spread_of(around - pattern[phases]) / max(_spread_of(around), 1e-300)
+    pattern = np.roll(pattern, skipped % period)
+    return Seasonality(period, float(np.clip(strength, 0.0, 1.0)), tuple(pattern.tolist()))
+
+
+def _around_level(values: Vector, period: int) -> Vector:
+    """Deviations from the mean of one period around each position; the ends keep the nearest mean."""
+    weights = np.ones(period + 1 - period % 2)
+    if period % 2 == 0:
+        weights[[0, -1]] = 0.5
+    weights /= weights.sum()
+    middle = np.convolve(values, weights, mode="valid")
+    margin = len(weights) // 2
+    slope = (middle[-1] - middle[0]) / max(1, len(middle) - 1)
+    before = middle[0] - slope * np.arange(margin, 0, -1)
+    behind = middle[-1] + slope * np.arange(1, len(values) - margin - len(middle) + 1)
+    return np.asarray(values - np.concatenate([before, middle, behind]), dtype=np.float64)
+
+
+def _pattern(around: Vector, period: int, harmonics: int, offset: int) -> Vector:
+    """Robust mean of each phase, smoothed to its first harmonics, with mean 0."""
+    cycles = -(-len(around) // period)
+    padding = np.full(cycles * period - len(around), np.nan)
+    table = np.concatenate([around, padding]).reshape(cycles, period)
+    middle = np.nanmedian(table, axis=0)
+    bound = 2.0 * SIGMA_PER_MAD * float(np.nanmedian(np.abs(table - middle)))
+    means = middle + np.nanmean(np.clip(table - middle, -bound, bound), axis=0)
+    waves = np.fft.rfft(means)
+    waves[0] = 0.0
+    waves[harmonics + 1 :] = 0.0
+    return np.roll(np.fft.irfft(waves, period), offset % period)
+
+
+def _spread_of(values: Vector) -> float:
+    """Variance, with the few odd values clipped."""
+    deviations = values - np.median(values)
+    scale = SIGMA_PER_MAD * float(np.median(np.abs(deviations)))
+    bound = 4.0 * scale if scale > 0 else np.inf
+    return float(np.mean(np.clip(deviations, -bound, bound) ** 2))
