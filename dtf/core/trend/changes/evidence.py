@@ -1,0 +1,152 @@
+"""What a boundary between two segments is: step or drift, how sure, where, and how large."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.changes.noise import Noise
+from dtf.core.trend.changes.segments import Line, Sums
+from dtf.core.trend.findings import ChangeKind
+
+LOCATION_DROP = 7.4
+"""Twice the log likelihood by which a place may be worse and still belong to the 95 % location interval:
+the law of the argument of the maximum of two-sided Brownian motion with drift (Siegmund, Annals of
+Statistics 16, 1988): 1 - (1 - exp(-x / 2))^2 = .05."""
+LEAST_JUMP = 2.5
+"""Standard errors that a jump has at least to be one where slopes differ too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A change in a window; places count finite values from the window's start, levels are in units of the window's scale."""
+
+    place: int
+    start: int
+    end: int
+    """The two segments are [start, place) and [place, end)."""
+    kind: ChangeKind
+    gain: float
+    """What cutting here saves, in long-run variances: twice the log likelihood ratio."""
+    confidence: float
+    first: int
+    last: int
+    level_before: float
+    level_after: float
+    deviation: float
+    """Standard error of level_after - level_before."""
+    deviation_before: float
+
+
+def weigh(
+    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int], noise: Noise, slope_cost: float
+) -> Boundary:
+    """The boundary at the middle of three edges, weighed against no change between the outer two."""
+    start, place, end = edges
+    unit = noise.long_run_variance
+    profile = _profile(sums, start, end, slope_cost)
+    whole = min(float(cost) for cost in _cheaper(sums, np.array([start]), np.array([end]), slope_cost))
+    gain = max((whole - float(profile[place - start - 1])) / unit, 0.0)
+    near = np.flatnonzero(profile <= profile[place - start - 1] + LOCATION_DROP * unit) + start + 1
+    kind, before, after = _kind(sums, values, weights, edges, unit)
+    far = end - 1.0 if kind is ChangeKind.DRIFT else place - 0.5
+    old = place - 0.5
+    variance_before = before.variance_at(old) * unit
+    return Boundary(
+        place=place,
+        start=start,
+        end=end,
+        kind=kind,
+        gain=gain,
+        confidence=confidence_of(gain, end - start),
+        first=_reach(near, place, -1),
+        last=_reach(near, place, 1),
+        level_before=before.at(old),
+        level_after=after.at(far),
+        deviation=math.sqrt(variance_before + after.variance_at(far) * unit),
+        deviation_before=math.sqrt(variance_before),
+    )
+
+
+def confidence_of(gain: float, length: int) -> float:
+    """1 - the chance of so much gain at the best of the stretch's places where nothing changed."""
+    return 1.0 - min(1.0, length * math.erfc(math.sqrt(gain / 2.0)))
+
+
+def _cheaper(
+    sums: Sums, starts: "np.typing.NDArray[np.int64]", ends: "np.typing.NDArray[np.int64]", slope_cost: float
+) -> Vector:
+    level, line = sums.costs(starts, ends)
+    cheaper: Vector = np.minimum(level, line + slope_cost)
+    return cheaper
+
+
+def _profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
+    """Cost of the stretch when it is cut at start + 1, start + 2 … end - 1."""
+    cuts = np.arange(start + 1, end)
+    left = _cheaper(sums, np.full(len(cuts), start), cuts, slope_cost)
+    return left + _cheaper(sums, cuts, np.full(len(cuts), end), slope_cost)
+
+
+def _reach(near: "np.typing.NDArray[np.int64]", place: int, side: int) -> int:
+    """How far the places that are nearly as good go without a gap of more than two."""
+    reached = place
+    ordered = near[near > place] if side > 0 else near[near < place][::-1]
+    for candidate in ordered:
+        if abs(int(candidate) - reached) > 3:
+            break
+        reached = int(candidate)
+    return reached
+
+
+def _kind(
+    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int], unit: float
+) -> tuple[ChangeKind, Line, Line]:
+    """Step or drift, by the Bayesian information criterion (Schwarz 1978), and the lines on either side.
+
+    The models: two levels; two levels on one slope; two slopes that meet; two lines. Two lines are a step
+    where the jump stands out of its own error and of what the slopes do over the shorter side.
+    """
+    start, place, end = edges
+    left, right = sums.line(start, place), sums.line(place, end)
+    costs = _model_costs(sums, values, weights, edges)
+    price = unit * math.log(end - start)
+    levels, sloped, hinge, lines = (
+        cost + count * price for cost, count in zip(costs, (2, 3, 3, 4), strict=True)
+    )
+    best = min(levels, sloped, hinge, lines)
+    if best == levels:
+        return ChangeKind.STEP, left.flat(), right.flat()
+    if best == sloped:
+        return ChangeKind.STEP, left, right
+    if best == hinge:
+        return ChangeKind.DRIFT, left, right
+    edge = place - 0.5
+    jump = abs(right.at(edge) - left.at(edge))
+    error = math.sqrt((left.variance_at(edge) + right.variance_at(edge)) * unit)
+    reach = min(place - start, end - place)
+    turn = abs(right.slope - left.slope) * reach
+    is_step = jump > LEAST_JUMP * error and jump > 0.5 * turn
+    return (ChangeKind.STEP if is_step else ChangeKind.DRIFT), left, right
+
+
+def _model_costs(
+    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int]
+) -> tuple[float, float, float, float]:
+    start, place, end = edges
+    levels, lines = sums.costs(np.array([start, place]), np.array([place, end]))
+    x = np.arange(start, end, dtype=np.float64) - (place - 0.5)
+    root = np.sqrt(weights[start:end])
+    common = [root, root * x]
+    target = root * values[start:end]
+    sloped = _cost([*common, root * (x > 0.0)], target)
+    hinge = _cost([*common, root * np.maximum(x, 0.0)], target)
+    return float(levels.sum()), sloped, hinge, float(lines.sum())
+
+
+def _cost(columns: list[Vector], target: Vector) -> float:
+    design = np.stack(columns, axis=1)
+    solution = np.linalg.lstsq(design, target, rcond=None)[0]
+    left = target - design @ solution
+    return float(left @ left)

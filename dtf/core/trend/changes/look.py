@@ -1,0 +1,136 @@
+"""One full look at a window of a series: noise, season, partition, and what each boundary is."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Places, Vector
+from dtf.core.trend.changes.evidence import Boundary, weigh
+from dtf.core.trend.changes.noise import Noise, clipped, noise_of_differences, noise_of_residuals, resolution
+from dtf.core.trend.changes.search import LEAST_SEGMENT, best_partition
+from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.seasonality import find_seasonality
+
+LEAST_VALUES = 2 * LEAST_SEGMENT
+"""Finite values below which nothing is said of a series."""
+CHANGE_PRICE = 3.0
+"""Price of a change in units of ln n long-run variances. Schwarz's criterion for a level, a slope and a place
+would be 3; simulation of six families of noise without changes says how often that is wrong
+(docs/statistics.md)."""
+SLOPE_PRICE = 1.0
+"""Price of a slope in the same units."""
+MOST_SPAN = 3
+"""Positions a finite value, on average, beyond which no season is looked for."""
+SMALL_SAMPLE = 12.0
+"""Values' worth of doubt in the noise itself: prices rise by 1 + this / n."""
+
+
+@dataclass(frozen=True, slots=True)
+class Season:
+    """A repetition whose pattern begins at position `origin`."""
+
+    period: int
+    origin: int
+    pattern: tuple[float, ...]
+
+    def at(self, positions: Places) -> Vector:
+        """Deviation from the level at each position."""
+        deviation: Vector = np.array(self.pattern)[(positions - self.origin) % self.period]
+        return deviation
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a window says; places of boundaries count its values."""
+
+    boundaries: tuple[Boundary, ...]
+    centre: float
+    scale: float
+    """value = centre + scale * level."""
+    noise: Noise
+    season: Season | None
+
+
+def look_at(positions: Places, values: Vector, weights: Vector) -> Look:
+    """What finite values at rising positions, with the weight of each, say."""
+    if len(values) < LEAST_VALUES or float(values.min()) == float(values.max()):
+        return Look((), 0.0, 1.0, Noise(1.0, 0.0, 1.0), None)
+    season = _season(positions, values)
+    if season is not None:
+        values = values - season.at(positions)
+    return _look_at_level(values, weights / weights.mean(), season)
+
+
+def _season(positions: Places, values: Vector) -> Season | None:
+    offsets = positions - positions[0]
+    span = int(offsets[-1]) + 1
+    if span > MOST_SPAN * len(values):
+        return None
+    grid = np.full(span, np.nan)
+    grid[offsets] = values
+    found = find_seasonality(grid)
+    return None if found is None else Season(found.period, int(positions[0]), found.pattern)
+
+
+def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Look:
+    grain = resolution(known)
+    rough = noise_of_differences(known, grain)
+    centre = float(np.median(known))
+    pulled = (clipped(known, rough.sigma) - centre) / rough.sigma
+    grain /= rough.sigma
+    sums = Sums(np.arange(len(pulled), dtype=np.float64), pulled, weights)
+    noise, inner = _settled(sums, pulled, weights, grain)
+    slope_cost = slope_cost_of(noise, len(pulled))
+    edges = [0, *inner, len(pulled)]
+    boundaries = tuple(
+        weigh(sums, pulled, weights, (a, b, c), noise, slope_cost)
+        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+    )
+    return Look(boundaries, centre, rough.sigma, noise, season)
+
+
+def change_cost_of(noise: Noise, count: int) -> float:
+    return CHANGE_PRICE * math.log(count) * (1.0 + SMALL_SAMPLE / count) * noise.long_run_variance
+
+
+def slope_cost_of(noise: Noise, count: int) -> float:
+    return SLOPE_PRICE * math.log(count) * (1.0 + SMALL_SAMPLE / count) * noise.long_run_variance
+
+
+def _settled(sums: Sums, values: Vector, weights: Vector, grain: float) -> tuple[Noise, list[int]]:
+    """Noise and partition that agree: noise from differences, partition, noise from its residuals, and once more."""
+    noise = noise_of_differences(values, grain)
+    inner = _partition(sums, noise)
+    for _ in range(3):
+        again = noise_of_residuals(*_residuals(sums, values, weights, inner, noise), grain)
+        cut = _partition(sums, again)
+        noise, previous, inner = again, inner, cut
+        if cut == previous:
+            break
+    return noise, inner
+
+
+def _partition(sums: Sums, noise: Noise) -> list[int]:
+    count = sums.length
+    return best_partition(
+        sums, change_cost=change_cost_of(noise, count), slope_cost=slope_cost_of(noise, count)
+    )
+
+
+def _residuals(
+    sums: Sums, values: Vector, weights: Vector, inner: list[int], noise: Noise
+) -> tuple[Vector, int]:
+    """Weighted residuals of the partition and how many parameters it has."""
+    slope_cost = slope_cost_of(noise, sums.length)
+    residuals = np.empty_like(values)
+    parameters = 0
+    for start, end in zip([0, *inner], [*inner, sums.length], strict=True):
+        level, straight = sums.costs(np.array([start]), np.array([end]))
+        line = sums.line(start, end)
+        is_sloped = straight[0] + slope_cost < level[0]
+        slope = line.slope if is_sloped else 0.0
+        x = np.arange(start, end) - line.centre
+        residuals[start:end] = values[start:end] - line.level - slope * x
+        parameters += 3 if is_sloped else 2
+    return residuals * np.sqrt(weights), parameters - 1

@@ -1,0 +1,123 @@
+"""How much a series wanders where nothing changes: its variance from value to value and in the long run.
+
+The mean of m values of noise with memory varies as (long-run variance) / m, not as (variance) / m: evidence
+for a change is measured in the long-run variance, or autocorrelated noise passes for changes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Vector
+
+SIGMA_PER_MAD = 1.4826
+"""Standard deviation of a normal law over its median absolute deviation."""
+MOST_MEMORY = 0.97
+"""Autocorrelation assumed at most: beyond it a hundred points say nothing about a level."""
+HAMPEL_REACH = 4
+"""Positions on either side whose median a value is compared with."""
+HAMPEL_LIMIT = 3.5
+"""Standard deviations beyond which a value is pulled back to the limit (Hampel, JASA 69, 1974)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise of unit weight."""
+
+    sigma: float
+    """Standard deviation of one value around its level."""
+    memory: float
+    """Autocorrelation of neighbours, in [0, 1)."""
+    long_run: float
+    """Long-run variance over the variance, 1 or more."""
+
+    @property
+    def long_run_variance(self) -> float:
+        return self.sigma * self.sigma * self.long_run
+
+
+def resolution(values: Vector) -> float:
+    """Smallest distance between two values that differ, never less than what floats of this size can tell."""
+    finite = np.unique(values)
+    grain = float(np.abs(finite[[0, -1]]).max()) * 4e-16 if len(finite) else 0.0
+    steps = np.diff(finite)
+    steps = steps[steps > grain * 4.0]
+    return max(float(steps.min()) if len(steps) else 0.0, grain, 1e-300)
+
+
+def robust_scale(deviations: Vector) -> float:
+    """Standard deviation of values around 0, by their median; by their 80 % quantile where most are equal."""
+    size = np.abs(deviations)
+    if not len(size):
+        return 0.0
+    middle, high = np.quantile(size, (0.5, 0.8))
+    return max(float(middle) * SIGMA_PER_MAD, float(high) / 1.2816 * 0.8)
+
+
+def noise_of_differences(values: Vector, grain: float) -> Noise:
+    """Noise told from neighbours' differences, which steps and drifts hardly touch.
+
+    For an autoregression of order one the variances of differences at lag two and one have the ratio 1 + memory.
+    """
+    first, second = np.diff(values), values[2:] - values[:-2]
+    one = robust_scale(first - np.median(first)) if len(first) else 0.0
+    two = robust_scale(second - np.median(second)) if len(second) else 0.0
+    if one <= 0.0:
+        return Noise(grain * 0.29, 0.0, 1.0)
+    memory = min(max((two / one) ** 2 - 1.0, 0.0), MOST_MEMORY)
+    sigma = one / math.sqrt(2.0 * (1.0 - memory))
+    return Noise(max(sigma, grain * 0.29), memory, long_run_of(memory))
+
+
+def long_run_of(memory: float) -> float:
+    """Long-run variance over the variance of an autoregression of order one."""
+    return (1.0 + memory) / (1.0 - memory)
+
+
+def noise_of_residuals(residuals: Vector, parameters: int, grain: float) -> Noise:
+    """Noise of what a fit with so many parameters leaves: autoregression plus what is left beyond it.
+
+    The memory is corrected for the bias of short series (Kendall, Biometrika 41, 1954) and of the fit; what
+    the autoregression leaves is summed with Bartlett's weights (Andrews and Monahan, Econometrica 60, 1992).
+    """
+    count = len(residuals)
+    variance = float(residuals @ residuals) / max(count - parameters, 1)
+    sigma = max(math.sqrt(variance), grain * 0.29)
+    if count < 4 or variance <= 0.0:
+        return Noise(sigma, 0.0, 1.0)
+    raw = float(residuals[1:] @ residuals[:-1]) / float(residuals @ residuals)
+    memory = min(max(raw + (parameters + 1.0 + 3.0 * max(raw, 0.0)) / count, 0.0), MOST_MEMORY)
+    return Noise(sigma, memory, long_run_of(memory) * _beyond(residuals, raw))
+
+
+def _beyond(residuals: Vector, memory: float) -> float:
+    """Long-run variance over the variance of what the autoregression leaves; 1 or more, and at most 4."""
+    left = residuals[1:] - memory * residuals[:-1]
+    count = len(left)
+    total = float(left @ left)
+    if count < 40 or total <= 0.0:
+        return 1.0
+    reach = int(4.0 * (count / 100.0) ** 0.25) + 1
+    ratio = 1.0
+    for lag in range(1, reach + 1):
+        ratio += 2.0 * (1.0 - lag / (reach + 1.0)) * float(left[lag:] @ left[:-lag]) / total
+    return min(max(ratio - 1.3 * math.sqrt(reach / count), 1.0), 4.0)
+
+
+def running_median(values: Vector, reach: int = HAMPEL_REACH) -> Vector:
+    """Median of each value and `reach` neighbours on either side; the ends are mirrored."""
+    padded = np.pad(values, reach, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    middle: Vector = np.partition(windows, reach, axis=1)[:, reach]
+    return middle
+
+
+def clipped(values: Vector, sigma: float) -> Vector:
+    """The values with spikes pulled back to the limit around the median of their neighbourhood."""
+    if len(values) <= HAMPEL_REACH:
+        return values
+    middle = running_median(values)
+    limit = HAMPEL_LIMIT * sigma
+    pulled: Vector = np.clip(values, middle - limit, middle + limit)
+    return pulled

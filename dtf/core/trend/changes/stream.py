@@ -1,0 +1,350 @@
+"""Change points of a series whose values arrive one by one; a batch is nothing but many of them at once.
+
+    value ─▶ watch (each value, cheap): alarm ─▶ provisional change point
+                                        suspicion ─▶ look
+             look (at fixed positions, after alarms and suspicions): the window is partitioned anew;
+                  provisional ─▶ confirmed | went away; new change points
+             at WINDOW values: what lies before the window's older half is frozen and forgotten
+
+When a look happens depends on the values alone, so that a thousand values appended at once and one by one
+leave the same state. A block of values is watched at once up to the next look.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Places, Vector
+from dtf.core.trend.changes.codec import (
+    change_point_from_plain,
+    change_point_to_plain,
+    season_from_plain,
+    season_to_plain,
+    window_from_plain,
+    window_to_plain,
+)
+from dtf.core.trend.changes.evidence import confidence_of
+from dtf.core.trend.changes.findings import change_points_of, effect_of, impact_of, is_same, matched
+from dtf.core.trend.changes.look import Season, look_at
+from dtf.core.trend.changes.watch import (
+    LEAST_REGIME,
+    LONGEST_REGIME,
+    REACH,
+    Alarm,
+    Regime,
+    regime_of,
+    score_since,
+    watch,
+)
+from dtf.core.trend.changes.window import Window
+from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
+
+WINDOW = 1024
+"""Finite values that are looked at together at most; a look at so many costs milliseconds."""
+CONTEXT = 64
+"""Values kept before the newer half when the older is frozen, so that a change at its edge has a before."""
+LOOKS_AT = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+"""Numbers of finite values at which the window is looked at, whatever they say; later only when it is full."""
+CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
+"""Values behind an alarm's place at which it is looked at again."""
+STILL_THERE = 3.0
+"""Standard errors from the old regime at which a pending alarm is still worth a check."""
+STATE_VERSION = 1
+"""Rises whenever the same values would leave another state."""
+KEPT_FINDINGS = 1_000
+"""Newest change points kept."""
+
+
+class ChangeStream:
+    """The change points of one series.
+
+    Positions count every value appended; NaN and infinite values count as missing. The order of arrival is
+    the order of the series: times are told with the findings and not analysed, so that a late point is the
+    newest one, and equal times are two points.
+    """
+
+    def __init__(self, *, lower_is_better: bool | None = None) -> None:
+        self._lower_is_better = lower_is_better
+        self._count = 0
+        self._known = 0
+        self._window = Window()
+        self._frozen: list[ChangePoint] = []
+        self._frozen_before = 0
+        self._standing: list[ChangePoint] = []
+        self._alarm: ChangePoint | None = None
+        self._checks: list[int] = []
+        self._season: Season | None = None
+        self._regime: Regime | None = None
+        self._regime_range = (0, 0)
+        self._next_fit = LEAST_REGIME
+        self._looked_at = 0
+        self._view: tuple[int, tuple[ChangePoint, ...]] = (-1, ())
+
+    @property
+    def count(self) -> int:
+        """Values appended, missing ones included."""
+        return self._count
+
+    @property
+    def change_points(self) -> tuple[ChangePoint, ...]:
+        """What stands now, by index: frozen ones and what a look at the window says at its newest value."""
+        if self._view[0] != self._known:
+            outcome = self._outcome()
+            alive = sorted([*outcome.standing, *([outcome.alarm] if outcome.alarm else [])], key=_by_index)
+            self._view = (self._known, (*self._frozen, *alive))
+        return self._view[1]
+
+    def append(self, time: float, value: float, weight: float = 1.0) -> list[ChangePoint]:
+        """The change points that are new, or changed in state, kind or place, now that this value is known."""
+        return self.extend((time,), (value,), (weight,))
+
+    def extend(
+        self,
+        times: Sequence[float] | Vector,
+        values: Sequence[float] | Vector,
+        weights: Sequence[float] | Vector | None = None,
+    ) -> list[ChangePoint]:
+        """The same as `append` for each in turn, all that they would have returned in one list, but fast.
+
+        Raises ValueError where lengths differ, a time is not finite or a weight is not positive and finite.
+        """
+        columns = _columns(times, values, weights)
+        is_known = np.isfinite(columns[1])
+        positions = self._count + np.flatnonzero(is_known)
+        times_known, values_known, weights_known = (column[is_known] for column in columns)
+        news: list[ChangePoint] = []
+        start = 0
+        while start < len(positions):
+            end = min(len(positions), start + self._calm())
+            piece = slice(start, end)
+            used, said = self._take(
+                positions[piece], times_known[piece], values_known[piece], weights_known[piece]
+            )
+            news += said
+            start += used
+        self._count += len(columns[1])
+        return news
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, as plain data for JSON; no larger than the window and the findings."""
+        return {
+            "version": STATE_VERSION,
+            "lower_is_better": self._lower_is_better,
+            "count": self._count,
+            "known": self._known,
+            "window": window_to_plain(self._window),
+            "frozen": [change_point_to_plain(change) for change in self._frozen],
+            "frozen_before": self._frozen_before,
+            "standing": [change_point_to_plain(change) for change in self._standing],
+            "alarm": None if self._alarm is None else change_point_to_plain(self._alarm),
+            "checks": list(self._checks),
+            "season": season_to_plain(self._season),
+            "regime_range": list(self._regime_range),
+            "next_fit": self._next_fit,
+            "looked_at": self._looked_at,
+        }
+
+    @staticmethod
+    def restore(state: Mapping[str, Any]) -> "ChangeStream":
+        """The stream that `state` was taken of; ValueError where another version of this engine wrote it."""
+        if state["version"] != STATE_VERSION:
+            raise ValueError(
+                f"state of version {state['version']} of change-point streams, this is version {STATE_VERSION}; "
+                "append the series' values anew"
+            )
+        stream = ChangeStream(lower_is_better=state["lower_is_better"])
+        stream._count, stream._known = state["count"], state["known"]
+        stream._window = window_from_plain(state["window"])
+        stream._frozen = [change_point_from_plain(plain) for plain in state["frozen"]]
+        stream._frozen_before = state["frozen_before"]
+        stream._standing = [change_point_from_plain(plain) for plain in state["standing"]]
+        stream._alarm = None if state["alarm"] is None else change_point_from_plain(state["alarm"])
+        stream._checks = list(state["checks"])
+        stream._season = season_from_plain(state["season"])
+        stream._next_fit, stream._looked_at = state["next_fit"], state["looked_at"]
+        first, last = state["regime_range"]
+        stream._regime_range = (first, last)
+        stream._regime = regime_of(*stream._level_values(first, last)) if last > first else None
+        return stream
+
+    def _calm(self) -> int:
+        """Values until something happens whatever they are; at least 1."""
+        nexts = [self._next_fit, *self._checks[:1], *[at for at in LOOKS_AT if at > self._known][:1]]
+        if self._alarm is None:
+            nexts.append(self._known + WINDOW - self._window.length)
+        return max(min(nexts) - self._known, 1)
+
+    def _take(
+        self, positions: Places, times: Vector, values: Vector, weights: Vector
+    ) -> tuple[int, list[ChangePoint]]:
+        """Values up to the first that raises an alarm: how many, and what there is to say."""
+        fresh = len(positions)
+        self._window.add(positions, times, values, weights)
+        alarm = self._watched(fresh)
+        if alarm is not None:
+            self._window.length -= fresh - alarm.offset - 1
+            fresh = alarm.offset + 1
+        self._known += fresh
+        if alarm is not None and alarm.is_sure:
+            return fresh, self._raise(alarm)
+        if alarm is not None or self._is_look_due():
+            return fresh, self._look()
+        if self._known >= self._next_fit:
+            self._fit()
+        return fresh, []
+
+    def _is_look_due(self) -> bool:
+        if self._checks and self._known >= self._checks[0]:
+            return True
+        return self._known in LOOKS_AT or (self._alarm is None and self._window.length >= WINDOW)
+
+    def _watched(self, fresh: int) -> Alarm | None:
+        if self._regime is None or self._alarm is not None:
+            return None
+        end = self._window.length
+        start = max(end - fresh - REACH + 1, self._regime_range[1])
+        rest_until = self._looked_at + max(8, self._window.length // 16)
+        calm = max(rest_until - self._known - 1, 0)
+        return watch(self._regime, *self._level_values(start, end), fresh, calm)
+
+    def _level_values(self, start: int, end: int) -> tuple[Places, Vector, Vector]:
+        """Positions, values without the season, and weights of a stretch of the window."""
+        positions, values = self._window.positions[start:end], self._window.values[start:end]
+        if self._season is not None:
+            values = values - self._season.at(positions)
+        return positions, values, self._window.weights[start:end]
+
+    def _raise(self, alarm: Alarm) -> list[ChangePoint]:
+        """The alarm as a provisional change point, with its checks."""
+        assert self._regime is not None
+        end = self._window.length
+        place = end - alarm.count
+        positions, values, weights = self._level_values(place, end)
+        line = self._regime.line
+        edge = float(positions[0]) - 0.5
+        before, after = line.at(edge), float(values @ weights / weights.sum())
+        scale = self._regime.sigma
+        variance_before = self._regime.long_run * line.variance_at(edge)
+        variance_after = self._regime.long_run * self._regime.weight_unit / float(weights.sum())
+        effect = effect_of(
+            before, after, scale * (variance_before + variance_after) ** 0.5, scale * variance_before**0.5
+        )
+        self._alarm = ChangePoint(
+            index=int(positions[0]),
+            time=float(self._window.times[place]),
+            kind=ChangeKind.STEP,
+            state=ChangeState.PROVISIONAL,
+            confidence=confidence_of(alarm.score**2, self._window.length),
+            effect=effect,
+            first_index=int(self._window.positions[end - min(alarm.most, end)]),
+            last_index=int(self._window.positions[end - alarm.least]),
+            level_before=before,
+            level_after=after,
+            impact=impact_of(ChangeKind.STEP, after - before, self._lower_is_better),
+        )
+        began = self._known - alarm.count
+        self._checks = [
+            began + after_values for after_values in CHECKS_AFTER if began + after_values > self._known
+        ]
+        return [self._alarm]
+
+    def _look(self) -> list[ChangePoint]:
+        """A full look, what it changes, and a new regime to watch."""
+        self._looked_at = self._known
+        self._checks = [check for check in self._checks if check > self._known]
+        outcome = self._outcome()
+        self._standing, self._alarm = outcome.standing, outcome.alarm
+        if self._alarm is None:
+            self._checks = []
+            self._season = outcome.season
+            if self._window.length >= WINDOW:
+                self._freeze()
+            self._fit()
+        return outcome.news
+
+    def _outcome(self) -> "_Outcome":
+        """What a look now leaves standing; changes nothing."""
+        look = look_at(self._window.positions, self._window.values, self._window.weights)
+        found = [
+            change
+            for change in change_points_of(look, self._window, self._lower_is_better)
+            if change.index >= self._frozen_before
+        ]
+        old = list(self._standing)
+        alarm = self._alarm
+        if alarm is not None and (any(is_same(alarm, each) for each in found) or not self._is_pending(alarm)):
+            old, alarm = sorted([*old, alarm], key=_by_index), None
+        standing, news = matched(old, found)
+        return _Outcome(standing, alarm, news, look.season)
+
+    def _is_pending(self, alarm: ChangePoint) -> bool:
+        """Whether a full look may yet bear the alarm out: checks are left, and the old regime has not come back."""
+        if self._regime is None or not [check for check in self._checks if check > self._known]:
+            return False
+        place = int(np.searchsorted(self._window.positions, alarm.index))
+        return abs(score_since(self._regime, *self._level_values(place, self._window.length))) >= STILL_THERE
+
+    def _freeze(self) -> None:
+        """Settle what lies before the older half of the window for good and forget its values, but for some context."""
+        half = self._window.length // 2
+        edge = int(self._window.positions[half])
+        settled = [change for change in self._standing if change.index < edge]
+        self._frozen = [*self._frozen, *settled][-KEPT_FINDINGS:]
+        self._standing = self._standing[len(settled) :]
+        self._frozen_before = edge
+        newest = int(np.searchsorted(self._window.positions, settled[-1].index)) if settled else 0
+        self._window.cut(max(half - CONTEXT, newest))
+
+    def _fit(self) -> None:
+        """Tell the newest regime from its values; not from the very newest, which may be another's."""
+        end = self._window.length
+        start = self._regime_start()
+        length = end - start
+        gap = min(max(length // 10, 3), 16)
+        first, last = max(start, end - gap - LONGEST_REGIME), end - gap
+        self._next_fit = self._known + min(max(length // 8, 2), 64)
+        self._regime_range = (first, last)
+        self._regime = regime_of(*self._level_values(first, last)) if last > first else None
+
+    def _regime_start(self) -> int:
+        newest = [*self._frozen[-1:], *self._standing][-1:]
+        return int(np.searchsorted(self._window.positions, newest[0].index)) if newest else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a look leaves."""
+
+    standing: list[ChangePoint]
+    alarm: ChangePoint | None
+    """Still pending."""
+    news: list[ChangePoint]
+    season: Season | None
+
+
+def _by_index(change: ChangePoint) -> int:
+    return change.index
+
+
+def _columns(
+    times: Sequence[float] | Vector,
+    values: Sequence[float] | Vector,
+    weights: Sequence[float] | Vector | None,
+) -> tuple[Vector, Vector, Vector]:
+    """Columns of one length, checked."""
+    columns = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    weighed = np.ones(len(columns[1])) if weights is None else np.asarray(weights, dtype=np.float64)
+    lengths = {len(column) for column in (*columns, weighed)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"times, values and weights have {len(columns[0])}, {len(columns[1])} and {len(weighed)} entries; one of each is needed for each value"
+        )
+    if not np.isfinite(columns[0]).all():
+        raise ValueError("a time is not finite; give seconds, or positions where a series has no times")
+    if not (np.isfinite(weighed) & (weighed > 0.0)).all():
+        raise ValueError(
+            "a weight is not a positive finite number; give the number of replicates, or leave weights out"
+        )
+    return *columns, weighed

@@ -1,0 +1,254 @@
+"""The alarm between two looks: are the newest values still those of the regime?
+
+The newest k values, k = 1 … 32, are compared with what the line through the regime foretells (a scan of
+likelihood ratios: Page's cumulative sum, Biometrika 41, 1954, with the size of the change left open). The
+regime's own memory and tails set the bar: autocorrelation widens the error of k values' mean; values are
+limited; lone far ones, as frequent as the regime has had them, are left out; and two to four values in a row
+have to be rarer, by the ranks the regime gives them, than a thousand points may show by chance.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Flags, Places, Vector
+from dtf.core.trend.changes.evidence import LOCATION_DROP
+from dtf.core.trend.changes.noise import (
+    clipped,
+    long_run_of,
+    noise_of_differences,
+    noise_of_residuals,
+    resolution,
+)
+from dtf.core.trend.changes.segments import Line, Sums
+
+LEAST_REGIME = 8
+"""Values that a regime has at least before it is watched."""
+LONGEST_REGIME = 256
+"""Newest values of a regime that are its memory: enough to know tails of one in a hundred."""
+REACH = 32
+"""Newest values that are compared at most."""
+BAR = 4.6
+"""Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
+SUSPICION = 3.5
+"""Standard errors beyond which a full look is worth its time."""
+SUSPECTED_FROM = 6
+"""Values in a row from which on there is suspicion: fewer are an alarm's matter."""
+VALUE_LIMIT = 4.0
+"""Standard deviations to which a value is limited in a mean."""
+FAR_AT = 5.0
+"""Standard deviations beyond which a value is far: left out where the regime has such."""
+FAR_CHANCE = 1e-4
+"""Chance below which so many far values among k are no accident."""
+UNSEEN = 0.3
+"""Values' worth of doubt in a tail that was not seen."""
+RANK_CHANCE = 2e-5
+"""Chance below which k values in a row beyond a level are no accident of the tail."""
+RANKED_UP_TO = 4
+"""Values in a row up to which ranks have a say: beyond, means are normal enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """What the newest regime foretells; from values [start, end) of the window, by their positions."""
+
+    line: Line
+    """Over positions; levels in the series' unit."""
+    sigma: float
+    memory: float
+    long_run: float
+    count: int
+    tail: Vector
+    """Absolute residuals in standard deviations, ascending."""
+    weight_unit: float
+    """Weight of a value whose deviation is sigma."""
+    inflation: Vector
+    """Variance of the sum of k values over k variances, by k - 1."""
+    plausible_far: Vector
+    """How many far values among k are an accident, by k - 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The newest `count` values are another regime's, or may be."""
+
+    offset: int
+    """Of the value that raised it, in the block that was watched."""
+    count: int
+    most: int
+    least: int
+    """The regime may as well have begun with the newest `most` … `least` values."""
+    score: float
+    """Standard errors, as a normal law's."""
+    is_sure: bool
+    """Beyond BAR; else only worth a full look."""
+
+
+def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | None:
+    """The regime that these values are; None where they are too few or all the same."""
+    count = len(values)
+    if count < LEAST_REGIME:
+        return None
+    unit = float(weights.mean())
+    weights = weights / unit
+    rough = noise_of_differences(values, resolution(values))
+    centre = float(np.median(values))
+    pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
+    sums = Sums((positions - positions[0]).astype(np.float64), pulled, weights)
+    line = sums.line(0, count)
+    if count < 2 * LEAST_REGIME:
+        line = line.flat()
+    residuals = (
+        (values - centre) / rough.sigma - line.level - line.slope * (positions - positions[0] - line.centre)
+    )
+    limit = VALUE_LIMIT
+    noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, 0.0)
+    sigma = max(noise.sigma, 1e-9)
+    memory = min(noise.memory + 0.5 / math.sqrt(count), 0.97)
+    placed = Line(
+        line.centre + float(positions[0]),
+        centre + line.level * rough.sigma,
+        line.slope * rough.sigma,
+        line.weight,
+        line.spread,
+    )
+    tail = np.sort(np.abs(residuals)) / sigma
+    return Regime(
+        line=placed,
+        sigma=sigma * rough.sigma,
+        memory=memory,
+        long_run=long_run_of(memory),
+        count=count,
+        tail=tail,
+        weight_unit=unit,
+        inflation=_inflation(memory),
+        plausible_far=_plausible_far(tail),
+    )
+
+
+def watch(
+    regime: Regime, positions: Places, values: Vector, weights: Vector, fresh: int, calm: int
+) -> Alarm | None:
+    """The first of the `fresh` newest values that raises an alarm, or, behind the first `calm`, a suspicion.
+
+    The values before the fresh ones are their context; none may be part of what the regime was told from.
+    """
+    bar = _bar(regime)
+    scores = np.abs(_scores(regime, positions, values, weights)[:, len(values) - fresh :]) / bar
+    is_over: Flags = np.any(scores >= 1.0, axis=0)
+    is_suspect: Flags = np.any(scores[SUSPECTED_FROM - 1 :] >= SUSPICION / BAR, axis=0)
+    is_suspect[:calm] = False
+    hits = np.flatnonzero(is_over | is_suspect)
+    if not len(hits):
+        return None
+    offset = int(hits[0])
+    column = scores[:, offset]
+    count = int(column.argmax())
+    likely = np.flatnonzero((column * BAR) ** 2 >= (column[count] * BAR) ** 2 - LOCATION_DROP)
+    return Alarm(
+        offset,
+        count + 1,
+        int(likely[-1]) + 1,
+        int(likely[0]) + 1,
+        float(column[count]) * BAR,
+        bool(is_over[offset]),
+    )
+
+
+def score_since(regime: Regime, positions: Places, values: Vector, weights: Vector) -> float:
+    """Score of all these values together, standard errors; limited like an alarm's."""
+    count = len(values)
+    weights = weights / regime.weight_unit
+    line = regime.line
+    deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
+    share = float(weights.sum())
+    mean = float(np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT) @ weights) / share
+    error = regime.long_run / share + regime.long_run * line.variance_at(
+        float(positions[0] + positions[-1]) / 2.0
+    )
+    return mean / math.sqrt(error) if count else 0.0
+
+
+def _bar(regime: Regime) -> float:
+    """BAR as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much the regime knows."""
+    known = max(regime.count * (1.0 - regime.memory) / (1.0 + regime.memory), 4.0)
+    return math.sqrt(known * math.expm1(BAR * BAR / known))
+
+
+def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) -> Vector:
+    """Score of the newest k values at each position, 0 where it must not count; shape (REACH, values)."""
+    line = regime.line
+    weights = weights / regime.weight_unit
+    deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
+    reach = min(REACH, len(values))
+    is_far = np.abs(deviations) > FAR_AT
+    limited = np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT)
+    weight = _newest(weights, reach)
+    near_weight = _newest(np.where(is_far, 0.0, weights), reach)
+    whole = _newest(limited * weights, reach)
+    near = _newest(np.where(is_far, 0.0, limited * weights), reach)
+    far = _newest(is_far.astype(np.float64), reach)
+    is_accident = far <= regime.plausible_far[:reach, None]
+    total = np.where(is_accident, near, whole)
+    share = np.maximum(np.where(is_accident, near_weight, weight), 1e-12)
+    counts = np.arange(1, reach + 1, dtype=np.float64)[:, None]
+    middle = positions[None, :] - (counts - 1.0) / 2.0
+    tilt = (middle - line.centre) ** 2 / line.spread
+    error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
+    scores: Vector = total / share / np.sqrt(error)
+    scores[counts[:, 0].astype(np.int64)[:, None] > np.arange(1, len(values) + 1)[None, :]] = 0.0
+    scores[: min(RANKED_UP_TO, reach)] *= _is_rare(regime, deviations, min(RANKED_UP_TO, reach))
+    return scores
+
+
+def _newest(terms: Vector, reach: int) -> Vector:
+    """Sums of the newest 1 … reach terms at each place, what is before the first being 0; shape (reach, terms)."""
+    padded = np.concatenate([np.zeros(reach - 1), terms])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach)[:, ::-1]
+    sums: Vector = np.cumsum(windows, axis=1).T
+    return sums
+
+
+def _inflation(memory: float) -> Vector:
+    """Variance of the sum of k values over k variances, for an autoregression; shape (REACH,)."""
+    k = np.arange(1, REACH + 1, dtype=np.float64)
+    inflation: Vector = (1.0 + memory) / (1.0 - memory) - 2.0 * memory * (1.0 - memory**k) / (
+        k * (1.0 - memory) ** 2
+    )
+    return inflation
+
+
+def _plausible_far(tail: Vector) -> Vector:
+    """For k values: how many far ones are an accident of this tail (Poisson); shape (REACH,)."""
+    seen = len(tail) - int(np.searchsorted(tail, FAR_AT))
+    rate = (seen + UNSEEN) / (len(tail) + 1.0)
+    plausible = np.empty(REACH)
+    for k in range(1, REACH + 1):
+        mean, number = k * rate, 0
+        term = math.exp(-mean)
+        beyond = 1.0 - term
+        while beyond > FAR_CHANCE and number < k:
+            number += 1
+            term *= mean / number
+            beyond -= term
+        plausible[k - 1] = number
+    return plausible
+
+
+def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Vector:
+    """1 where the newest k values lie on one side and their tail is too thin for an accident; shape (reach, values)."""
+    count = len(deviations)
+    tail = regime.tail
+    exceed = len(tail) - np.searchsorted(tail, np.abs(deviations), side="left")
+    chance = np.log((exceed + UNSEEN) / (len(tail) + 1.0))
+    chance = np.where(deviations > 0.0, chance, -chance)
+    rare = np.zeros((reach, count))
+    for k in range(2, reach + 1):
+        if count < k:
+            break
+        windows = np.lib.stride_tricks.sliding_window_view(chance, k)
+        up, down = windows.max(axis=1), windows.min(axis=1)
+        smallest = np.where(down > 0.0, -down, np.where(up < 0.0, up, 0.0))
+        rare[k - 1, k - 1 :] = k * smallest <= math.log(RANK_CHANCE)
+    return rare
