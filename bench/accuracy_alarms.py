@@ -1,0 +1,174 @@
+"""False alarms on series without a step, and how soon and where a step is found.
+
+Ours is watched as a user watches it: each point is appended, and every change point that ever shows,
+provisional ones included, counts, whether it stays or not. The peers are asked once, with the whole
+series, which spares them what they say and take back on the way.
+"""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from bench.accuracy_environment import Peer, ask, say
+from bench.accuracy_families import (
+    DRIFT_FAMILY,
+    FAMILIES,
+    STEP_AT,
+    STEP_SIZES,
+    noise,
+    with_step,
+)
+from bench.accuracy_scores import MARGIN, wilson
+from dtf.core.trend.changes import ChangeStream
+from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
+
+ALARM_AIM = 0.05
+DELAY_AIMS = {3.0: 4, 5.0: 2}
+"""Points, by step size in sigma."""
+LENGTHS = (200, 1000)
+LEFT_IN_PEERS, LEFT_IN_DELAYS = 2, 4
+"""One series in so many is given to the peers, which are slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What we said of one series without a step."""
+
+    alarm: str
+    """Kind and position of the first false change point and when it came; empty: none."""
+    is_alarm_at_end: bool
+    is_drift_found: bool
+    """At the end; only counted where there is one."""
+
+
+def watch(family: str, length: int, number: int) -> Watched:
+    """Append a series point by point."""
+    values = noise(family, length, number)
+    stream = ChangeStream()
+    alarm = ""
+    for position, value in enumerate(values.tolist()):
+        for each in stream.append(float(position), value):
+            if not alarm and each.state is not ChangeState.WENT_AWAY and is_false(family, each.kind):
+                alarm = f"{each.kind} at {each.index} after {position + 1} points"
+    kinds = [each.kind for each in stream.change_points]
+    return Watched(alarm, any(is_false(family, kind) for kind in kinds), ChangeKind.DRIFT in kinds)
+
+
+def is_false(family: str, kind: ChangeKind) -> bool:
+    """Whether a change point of this kind is a false alarm; a drift that is called one is none."""
+    return not (family == DRIFT_FAMILY and kind is ChangeKind.DRIFT)
+
+
+def measure_alarms(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
+    """One row a family and length: shares of series with a false alarm."""
+    rows = []
+    for length in LENGTHS:
+        total = count if length == LENGTHS[0] else max(1, count // 2)
+        for family in FAMILIES:
+            say(f"false alarms: {total} series of {length:,} points, {family}")
+            numbers = range(total)
+            ours = list(pool.map(watch, [family] * total, [length] * total, numbers, chunksize=8))
+            row: dict[str, Any] = {"family": family, "length": length, "series": total}
+            row["ours"] = share([bool(each.alarm) for each in ours])
+            row["ours_at_end"] = share([each.is_alarm_at_end for each in ours])
+            row["drift_found"] = mean(each.is_drift_found for each in ours)
+            row["alarms"] = {
+                number: each.alarm for number, each in zip(numbers, ours, strict=True) if each.alarm
+            }
+            row["peers"] = peers_alarms(family, length, numbers[::LEFT_IN_PEERS], peers)
+            rows.append(row)
+    return rows
+
+
+def peers_alarms(
+    family: str, length: int, numbers: Sequence[int], peers: Sequence[Peer]
+) -> dict[str, dict[str, float]]:
+    """The share of series each peer finds a change in."""
+    series = [noise(family, length, number).tolist() for number in numbers]
+    answers = {peer.name: ask(peer, {"series": series}) for peer in peers}
+    return {
+        name: share([bool(found) for found in answer.answers])
+        for name, answer in answers.items()
+        if answer is not None
+    }
+
+
+def share(events: Sequence[bool]) -> dict[str, float]:
+    """How often something was so, with its 95 % interval."""
+    low, high = wilson(sum(events), len(events))
+    return {"share": sum(events) / len(events), "low": low, "high": high}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """When a step was first given within the margin, and where."""
+
+    delay: int
+    """Points of the new regime; 0: never."""
+    error: float
+    """Positions between the step and where it was put then."""
+    last_error: float
+    """The same after all points; infinite: it is not given within the margin."""
+
+
+def find_step(size: float, number: int) -> Found:
+    """Append a series with a step point by point."""
+    stream, delay, error = ChangeStream(), 0, math.inf
+    for position, value in enumerate(with_step(size, number).tolist()):
+        said = stream.append(float(position), value)
+        if position >= STEP_AT and not delay and _nearest(said) <= MARGIN:
+            delay, error = position + 1 - STEP_AT, _nearest(said)
+    last = _nearest(stream.change_points)
+    return Found(delay, error, last if last <= MARGIN else math.inf)
+
+
+def _nearest(changes: Sequence[ChangePoint]) -> float:
+    places = [each.index for each in changes if each.state is not ChangeState.WENT_AWAY]
+    return min((abs(each - STEP_AT) for each in places), default=math.inf)
+
+
+def measure_delays(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
+    """One row a step size: points until it is found, how often it is, and how far off it is put."""
+    rows = []
+    for size in STEP_SIZES:
+        say(f"detection delay: {count} series with a step of {size:g} sigma")
+        ours = list(pool.map(find_step, [size] * count, range(count), chunksize=8))
+        row: dict[str, Any] = {"size": size, "series": count, "ours": summary(ours)}
+        settled = [each.last_error for each in ours if each.last_error < math.inf]
+        row["ours"]["last_location_error"] = mean(settled) if settled else None
+        row["peers"] = peers_delays(size, range(0, count, LEFT_IN_DELAYS), peers)
+        rows.append(row)
+    return rows
+
+
+def peers_delays(
+    size: float, numbers: Sequence[int], peers: Sequence[Peer]
+) -> dict[str, dict[str, float | None]]:
+    """The same of each peer, asked again after each point."""
+    series = [with_step(size, number).tolist() for number in numbers]
+    summaries = {}
+    for peer in peers:
+        answer = ask(peer, {"series": series, "from": STEP_AT, "margin": MARGIN})
+        if answer is not None:
+            found = [
+                Found(0, math.inf, math.inf)
+                if each is None
+                else Found(each[0], abs(each[1] - STEP_AT), math.inf)
+                for each in answer.answers
+            ]
+            summaries[peer.name] = summary(found)
+    return summaries
+
+
+def summary(found: Sequence[Found]) -> dict[str, float | None]:
+    """Median delay (None: most are never found), the share found and the mean location error of those."""
+    middle = median([each.delay or math.inf for each in found])
+    errors = [each.error for each in found if each.delay]
+    return {
+        "median": middle if middle < math.inf else None,
+        "found": len(errors) / len(found),
+        "location_error": mean(errors) if errors else None,
+    }

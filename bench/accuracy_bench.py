@@ -1,0 +1,91 @@
+"""`make bench NAME=accuracy`: how right our engine is, and how fast, beside ruptures, apache-otava and asv.
+
+    make bench NAME=accuracy                          all that needs no data
+    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays calibration speed
+    make bench NAME=accuracy TCPD=folder NAB=folder   and annotated series of yours in these formats
+    make bench NAME=accuracy JSON=1                   and one JSON line
+    make bench NAME=accuracy N=100                    fewer series: quicker, wider intervals
+
+Series and seeds are the same in every run; nothing of the engine was tuned on them. A figure that
+misses its aim is printed like any other; the exit code is 0 when everything asked for was measured.
+"""
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench import accuracy_tables as tables
+from bench.accuracy_alarms import measure_alarms, measure_delays
+from bench.accuracy_calibration import measure_calibration
+from bench.accuracy_environment import PEERS, Peer, available_peers, say
+from bench.accuracy_folders import FolderError
+from bench.accuracy_marks import measure_annotated, measure_labelled
+from bench.accuracy_speed import measure_speed
+
+PARTS = ("alarms", "delays", "calibration", "speed")
+SERIES = 400
+"""Of 200 points for each family; half as many of 1,000."""
+CALIBRATION_POINTS_A_SERIES = 100
+
+
+def main() -> int:
+    """Measure and print; 2 if what was asked for is not there."""
+    options = arguments()
+    peers = available_peers([each for each in options.peers.split(",") if each])
+    try:
+        with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+            figures = measured(options, peers, pool)
+    except FolderError as error:
+        say(f"error: {error}")
+        return 2
+    tables.show(figures)
+    if options.json:
+        print(json.dumps({"bench": "accuracy", **figures}))
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    parser.add_argument("--part", default="", help=f"comma separated: {', '.join(PARTS)}; all unless given")
+    parser.add_argument("--tcpd", type=Path, help="folder in the format of the Turing Change Point Dataset")
+    parser.add_argument("--nab", type=Path, help="folder in the format of the Numenta Anomaly Benchmark")
+    parser.add_argument("--series", type=int, default=SERIES, help="series a family")
+    parser.add_argument(
+        "--peers", default=",".join(each.name for each in PEERS), help="comma separated; empty: ours only"
+    )
+    options = parser.parse_args()
+    options.parts = [each for each in options.part.split(",") if each] or list(PARTS)
+    unknown = set(options.parts) - set(PARTS) - {"tcpd", "nab"}
+    if unknown:
+        parser.error(f"no part {sorted(unknown)[0]!r}; there are {', '.join(PARTS)}")
+    return options
+
+
+def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """The figures of each part asked for, by name."""
+    figures: dict[str, Any] = {}
+    if "alarms" in options.parts:
+        figures["alarms"] = measure_alarms(options.series, peers, pool)
+    if "delays" in options.parts:
+        figures["delays"] = measure_delays(max(8, options.series // 2), peers, pool)
+    if "calibration" in options.parts:
+        figures["calibration"] = measure_calibration(options.series * CALIBRATION_POINTS_A_SERIES, pool)
+    if "speed" in options.parts:
+        figures["speed"] = measure_speed(peers, pool)
+    if options.tcpd:
+        figures["tcpd"] = measure_annotated(options.tcpd, peers, pool)
+    if options.nab:
+        figures["nab"] = measure_labelled(options.nab, pool)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The results folder of asv (airspeed velocity): results/benchmarks.json and results/MACHINE/COMMIT-ENVIRONMENT.json."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dtf.core.trend.imports.series import ImportedPoint
+
+BENCHMARKS_FILE = "benchmarks.json"
+UNITS = {"seconds": "s", "bytes": "bytes"}
+
+
+def is_asv_result(document: Mapping[str, Any]) -> bool:
+    """Whether it holds the results of one commit."""
+    return "commit_hash" in document and isinstance(document.get("results"), dict)
+
+
+def asv(document: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> Iterator[ImportedPoint]:
+    """The result of each benchmark and combination of its parameters. Its time is the commit's.
+
+    `benchmarks` is the content of benchmarks.json, which has units; without it values have none. The
+    repetitions behind a result are its weight. Failed and skipped ones are missing values.
+    """
+    columns: Sequence[str] = document.get("result_columns") or ("result", "params")
+    date = document.get("date")
+    time = date / 1000.0 if isinstance(date, int | float) else None
+    machine, environment = _machine(document), str(document.get("env_name") or "")
+    for name, entry in document["results"].items():
+        row = _row(entry, columns)
+        described = benchmarks.get(name)
+        unit = str(described.get("unit", "")) if isinstance(described, dict) else ""
+        for case, value, weight in _cases(name, row):
+            yield ImportedPoint(
+                case=" ".join(filter(None, (case, machine and f"({machine}, {environment})"))),
+                metric=_metric(name),
+                value=value,
+                unit=UNITS.get(unit, unit),
+                is_lower_better=True,
+                time=time,
+                revision=str(document["commit_hash"]),
+                weight=weight,
+            )
+
+
+def _machine(document: Mapping[str, Any]) -> str:
+    params = document.get("params")
+    return str(params.get("machine") or "") if isinstance(params, dict) else ""
+
+
+def _row(entry: Any, columns: Sequence[str]) -> dict[str, Any]:
+    """One benchmark's columns; old files have the bare result or a mapping."""
+    if isinstance(entry, dict):
+        return entry
+    if isinstance(entry, list):
+        return dict(zip(columns, entry, strict=False))
+    return {"result": [entry]}
+
+
+def _cases(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    results = row.get("result")
+    if not isinstance(results, list):
+        results = [results]
+    combinations = list(itertools.product(*(row.get("params") or [])))
+    repeats = row.get("repeat") or []
+    for number, result in enumerate(results):
+        inside = ", ".join(combinations[number]) if number < len(combinations) else ""
+        value = float(result) if isinstance(result, int | float) else math.nan
+        repeat = repeats[number] if number < len(repeats) else None
+        weight = float(repeat) if isinstance(repeat, int | float) and repeat >= 1 else 1.0
+        yield (f"{name}({inside})" if inside else name), value, weight
+
+
+def _metric(name: str) -> str:
+    """What a benchmark measures, by the prefix that asv goes by."""
+    last = name.rpartition(".")[2]
+    for prefix in ("timeraw", "time", "peakmem", "mem", "track"):
+        if last.startswith(f"{prefix}_") or last.lower().startswith(prefix):
+            return {"timeraw": "time"}.get(prefix, prefix)
+    return "value"

@@ -1,0 +1,60 @@
+"""Series from files and folders that other tools wrote."""
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+
+from dtf.core.trend.imports.reading import SourceText, TableColumns, read_history
+from dtf.core.trend.imports.series import ImportedSeries
+
+LARGEST_BYTES = 256 * 2**20
+SUFFIXES = (".json", ".csv", ".tsv")
+"""Of the files that are read in a folder."""
+
+
+def load(
+    *paths: "str | PathLike[str]",
+    columns: Sequence[str] = (),
+    time_column: str = "",
+    revision_column: str = "",
+) -> list[ImportedSeries]:
+    """The series in files and folders: CSV, pytest-benchmark, Google Benchmark, hyperfine, asv.
+
+    `columns`, `time_column` and `revision_column` name columns of a table; they are guessed otherwise.
+    Raises ValueError with one line that says what is wrong, and OSError for what cannot be read.
+    """
+    sources = [source for path in paths for source in _sources(Path(fspath(path)))]
+    return read_history(sources, TableColumns(time_column, revision_column, tuple(columns)))
+
+
+def load_one(path: "str | PathLike[str]", column: str | None = None) -> ImportedSeries:
+    """The series called `column`, or the only one. Raises ValueError that lists them otherwise."""
+    return choose(load(path), column, str(path))
+
+
+def choose(series: Sequence[ImportedSeries], name: str | None, source: str) -> ImportedSeries:
+    """The series of that name, metric or case, or the only one. Raises ValueError that lists them otherwise."""
+    found = [each for each in series if name is None or name in (each.name, each.metric, each.case)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(repr(each.name) for each in (found or series)[:8])
+    more = "" if len(found or series) <= 8 else f" and {len(found or series) - 8} more"
+    if not found:
+        raise ValueError(f"{source} has no series {name!r}; it has {names}{more}")
+    raise ValueError(f"{source} holds {len(found)} series: name one of {names}{more} as `column`")
+
+
+def _sources(path: Path) -> list[SourceText]:
+    if not path.is_dir():
+        return [SourceText(path.as_posix(), _text(path))]
+    files = [each for each in sorted(path.rglob("*")) if each.suffix in SUFFIXES and each.is_file()]
+    return [SourceText(each.as_posix(), _text(each), is_asked_for=False) for each in files]
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"{path} has more than {LARGEST_BYTES >> 20} MiB")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: expected CSV or JSON") from None

@@ -1,0 +1,141 @@
+"""A series watched as it grows."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from dtf.core.trend import anomalies as engine
+from dtf.core.trend.changes import ChangeStream
+from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Finding, Interval
+from dtf.trends.moments import seconds
+
+STATE_VERSION = 1
+
+
+class _Clock:
+    """Times as seconds, in order."""
+
+    def __init__(self, last: float | None = None) -> None:
+        self.last = last
+
+    def read(self, time: Any) -> float:
+        """A time, not before the last one. Raises ValueError."""
+        moment = seconds(time)
+        if self.last is not None and moment < self.last:
+            raise ValueError(f"time {time} is before the last one: give values in order of time")
+        self.last = moment
+        return moment
+
+
+class AnomalyDetector:
+    """How unusual each new value is, as it comes.
+
+    `minimum` and `maximum` are the range that values can have, if it is known.
+    """
+
+    def __init__(self, minimum: float | None = None, maximum: float | None = None) -> None:
+        if minimum is not None and maximum is not None and not minimum <= maximum:
+            raise ValueError(f"minimum {minimum} is above maximum {maximum}")
+        self._engine = engine.AnomalyDetector(minimum=minimum, maximum=maximum)
+        self._clock = _Clock()
+
+    def update(self, time: Any, value: float | None) -> float:
+        """A score in [0, 1]: on normal data 1 - p or more comes at no more than a share p of the values.
+
+        `time` is a datetime, seconds since 1970 or ISO text, not before the last one's; None and NaN are
+        a missing value, whose score is 0. Raises ValueError for a time that is none or is before the last.
+        """
+        return self._engine.update(self._clock.read(time), _number(value))
+
+    def state(self) -> dict[str, Any]:
+        """What it has learnt, for JSON; of bounded size."""
+        return {"version": STATE_VERSION, "last": self._clock.last, "detector": self._engine.state()}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The detector that gave `state`. Raises ValueError for a state of another version."""
+        _check_version(state)
+        made = cls()
+        made._engine = engine.AnomalyDetector.restore(state["detector"])
+        made._clock = _Clock(state["last"])
+        return made
+
+
+class Stream:
+    """Values in, findings out; after the last value it has found what `analyze` finds in the whole series.
+
+    With `anomalies=True` single unusual values are findings too; a spike is not a change. A value costs
+    the same however long the series is, and `state()` has a bounded size.
+    """
+
+    def __init__(self, *, lower_is_better: bool | None = None, anomalies: bool = False) -> None:
+        self._changes = ChangeStream(lower_is_better=lower_is_better)
+        self._detector = engine.AnomalyDetector() if anomalies else None
+        self._clock = _Clock()
+        self._count = 0
+
+    def append(self, time: Any, value: float | None, weight: float = 1.0) -> list[Finding]:
+        """The findings that are new, or have another state, kind or place, because of this value.
+
+        `time` is a datetime, seconds since 1970 or ISO text, not before the last one's; None and NaN are
+        a missing value; `weight`, above 0, says how many measurements the value sums up. Raises
+        ValueError for a time that is none or is before the last, and for such a weight.
+        """
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ValueError(f"weight is {weight}: it is above 0 (how many measurements the value is)")
+        number = _number(value)
+        moment = self._clock.read(time)
+        found: list[Finding] = list(self._changes.append(moment, number, weight))
+        if self._detector is not None:
+            score = self._detector.update(moment, number)
+            if score >= engine.ALARM_SCORE:
+                found.append(_anomaly(self._count, moment, number, score))
+        self._count += 1
+        return found
+
+    @property
+    def change_points(self) -> tuple[ChangePoint, ...]:
+        """Those that have not gone away, in order."""
+        return tuple(self._changes.change_points)
+
+    def state(self) -> dict[str, Any]:
+        """What it knows, for JSON; of bounded size."""
+        return {
+            "version": STATE_VERSION,
+            "last": self._clock.last,
+            "count": self._count,
+            "changes": self._changes.state(),
+            "detector": None if self._detector is None else self._detector.state(),
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The stream that gave `state`, which goes on as if nothing had been. Raises ValueError for another version."""
+        _check_version(state)
+        made = cls()
+        made._changes = ChangeStream.restore(state["changes"])
+        if state["detector"] is not None:
+            made._detector = engine.AnomalyDetector.restore(state["detector"])
+        made._clock, made._count = _Clock(state["last"]), state["count"]
+        return made
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"the value is {value!r}, which is no number") from None
+
+
+def _check_version(state: Mapping[str, Any]) -> None:
+    if state.get("version") != STATE_VERSION:
+        raise ValueError(
+            f"the state has version {state.get('version')}, this code reads {STATE_VERSION}: start anew"
+        )
+
+
+def _anomaly(index: int, moment: float, value: float, score: float) -> Anomaly:
+    unknown = Interval(math.nan, math.nan)
+    return Anomaly(index, index + 1, moment, AnomalyKind.POINT, score, value, unknown)
