@@ -25,6 +25,7 @@ import msgspec
 import psutil
 
 from dtf.adapters.worker_command import worker_command
+from dtf.adapters.worker_log import last_words
 from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, WorkerCommand
 from dtf.ports.clock import Clock
 
@@ -34,7 +35,6 @@ LIFELINE_VARIABLE = "DTF_LIFELINE_FD"
 POLL_SECONDS = 0.25
 """Where the kernel does not tell of exits."""
 FAILURE_LOGS_KEPT = 50
-_LOG_TAIL_BYTES = 4096
 
 
 class LaunchRecord(msgspec.Struct):
@@ -239,25 +239,13 @@ class ProcessProvider:
         record.has_exited = True
         self._children.pop(record.launch_id, None)
         if record.reason.startswith("exited") and not record.is_clean:
-            record.reason += self._last_words(record.launch_id)
+            said = last_words(self._log_path(record.launch_id))
+            record.reason += f" ({said})" if said else ""
         self._unwatch(record.launch_id)
         if timer := self._timers.pop(record.launch_id, None):
             timer.cancel()
         self._write(record)
         return True
-
-    def _last_words(self, launch_id: str) -> str:
-        """In parentheses: the last line beginning with `error:` that the worker wrote, or its last line."""
-        path = self._log_path(launch_id)
-        try:
-            with path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        said = [line.strip() for line in lines if line.strip()]
-        errors = [line for line in said if line.startswith("error: ")]
-        return f" ({(errors or said)[-1]})" if said else ""
 
     def _drop_old_logs(self) -> None:
         running = {self._log_path(launch_id) for launch_id in self._records}

@@ -12,7 +12,6 @@ While slurmctld is away the launches stay as they are known: jobs that run go on
 import asyncio
 import inspect
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from dtf.adapters.slurm_script import (
     resource_options,
 )
 from dtf.adapters.worker_command import worker_command
+from dtf.adapters.worker_log import last_words
 from dtf.ports.capacity import (
     Instance,
     LaunchRequest,
@@ -61,7 +61,6 @@ UNKILLABLE_SECONDS = 10.0
 """After this long the whole job is cancelled, whatever holds its shell."""
 LONGEST_PAUSE_SECONDS = 30.0
 """Between looks at the queue while slurmctld is away."""
-_LOG_TAIL_BYTES = 4096
 
 _log = logging.getLogger("dtf.slurm")
 
@@ -277,7 +276,7 @@ class SlurmProvider:
             )
             await self._cancel(launch.job, "--state=PENDING")
         for launch in self._book.unheard():
-            launch.last_words = await asyncio.to_thread(_last_words, self._log_path(launch.launch_id))
+            launch.last_words = await asyncio.to_thread(last_words, self._log_path(launch.launch_id))
 
     async def _look_up(self, launch: JobLaunch) -> None:
         """What became of a job that slurmctld no longer knows."""
@@ -315,16 +314,3 @@ class SlurmProvider:
 
     def _log_path(self, launch_id: str) -> Path:
         return self._logs_dir / f"worker-{launch_id}.log"
-
-
-def _last_words(path: Path) -> str:
-    """The last line beginning with `error:` that the worker wrote, or its last line."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    said = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in said if line.startswith("error: ")]
-    return (errors or said)[-1] if said else ""
