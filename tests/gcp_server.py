@@ -6,12 +6,11 @@ answered is written by them.
 
 import json
 import re
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
 
 from google.cloud import compute_v1 as compute
+
+from tests.http_api import Answer, Asked, HttpApi
 
 ZONES = ("europe-west1-b", "europe-west1-c")
 _PATH = re.compile(
@@ -20,6 +19,7 @@ _PATH = re.compile(
 _FILTER = re.compile(r'\(labels\.([a-z0-9_-]+) = "([^"]*)"\)')
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_JSON = {"Content-Type": "application/json"}
 KNOWN_PARAMETERS = {"requestId", "filter", "sourceInstanceTemplate", "$alt"}
 
 
@@ -32,11 +32,10 @@ class Refused(Exception):
         self.reason = reason
 
 
-class GcpServer:
+class GcpServer(HttpApi):
     """A project with two zones."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.instances: dict[tuple[str, str], compute.Instance] = {}
         self.consoles: dict[str, str] = {}
         self.preempted: set[tuple[str, str]] = set()
@@ -47,46 +46,7 @@ class GcpServer:
         """Of the next calls."""
         self.failures: dict[str, str] = {}
         """By zone: the code with which the next insert's operation fails."""
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer("GET")
-
-            def do_POST(self) -> None:
-                self._answer("POST")
-
-            def do_DELETE(self) -> None:
-                self._answer("DELETE")
-
-            def _answer(self, method: str) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-                try:
-                    with server.lock:
-                        status, text = 200, server.answer(method, self.path, body.decode())
-                except Refused as refused:
-                    errors = [{"reason": refused.reason, "domain": "global", "message": refused.reason}]
-                    error = {"code": refused.status, "message": "said by a test", "errors": errors}
-                    status, text = refused.status, json.dumps({"error": error})
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Answer no more."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(self._answer)
 
     def set_status(self, name: str, status: str, *, console: str = "", is_preempted: bool = False) -> None:
         """What becomes of an instance, "zone/name"."""
@@ -98,19 +58,26 @@ class GcpServer:
             if is_preempted:
                 self.preempted.add((zone, short))
 
-    def answer(self, method: str, path: str, body: str) -> str:
+    def _answer(self, asked: Asked) -> Answer:
+        try:
+            return Answer(self._done(asked), headers=_JSON)
+        except Refused as refused:
+            errors = [{"reason": refused.reason, "domain": "global", "message": refused.reason}]
+            error = {"code": refused.status, "message": "said by a test", "errors": errors}
+            return Answer(json.dumps({"error": error}), refused.status, _JSON)
+
+    def _done(self, asked: Asked) -> str:
         """The body of an answer. Raises Refused."""
         if self.refusals:
             raise self.refusals.pop(0)
-        parts = urlsplit(path)
-        query = {key: value[0] for key, value in parse_qs(parts.query).items()}
-        matched = _PATH.fullmatch(parts.path)
+        query = asked.query
+        matched = _PATH.fullmatch(asked.path)
         if matched is None or query.keys() - KNOWN_PARAMETERS or matched[1] not in ZONES:
-            raise Refused(400, f"unknown: {method} {path}")
+            raise Refused(400, f"unknown: {asked.method} {asked.target}")
         zone, kind, name, verb = matched.groups()
-        match method, kind, verb:
+        match asked.method, kind, verb:
             case "POST", "instances", None:
-                return self._insert(zone, query, body)
+                return self._insert(zone, query, asked.body)
             case "GET", "instances", None if name is None:
                 wanted = dict(_FILTER.findall(query["filter"]))
                 found = [
@@ -137,7 +104,7 @@ class GcpServer:
                     name=name, error=operation.error, status=compute.Operation.Status.DONE
                 )
                 return str(compute.Operation.to_json(done))
-        raise Refused(400, f"unknown: {method} {path}")
+        raise Refused(400, f"unknown: {asked.method} {asked.target}")
 
     def _insert(self, zone: str, query: dict[str, str], body: str) -> str:
         instance = compute.Instance.from_json(body, ignore_unknown_fields=False)

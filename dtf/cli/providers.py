@@ -188,11 +188,21 @@ def _gcp(settings: Settings, site: Site) -> _Made:
     return provider, provider.start
 
 
+def _azure(settings: Settings, site: Site) -> _Made:
+    from dtf.adapters.azure_cloud import azure_provider
+    from dtf.adapters.kubernetes_objects import Owner
+
+    owner = Owner(site.cluster, settings.coordinator.namespace, settings.pool.name)
+    provider = azure_provider(settings.azure, owner, clock=site.clock, environment=site.join)
+    return provider, provider.start
+
+
 _MAKERS: Mapping[str, Callable[[Settings, Site], _Made]] = {
     "process": _process,
     "kubernetes": _kubernetes,
     "ec2": _ec2,
     "gcp": _gcp,
+    "azure": _azure,
     "slurm": _slurm,
     "ssh": _ssh,
 }

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dtf.settings.providers import Ec2Settings, GcpSettings, KubernetesSettings, SlurmSettings, SshSettings
+from dtf.settings.providers import (
+    AzureSettings,
+    Ec2Settings,
+    GcpSettings,
+    KubernetesSettings,
+    SlurmSettings,
+    SshSettings,
+)
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -275,6 +282,7 @@ class Settings:
     ssh: SshSettings = field(default_factory=SshSettings)
     ec2: Ec2Settings = field(default_factory=Ec2Settings)
     gcp: GcpSettings = field(default_factory=GcpSettings)
+    azure: AzureSettings = field(default_factory=AzureSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)

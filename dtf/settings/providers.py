@@ -195,3 +195,50 @@ class GcpSettings:
     """How instances call dtf: "/opt/dtf/bin/dtf"."""
     poll_seconds: float = 10.0
     """Between looks at the instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class AzureSettings:
+    """Workers as virtual machines of Azure (docs/azure.md)."""
+
+    subscription: str = ""
+    """Id; empty: AZURE_SUBSCRIPTION_ID."""
+    resource_group: str = ""
+    """Where the machines are made, and everything that goes with them."""
+    location: str = ""
+    """ "westeurope"; that of the subnet."""
+    zone: str = ""
+    """ "1"; several with commas are tried in this order where there is no capacity. Empty: any."""
+    endpoint_url: str = ""
+    """Of another API than Azure's; it is shown no credentials."""
+    vm_size: str = ""
+    """ "Standard_D4s_v5"; several with commas are tried in this order where there is no capacity."""
+    image: str = ""
+    """ "Publisher:Offer:SKU:Version", or the id of an image; it holds dtf, or azure.setup installs it."""
+    disk_gigabytes: int = 0
+    """0: as large as the image."""
+    disk_type: str = ""
+    """ "StandardSSD_LRS"; empty: what Azure gives."""
+    subnet: str = ""
+    """ "/subscriptions/…/virtualNetworks/NAME/subnets/NAME"."""
+    has_external_address: bool = False
+    """Without one, the subnet needs another way to the coordinator and to what azure.setup fetches."""
+    security_group: str = ""
+    """Id of a network security group. Workers only open connections: none need come in."""
+    identity: str = ""
+    """Id of that of the workers, several with commas; empty: none, what they run gets no rights at Azure."""
+    spot_max_price: float = 0.0
+    """Dollars an hour for a pool that takes spot capacity; 0: up to the price on demand."""
+    admin_user: str = "dtf"
+    ssh_public_key: str = ""
+    """Of those who log in as azure.admin_user; empty: nobody does."""
+    tags: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    setup: str = ""
+    """Lines of shell before the worker, as root."""
+    user: str = ""
+    """Whom the worker runs as; empty: root."""
+    program: str = "dtf"
+    """How machines call dtf: "/opt/dtf/bin/dtf"."""
+    poll_seconds: float = 10.0
+    """Between looks at the machines."""

@@ -75,7 +75,7 @@ class StartableProvider(CapacityProvider, Protocol):
 LIVE = ("process", "kubernetes-pod", "kubernetes-job", "slurm", "ssh")
 
 
-CLOUDS = ("ec2", "gcp")
+CLOUDS = ("ec2", "gcp", "azure")
 """Their instances run nothing here: what they would say of their workers is written to their consoles."""
 
 
@@ -85,12 +85,31 @@ def cloud_bench(request: pytest.FixtureRequest) -> Iterator[StartableBench]:
     if request.param == "ec2":
         yield Ec2Bench(request.getfixturevalue("ec2"))
         return
+    with gcp_bench() if request.param == "gcp" else azure_bench() as bench:
+        yield bench
+
+
+@contextmanager
+def gcp_bench() -> Iterator[StartableBench]:
+    """A project of Google Cloud."""
     pytest.importorskip("google.cloud.compute_v1", reason="requirements-clouds.lock installs it")
     from tests.gcp_bench import GcpBench
     from tests.gcp_server import GcpServer
 
     server = GcpServer()
     yield GcpBench(server)
+    server.stop()
+
+
+@contextmanager
+def azure_bench() -> Iterator[StartableBench]:
+    """A resource group of Azure."""
+    pytest.importorskip("azure.mgmt.compute", reason="requirements-clouds.lock installs it")
+    from tests.azure_bench import AzureBench
+    from tests.azure_server import AzureServer
+
+    server = AzureServer()
+    yield AzureBench(server)
     server.stop()
 
 

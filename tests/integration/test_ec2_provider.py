@@ -12,7 +12,8 @@ from dtf.adapters.ec2_cloud import Ec2Cloud, launch_arguments
 from dtf.adapters.kubernetes_objects import Owner
 from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, QuotaExceeded
 from dtf.settings.providers import Ec2Settings
-from tests.ec2_bench import SETTINGS, SHUTDOWN, Ec2Bench, account, name_of
+from tests.cloud_bench import name_of
+from tests.ec2_bench import SETTINGS, SHUTDOWN, Ec2Bench, account
 from tests.ec2_server import Ec2Server
 
 pytestmark = pytest.mark.resource_manager

@@ -13,8 +13,8 @@ from dtf.settings.providers import GcpSettings
 pytest.importorskip(
     "google.cloud.compute_v1", reason="Google Cloud is tested with what requirements-clouds.lock installs"
 )
-from tests.ec2_bench import name_of
-from tests.gcp_bench import OWNER, SETTINGS, GcpBench
+from tests.cloud_bench import OWNER, name_of
+from tests.gcp_bench import SETTINGS, GcpBench
 from tests.gcp_server import ZONES, GcpServer, Refused
 
 pytestmark = pytest.mark.resource_manager
