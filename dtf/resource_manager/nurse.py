@@ -1,4 +1,5 @@
-"""Looks after the sick of one pool: has them quarantined, released, or ended (see `ward`)."""
+"""Looks after the sick of one pool: has them quarantined, released, or ended (see `ward`), and notes who is
+flawed short of that, for who goes first when fewer are wanted."""
 
 import asyncio
 import logging
@@ -63,6 +64,9 @@ class Nurse:
         for patient in self._ward.due(self._state.projection, self._probation_ns, now_ns):
             await self._discharge(patient, now_ns)
         workers = [worker for worker in self._state.projection.workers.values() if worker.pool == self._pool]
+        flaws = self._state.health.flaw_scores(self._pool)
+        for worker in workers:
+            worker.flaw_score = flaws.get(worker.worker_id, 0.0)
         active = {worker.worker_id for worker in workers if worker.takes_work}
         found = await self._verdicts(len(workers), now_ns) if active else []
         verdicts = [verdict for verdict in found if verdict.worker_id in active]

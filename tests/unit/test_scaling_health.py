@@ -1,11 +1,18 @@
 """Which workers are sick: given what the log and the telemetry said, who is accused, and of what?"""
 
+import asyncio
 import random
+from typing import cast
 
 import pytest
 
 from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
 from dtf.core.scaling.health import HealthBook
+from dtf.resource_manager.fleet import Fleet
+from dtf.resource_manager.meters import PoolMeters
+from dtf.resource_manager.nurse import Nurse
+from dtf.resource_manager.state_file import ManagerState
+from tests.fakes import FakeClock
 from tests.unit.scaling_events import START_NS
 
 pytestmark = pytest.mark.resource_manager
@@ -215,3 +222,51 @@ def test_a_worker_that_is_released_begins_anew_and_one_in_quarantine_is_not_accu
     assert pool.accused() == {}
     pool.samples(memory=0.99)
     assert set(pool.accused()) == {"w0"}
+
+
+def test_what_deviates_and_what_is_blamed_is_flawed_before_it_is_sick_and_noise_is_not() -> None:
+    pool = Pool(12)
+    pool.samples(load=6.0)
+    pool.run("r", 1)
+    pool.result("r", "w1", 0, FAILED, again=True)
+    pool.result("r", "w2", 0, PASSED)
+    assert pool.accused() == {}
+    scores = pool.book.flaw_scores("local")
+    assert 0.5 < scores.pop("w0") < 1.0
+    assert 0.0 < scores.pop("w1") < 1.0
+    assert set(scores.values()) == {0.0}
+    assert pool.book.flaw_scores("elsewhere") == {}
+
+
+class SilentFleet:
+    """A coordinator of which nothing is to be asked."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"{name} was asked for")
+
+
+async def test_the_nurse_notes_flaws_for_who_goes_first(clock: FakeClock) -> None:
+    pool, state = Pool(12), ManagerState.of("local")
+    pool.samples(load=6.0)
+    state.health = pool.book
+    for name in pool.names:
+        registered = events_pb2.WorkerRegistered(worker_id=name, pool="local", slots=1)
+        event = events_pb2.Event(worker_registered=registered)
+        commit = events_pb2.Commit(now_unix_nanos=START_NS, events=[event])
+        state.projection.apply(1, "", commit)
+    nurse = Nurse(
+        "local",
+        0.0,
+        300.0,
+        state=state,
+        fleet=cast(Fleet, SilentFleet()),
+        clock=clock,
+        save=asyncio.Event().wait,  # type: ignore[arg-type]  # never called
+        meters=PoolMeters(),
+        end=asyncio.Event().wait,  # type: ignore[arg-type]  # never called
+    )
+    await nurse.make_round()
+    flawed = {
+        view.worker_id: view.flaw_score for view in state.projection.workers.values() if view.flaw_score
+    }
+    assert flawed == {"w0": pool.book.flaw_scores("local")["w0"]}

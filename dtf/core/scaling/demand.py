@@ -65,7 +65,8 @@ class WorkerView:
     quarantine_reason: str = ""
     price_per_hour: float = 0.0
     flaw_score: float = 0.0
-    """How much it deviates from its pool, by its health; 0: not at all."""
+    """How suspect it is by its health (`HealthBook.flaw_scores`), 0: not at all. No event says it: it is set
+    by who keeps the health."""
 
     @property
     def takes_work(self) -> bool:

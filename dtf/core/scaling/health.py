@@ -131,7 +131,7 @@ class HealthBook:
         found: dict[str, Verdict] = {}
         scores = _deviations(members)
         for worker_id, deviations in scores.items():
-            limit = FAR if len(members) >= SMALL_POOL else FAR_IN_SMALL_POOL
+            limit = _limit(members)
             metric, score = max(deviations.items(), key=lambda pair: pair[1], default=("", 0.0))
             if score > limit:
                 found[worker_id] = Verdict(worker_id, self._say(worker_id, metric, members), score / limit)
@@ -147,10 +147,21 @@ class HealthBook:
                     found[worker_id] = Verdict(worker_id, reason, score)
         return sorted(found.values(), key=lambda verdict: (-verdict.score, verdict.worker_id))
 
-    def flaw_score(self, worker_id: str) -> float:
-        """How suspect a worker is, 0 and more, short of a verdict: the more flawed goes first."""
-        known = self.blame.workers.get(worker_id)
-        return known.score / LIMIT if known is not None else 0.0
+    def flaw_scores(self, pool: str) -> dict[str, float]:
+        """How suspect the workers of a pool are, 0 to about 1, where a verdict begins: the more flawed goes first.
+
+        A deviation that is no outlier counts nothing, so that noise does not choose who goes.
+        """
+        members = {worker_id: vitals for worker_id, vitals in self.vitals.items() if vitals.pool == pool}
+        limit = _limit(members)
+        found: dict[str, float] = {}
+        for worker_id, deviations in _deviations(members).items():
+            worst = max(deviations.values(), default=0.0)
+            blamed = self.blame.workers.get(worker_id)
+            found[worker_id] = max(
+                worst / limit if worst >= ODD else 0.0, blamed.score / LIMIT if blamed is not None else 0.0
+            )
+        return found
 
     def _apply_event(self, now_ns: int, event: events_pb2.Event) -> None:
         match event.WhichOneof("event"):
@@ -207,6 +218,11 @@ class HealthBook:
         elif metric == "disk":
             value, middle = 2.0**value, 2.0**middle
         return judged.words.format(value=value, middle=middle)
+
+
+def _limit(members: dict[str, Vitals]) -> float:
+    """The deviation at which a verdict begins."""
+    return FAR if len(members) >= SMALL_POOL else FAR_IN_SMALL_POOL
 
 
 def _deviations(members: dict[str, Vitals]) -> dict[str, dict[str, float]]:
