@@ -106,10 +106,9 @@ class Influxd:
 
     async def open_store(self, bucket: str = "", rejected: RejectedPoints | None = None) -> "InfluxStore":
         """A store in a bucket of its own, or in the one named."""
-        from dtf.adapters.influx_store import (
-            InfluxAddress,
-            InfluxStore,
-        )  # slow to import, and every test would
+        # Slow to import, and every test would.
+        from dtf.adapters.influx_connection import InfluxAddress
+        from dtf.adapters.influx_store import InfluxStore
 
         address = InfluxAddress.from_environment(self.environment(bucket or f"bucket-{next(_buckets)}"))
         return await InfluxStore.open(address, clock=SystemClock(), rejected=rejected)

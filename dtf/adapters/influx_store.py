@@ -9,20 +9,17 @@ import asyncio
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from io import StringIO
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-import urllib3.exceptions
-from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.dialect import Dialect
 from influxdb_client.rest import ApiException
 
 from dtf.adapters import influx_queries as queries
+from dtf.adapters.influx_connection import InfluxAddress, call, make_client
 from dtf.adapters.influx_lines import lines
 from dtf.adapters.influx_writer import InfluxWriter
 from dtf.adapters.rejected_points import RejectedPoints
@@ -35,57 +32,16 @@ from dtf.ports.metric_store import (
     RunSpan,
     SeriesName,
     SeriesValue,
-    StoreError,
     StoreMismatch,
     StoreUnavailable,
 )
 
-TIMEOUT_SECONDS = 30.0
-"""Of one request; a query over a year of a large suite takes a few seconds."""
 MOST_TEXT = 30_000
 """Characters of one piece of a checkpoint's state; a field holds 64 KiB at most."""
 _HOUR_NS = 3_600 * 10**9
 
 _T = TypeVar("_T")
 Row = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class InfluxAddress:
-    """Where the bucket is and who writes it."""
-
-    url: str
-    token: str = field(repr=False)
-    org: str
-    bucket: str
-    certificate_authority_file: str = ""
-    """PEM file that signed the server's certificate; empty: the system's."""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "InfluxAddress":
-        """From INFLUXDB_V2_URL, _TOKEN, _ORG, _BUCKET (default dtf) and _SSL_CA_CERT. Raises StoreMismatch."""
-        names = ("INFLUXDB_V2_URL", "INFLUXDB_V2_TOKEN", "INFLUXDB_V2_ORG")
-        missing = [name for name in names if not environment.get(name)]
-        if missing:
-            raise StoreMismatch(f"the influxdb store needs {' and '.join(missing)} in the environment")
-        url, token, org = (environment[name] for name in names)
-        bucket = environment.get("INFLUXDB_V2_BUCKET") or "dtf"
-        return cls(url, token, org, bucket, environment.get("INFLUXDB_V2_SSL_CA_CERT", ""))
-
-
-def make_client(address: InfluxAddress) -> Any:
-    """A client of the package's, which asks once: whoever calls knows when to ask again."""
-    extra = {"ssl_ca_cert": address.certificate_authority_file} if address.certificate_authority_file else {}
-    construct: Any = InfluxDBClient  # the package has no types here
-    return construct(
-        url=address.url,
-        token=address.token,
-        org=address.org,
-        timeout=int(TIMEOUT_SECONDS * 1000),
-        enable_gzip=True,
-        retries=False,
-        **extra,
-    )
 
 
 class InfluxStore:
@@ -100,7 +56,7 @@ class InfluxStore:
         self._write_api = client.write_api(write_options=SYNCHRONOUS)
         self._writer = InfluxWriter(self._send, rejected)
         self._reader = client.query_api()
-        make_dialect: Any = Dialect  # nor does it here
+        make_dialect: Any = Dialect  # the package has no types here
         self._dialect = make_dialect(
             header=True, delimiter=",", annotations=[], date_time_format="RFC3339Nano"
         )
@@ -298,40 +254,7 @@ class InfluxStore:
             raise
 
     async def _call(self, work: Callable[[], _T]) -> _T:
-        try:
-            return await asyncio.to_thread(work)
-        except ApiException as error:
-            raise self._refused(error) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise StoreUnavailable(
-                f"InfluxDB at {self._address.url} does not answer: {type(error).__name__}: {error}"
-            ) from error
-
-    def _refused(self, error: ApiException) -> StoreError:
-        where = f"InfluxDB at {self._address.url}, bucket {self._address.bucket!r}"
-        if error.status in (400, 413):
-            return StoreMismatch(f"{where} refuses what dtf writes or asks: {error.message}")
-        if error.status in (401, 403, 404):
-            return StoreUnavailable(
-                f"{where} does not let this token in ({error.status}: {error.message}); "
-                "check INFLUXDB_V2_TOKEN, INFLUXDB_V2_ORG and INFLUXDB_V2_BUCKET"
-            )
-        return StoreUnavailable(
-            f"{where} answers {error.status}: {error.message}",
-            retry_after_seconds=retry_after(error.retry_after, self._clock.now_ns()),
-        )
-
-
-def retry_after(text: str | None, now_ns: int) -> float:
-    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0: it says nothing."""
-    try:
-        return max(0.0, float(text or 0.0))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text or "").timestamp() - now_ns / 1e9)
-    except ValueError:
-        return 0.0
+        return await call(work, self._address, self._clock)
 
 
 def _nanoseconds(text: str) -> int:

@@ -54,25 +54,33 @@ class RejectedPoints:
     def read(self) -> list[RejectedPoint]:
         """What is there, each point once, oldest first; lines that a crash cut short are left out."""
         found: dict[str, RejectedPoint] = {}
-        for path in (self._old_path, self.path):
+        for path in (*self._earlier, self.path):
             if path.exists():
                 for entry in filter(None, map(_parsed, path.read_text(encoding="utf-8").splitlines())):
                     found[entry.point] = entry
         return list(found.values())
 
-    def clear(self) -> None:
-        """Forget what is there."""
+    def take(self) -> list[RejectedPoint]:
+        """What is there, to be written again; `forget_taken` drops it, and nothing that is refused meanwhile."""
         with self._lock:
-            self.path.unlink(missing_ok=True)
-            self._old_path.unlink(missing_ok=True)
+            taken = self._earlier[1]
+            if self.path.exists() and not taken.exists():
+                self.path.replace(taken)
+        return self.read()
+
+    def forget_taken(self) -> None:
+        """Drop what `take` returned."""
+        for path in self._earlier:
+            path.unlink(missing_ok=True)
 
     @property
-    def _old_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.old")
+    def _earlier(self) -> tuple[Path, Path]:
+        """What the bound moved away, and what was taken and perhaps not forgotten because of a crash."""
+        return self.path.with_name(f"{self.path.name}.old"), self.path.with_name(f"{self.path.name}.taken")
 
     def _make_room(self, size: int) -> None:
         if self.path.exists() and self.path.stat().st_size + size > self._most_bytes:
-            self.path.replace(self._old_path)
+            self.path.replace(self._earlier[0])
 
     def _append(self, data: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -53,6 +53,8 @@ COMMANDS: Mapping[str, Entry] = {
     "scaling": Entry(
         "dtf.cli.scaling_command", "Replay demand against scaling policies: `scaling backtest`."
     ),
+    "store": Entry("dtf.cli.store_command", "InfluxDB as metric store: `store setup|status|rejected`."),
+    "grafana": Entry("dtf.cli.grafana_command", "Grafana's dashboards: `grafana export DIR`."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),

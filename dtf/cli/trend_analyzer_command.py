@@ -16,6 +16,7 @@ from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.rejected_points import FILE_NAME, RejectedPoints
+from dtf.adapters.sqlite_vault import SqliteVault
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.certificate_choice import analyzer_certificates
 from dtf.cli.errors import CommandError
@@ -28,6 +29,7 @@ from dtf.client.stack import read_stack
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
 from dtf.ports.metric_store import MetricStore, StoreError, StoreUnavailable
+from dtf.ports.series_vault import VaultError
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.certificates import ServerCertificates
 from dtf.rpc.server import ListenError
@@ -37,6 +39,9 @@ from dtf.trend_analyzer.process import TrendAnalyzer
 
 EMBEDDED_NICENESS = 5
 """On a machine it shares with workers the analyzer gives way: it must not slow what it measures."""
+
+VAULT_SUFFIX = ".series.sqlite"
+"""The series searched for findings lie beside the store: metrics.series.sqlite."""
 
 STORE_WAIT_SECONDS = 15.0
 """How long a store that does not answer is waited for at the start."""
@@ -87,7 +92,7 @@ def command(
                 ),
             )
         )
-    except* (LogError, StoreError, ListenError, OSError) as errors:
+    except* (LogError, StoreError, VaultError, ListenError, OSError) as errors:
         raise _as_command_error(errors) from errors
 
 
@@ -111,13 +116,20 @@ async def _serve(
         stack.push_async_callback(telemetry.close)
         scaling = await JetStreamRecords.open(nats, RecordKind.SCALING, namespace, clock)
         stack.push_async_callback(scaling.close)
+        analysis = await JetStreamRecords.open(nats, RecordKind.ANALYSIS, namespace, clock)
+        stack.push_async_callback(analysis.close)
+        vault = await SqliteVault.open(path.with_suffix(VAULT_SUFFIX))
+        stack.push_async_callback(vault.close)
         analyzer = TrendAnalyzer(
             settings.analyzer,
             log=log,
             telemetry=telemetry,
             scaling=scaling,
+            analysis=analysis,
             store=store,
+            vault=vault,
             clock=clock,
+            namespace=namespace,
             token=read_token(settings.analyzer.token_file or settings.coordinator.token_file),
             certificates=certificates,
         )
@@ -139,7 +151,8 @@ async def _open_store(settings: Settings, path: Path, rejected: Path, clock: Clo
             return await DuckDbStore.open(path)
         case "influxdb":
             # Imported here because it takes half a second that the embedded store need not pay.
-            from dtf.adapters.influx_store import InfluxAddress, InfluxStore
+            from dtf.adapters.influx_connection import InfluxAddress
+            from dtf.adapters.influx_store import InfluxStore
 
             address = InfluxAddress.from_environment(os.environ)
             aside = RejectedPoints(rejected, clock)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from influxdb_client.rest import ApiException
 
-from dtf.adapters.influx_store import retry_after
+from dtf.adapters.influx_connection import retry_after
 from dtf.adapters.influx_writer import InfluxWriter, refusal_of
 from dtf.adapters.rejected_points import RejectedPoints
 from dtf.adapters.system_clock import SystemClock
@@ -153,8 +153,11 @@ def test_what_was_set_aside_is_there_once_however_often_it_was_refused(rejected:
         ("b v=2", "first", "b"),
     ]
     assert rejected.path.stat().st_mode & 0o077 == 0
-    rejected.clear()
-    assert rejected.read() == []
+    assert [entry.point for entry in rejected.take()] == ["a v=1", "b v=2"]
+    rejected.keep(["c v=3"], "while they were written again")
+    assert len(rejected.read()) == 3, "until they are forgotten they stay"
+    rejected.forget_taken()
+    assert [entry.point for entry in rejected.read()] == ["c v=3"]
 
 
 def test_the_file_of_rejected_points_is_bounded(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from dtf.adapters.duckdb_store import SCHEMA_VERSION, DuckDbStore
-from dtf.adapters.influx_store import InfluxAddress, InfluxStore
+from dtf.adapters.influx_connection import InfluxAddress
+from dtf.adapters.influx_store import InfluxStore
 from dtf.adapters.system_clock import SystemClock
 from dtf.core.trend.measurements import FLEET
 from dtf.core.trend.points import Points

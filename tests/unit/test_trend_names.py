@@ -53,6 +53,13 @@ def test_a_book_admits_names_until_it_is_full_and_those_it_knows_for_ever() -> N
     assert book.admit("other", "too many", 2)
 
 
+def test_all_suites_together_have_a_bounded_number_of_names() -> None:
+    book = NameBook([("old", "a")], most_in_all=3)
+    assert [book.admit(f"suite{number}", "new", 10) for number in range(3)] == [True, True, False]
+    assert book.admit("old", "a", 10)
+    assert not book.admit("old", "b", 10)
+
+
 def test_what_a_book_does_not_admit_goes_by_its_group() -> None:
     book = NameBook()
     assert book.series_of("suite", "one", 1, "group") == "one"

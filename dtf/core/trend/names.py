@@ -17,6 +17,9 @@ MOST_PYTEST_SERIES = 100_000
 """Series a suite may have from pytest cases: one page of ListCaseStatistics; a large suite has 50,000 cases."""
 MOST_OTHER_SERIES = 1_000
 """Series a suite may have from commands and callables, whose names are often generated."""
+MOST_SERIES = 1_000_000
+"""Cases with a series of their own in all suites together; InfluxDB slows down beyond a few millions of series, and
+a case has about three (by pool, and its retries and benchmarks)."""
 LONGEST_NAME = 1_000
 """Characters of a series' name; InfluxDB refuses a series key above 64 KiB."""
 
@@ -75,19 +78,25 @@ class SeriesRule:
 class NameBook:
     """The names admitted so far, by suite."""
 
-    def __init__(self, known: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, known: Iterable[tuple[str, str]] = (), *, most_in_all: int = MOST_SERIES) -> None:
         self._names: dict[str, set[str]] = {}
         for suite, name in known:
             self._names.setdefault(suite, set()).add(name)
+        self._count = sum(map(len, self._names.values()))
+        self._most_in_all = most_in_all
 
     def admit(self, suite: str, name: str, most: int) -> bool:
-        """Whether `name` has a series of its own; a new name does while the suite has fewer than `most`."""
+        """Whether `name` has a series of its own.
+
+        A new name does while its suite has fewer than `most`, and all suites fewer than `most_in_all`.
+        """
         names = self._names.setdefault(suite, set())
         if name in names:
             return True
-        if len(names) >= most:
+        if len(names) >= most or self._count >= self._most_in_all:
             return False
         names.add(name)
+        self._count += 1
         return True
 
     def series_of(self, suite: str, name: str, most: int, group: str) -> str:
