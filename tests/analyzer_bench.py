@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from dtf.adapters.memory_log import MemoryLog, MemoryRecords
+from dtf.adapters.memory_vault import MemoryVault
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import analysis_service_pb2_grpc, events_pb2
@@ -25,6 +26,8 @@ class Streams:
         self.log = MemoryLog()
         self.telemetry = MemoryRecords()
         self.scaling = MemoryRecords()
+        self.analysis = MemoryRecords()
+        self.vault = MemoryVault()
 
     def append(self, commits: Sequence[events_pb2.Commit]) -> int:
         """Put commits into the log; return the last sequence."""
@@ -59,7 +62,9 @@ async def analyzing(
         log=streams.log,
         telemetry=streams.telemetry,
         scaling=streams.scaling,
+        analysis=streams.analysis,
         store=store,
+        vault=streams.vault,
         clock=clock or SystemClock(),
         token=TOKEN,
     )

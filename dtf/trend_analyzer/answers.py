@@ -1,10 +1,13 @@
 """What the store says, as messages of AnalysisService: made here and nowhere else."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from dtf.api.v1 import analysis_service_pb2 as pb
-from dtf.api.v1 import common_pb2
+from dtf.api.v1 import common_pb2, findings_pb2
+from dtf.core.trend.comparing import Difference
 from dtf.core.trend.open_run import VERDICT_NAMES
+from dtf.core.trend.series import IMPACTS
 from dtf.core.trend.statistics import CaseComparison, CaseHistory
 from dtf.ports.metric_store import FleetSample, SeriesName, SeriesValue
 
@@ -82,4 +85,25 @@ def _case_comparison(compared: CaseComparison, *, with_recent: bool) -> pb.CaseC
         is_unusual=compared.is_unusual,
         recent_seconds=compared.recent_seconds if with_recent else (),
         verdict=_VERDICTS.get(compared.point.verdict, common_pb2.VERDICT_UNSPECIFIED),
+    )
+
+
+def series_difference(found: Difference, findings: Sequence[pb.TrackedFinding]) -> pb.SeriesComparison:
+    """A series at two revisions, with the changes between them."""
+    series, impact = found.series, found.impact
+    suite, case, metric, pool = series.key
+    return pb.SeriesComparison(
+        series=findings_pb2.FindingSeries(suite=suite, case_name=case, metric=metric, pool=pool),
+        unit=series.unit,
+        is_lower_better=series.is_lower_better,
+        base_count=len(found.base_values),
+        base_value=median(found.base_values) if found.base_values else None,
+        head_count=len(found.head_values),
+        head_value=median(found.head_values) if found.head_values else None,
+        impact=IMPACTS[impact] if impact is not None else findings_pb2.FINDING_IMPACT_UNSPECIFIED,
+        absolute=found.absolute,
+        relative=found.relative,
+        relative_low=found.relative_low,
+        relative_high=found.relative_high,
+        findings=findings,
     )

@@ -9,7 +9,7 @@ outage of any length costs neither memory nor points.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -36,6 +36,10 @@ _M_contra = TypeVar("_M_contra", contravariant=True)
 
 Source = Callable[[int], AsyncIterator[Sequence[StoredCommit]]]
 """`follow` of a stream: batches after a sequence, without end."""
+
+
+Handover = Callable[[Checkpoint], Awaitable[None]]
+"""Takes what a fold gathered beside its points, once these are in the store; returns when there is room for more."""
 
 
 class Fold(Protocol[_M_contra]):
@@ -66,6 +70,7 @@ class StreamIntake(Generic[_M]):
         fold: Fold[_M],
         store: MetricStore,
         clock: Clock,
+        gather: Callable[[], Handover] | None = None,
     ) -> None:
         self._is_due = asyncio.Event()
         self.gate = CheckpointGate(self._is_due.set)
@@ -75,6 +80,7 @@ class StreamIntake(Generic[_M]):
         self._fold = fold
         self._store = store
         self._clock = clock
+        self._gather = gather
         self._message_id = ""
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -88,6 +94,8 @@ class StreamIntake(Generic[_M]):
 
     async def run(self) -> None:
         """Carry the stream without end. Raises LogError and the StoreErrors that waiting cannot mend."""
+        if len(self._fold):
+            self._has_news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             group.create_task(self._write())
@@ -109,8 +117,11 @@ class StreamIntake(Generic[_M]):
         """Write what was folded, and the checkpoint of it."""
         state = {"fold": self._fold.state(), "message_id": self._message_id}
         checkpoint = Checkpoint(self._stream, self._fold.sequence, json.dumps(state, separators=(",", ":")))
+        hand_over = self._gather() if self._gather is not None else None
         await self._persist(self._fold.take(), checkpoint)
         self.gate.advance(checkpoint.sequence)
+        if hand_over is not None:
+            await hand_over(checkpoint)
 
     async def _read(self) -> None:
         async for batch in self._source(self._fold.sequence):

@@ -1,7 +1,9 @@
-"""The trend analyzer as a process: three intakes, one store, one gRPC service.
+"""The trend analyzer as a process: four intakes, one store, one search for findings, one gRPC service.
 
 Start: each stream goes on from its checkpoint in the store. Of the log, the part since the oldest
-run that was still open is read again first, without writing, because results name cases by number.
+run that was still open is read again first, without writing, because results name cases by number;
+it goes on from where the search had come to, which is never further than the store, and points that
+the store has already are written over themselves. The analysis stream is read from its beginning.
 If the log is not the one the store followed (it was recreated, or lost its tail), all streams are
 read from their beginning: a point's time follows from its commit, so what is there already is
 written over itself.
@@ -13,28 +15,39 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from dtf.api.v1 import analysis_service_pb2_grpc, events_pb2, scaling_pb2, worker_service_pb2
-from dtf.core.trend.log_fold import LogFold
+from dtf.api.v1 import (
+    analysis_service_pb2_grpc,
+    events_pb2,
+    findings_pb2,
+    scaling_pb2,
+    worker_service_pb2,
+)
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.record_folds import ScalingFold, TelemetryFold
+from dtf.core.trend.series import RULE_VERSION
+from dtf.core.trend.series_points import AnalyzedLogFold
 from dtf.core.upcast import read_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream, StoredCommit
 from dtf.ports.metric_store import Checkpoint, MetricStore
+from dtf.ports.series_vault import SeriesVault, VaultCheckpoint
 from dtf.rpc.certificates import ServerCertificates, certificates_of
 from dtf.rpc.server import ListenAddress, RpcServer
 from dtf.settings.model import AnalyzerSettings
+from dtf.trend_analyzer.findings_desk import FindingsDesk
+from dtf.trend_analyzer.findings_keeper import FindingsKeeper
 from dtf.trend_analyzer.intake import StreamIntake
 from dtf.trend_analyzer.service import NAME, AnalysisService
 
-LOG, TELEMETRY, SCALING = "log", "telemetry", "scaling"
+LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
 """Names of the streams in checkpoints."""
 
 _log = logging.getLogger(__name__)
 
 
 class TrendAnalyzer:
-    """Follows the log, telemetry and scaling into the store, and serves AnalysisService.
+    """Follows the log, telemetry and scaling into the store, finds what changed, and serves AnalysisService.
 
     `start` and `stop` belong in one task, as `async with` around what runs meanwhile: the intakes
     live in a TaskGroup, and one that fails ends that task with its error.
@@ -47,9 +60,12 @@ class TrendAnalyzer:
         log: EventLog,
         telemetry: RecordStream,
         scaling: RecordStream,
+        analysis: RecordStream,
         store: MetricStore,
+        vault: SeriesVault,
         clock: Clock,
         token: str,
+        namespace: str = "default",
         certificates: ServerCertificates | None = None,
     ) -> None:
         """`certificates`: what the listener shows; None: the settings' files, if they name any."""
@@ -60,7 +76,10 @@ class TrendAnalyzer:
         self._event_log = log
         self._telemetry = telemetry
         self._scaling = scaling
+        self._analysis = analysis
         self._store = store
+        self._vault = vault
+        self._namespace = namespace
         self._clock = clock
         self._token = token
         self._stack = AsyncExitStack()
@@ -74,20 +93,28 @@ class TrendAnalyzer:
         await self.stop()
 
     async def start(self) -> None:
-        """Take up the streams and serve. Raises LogError, StoreError or ListenError."""
+        """Take up the streams and serve. Raises LogError, StoreError, VaultError or ListenError."""
         names = NameBook(await self._store.series_cases())
-        self._log_fold = LogFold(names)
+        self._log_fold = AnalyzedLogFold(names)
+        self._findings = FindingsBook()
+        self._keeper = FindingsKeeper(
+            self._vault, self._analysis, self._findings, self._namespace, self._clock
+        )
         self._intake = self._make_log_intake()
         telemetry, scaling = self._make_record_intakes()
+        self._analysis_intake = self._make_analysis_intake()
         checkpoints = {stream: await self._store.checkpoint(stream) for stream in (LOG, TELEMETRY, SCALING)}
-        if await self._is_same_log(checkpoints[LOG]):
-            await self._restore(checkpoints[LOG])
+        is_same_log = await self._is_same_log(checkpoints[LOG])
+        await self._restore(checkpoints[LOG] if is_same_log else None)
+        if is_same_log:
             for intake, checkpoint in ((telemetry, checkpoints[TELEMETRY]), (scaling, checkpoints[SCALING])):
                 if checkpoint is not None:
                     intake.restore(checkpoint)
+        await self._read_findings()
         await self._serve()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self._tasks = [group.create_task(intake.run()) for intake in (self._intake, telemetry, scaling)]
+        intakes = (self._intake, telemetry, scaling, self._analysis_intake)
+        self._tasks = [group.create_task(each.run()) for each in (*intakes, self._keeper)]
 
     async def stop(self) -> None:
         """Stop serving and reading. What was folded and not written is read again next time."""
@@ -108,6 +135,18 @@ class TrendAnalyzer:
             fold=self._log_fold,
             store=self._store,
             clock=self._clock,
+            gather=lambda: self._keeper.gather_log(self._log_fold),
+        )
+
+    def _make_analysis_intake(self) -> StreamIntake[findings_pb2.AnalysisEvent]:
+        return StreamIntake(
+            ANALYSIS,
+            source=self._analysis.follow,
+            parse=findings_pb2.AnalysisEvent.FromString,
+            fold=self._findings,
+            store=self._store,
+            clock=self._clock,
+            gather=lambda: self._keeper.gather_imports(self._findings),
         )
 
     def _make_record_intakes(
@@ -150,23 +189,61 @@ class TrendAnalyzer:
         )
         return False
 
-    async def _restore(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None:
+    async def _restore(self, stored: Checkpoint | None) -> None:
+        """Go on from where both the store and the search for findings have come to."""
+        searched = await self._searched(stored)
+        await self._keeper.start(searched)
+        if stored is None or not searched.log_sequence:
+            if stored is not None:
+                self._intake.gate.advance(stored.sequence)
             return
+        checkpoint = Checkpoint(LOG, searched.log_sequence, searched.log_state)
         replay_after = json.loads(checkpoint.state)["fold"]["replay_after"]
         if replay_after < checkpoint.sequence:
             async for batch in self._event_log.read(replay_after, checkpoint.sequence):
                 await self._replay(batch)
         self._intake.restore(checkpoint)
+        self._intake.gate.advance(stored.sequence)
+
+    async def _searched(self, stored: Checkpoint | None) -> VaultCheckpoint:
+        """The vault's checkpoint, as far as it fits the store's and the rules of now; else the vault is emptied."""
+        searched = await self._vault.checkpoint()
+        if searched == VaultCheckpoint():
+            return searched
+        is_ahead = searched.log_sequence > (stored.sequence if stored is not None else 0)
+        if is_ahead or searched.rule_version != RULE_VERSION:
+            why = "the store is behind them" if is_ahead else "they were searched by other rules"
+            _log.warning("the series are read from the log again: %s", why)
+            await self._vault.clear()
+            return VaultCheckpoint()
+        return searched
 
     async def _replay(self, batch: Sequence[StoredCommit]) -> None:
         for stored in batch:
             self._intake.fold_one(stored)
             self._log_fold.take()
+            self._log_fold.take_series_points()
         await self._clock.sleep(0)
 
+    async def _read_findings(self) -> None:
+        async for batch in self._analysis.read(0):
+            for stored in batch:
+                self._analysis_intake.fold_one(stored)
+            await self._clock.sleep(0)
+
     async def _serve(self) -> None:
-        service = AnalysisService(self._store, self._intake.gate, self._log_fold.runs, self._clock)
+        desk = FindingsDesk(
+            self._findings,
+            self._analysis_intake.gate,
+            self._keeper,
+            self._vault,
+            self._analysis,
+            self._namespace,
+            self._clock,
+        )
+        service = AnalysisService(
+            self._store, self._intake.gate, self._log_fold.runs, self._clock, desk, self._keeper.gate
+        )
         add = analysis_service_pb2_grpc.add_AnalysisServiceServicer_to_server
         settings = self._settings
         listen = ListenAddress(settings.listen, self._token, self._certificates)

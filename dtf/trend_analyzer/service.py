@@ -1,7 +1,7 @@
 """AnalysisService: reads of the metric store over gRPC."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from dtf.ports.clock import Clock
 from dtf.ports.metric_store import MetricStore, SeriesName, StoreError
 from dtf.rpc.errors import StoreUnavailableRefusal, refuse
 from dtf.trend_analyzer import answers
+from dtf.trend_analyzer.findings_desk import FindingsDesk
 from dtf.trend_analyzer.gate import CheckpointGate
 from dtf.trend_analyzer.paging import MOST_PAGE_BYTES, make_token, page_size, read_token
 
@@ -34,18 +35,34 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
     """Answers from the store; what it refuses it refuses as every service of dtf does."""
 
     def __init__(
-        self, store: MetricStore, gate: CheckpointGate, open_runs: Mapping[str, OpenRun], clock: Clock
+        self,
+        store: MetricStore,
+        gate: CheckpointGate,
+        open_runs: Mapping[str, OpenRun],
+        clock: Clock,
+        desk: FindingsDesk,
+        searched: CheckpointGate,
     ) -> None:
+        """`gate`: how far the store has come; `searched`: how far the search for findings has."""
         self._store = store
         self._gate = gate
         self._open_runs = open_runs
         self._clock = clock
+        self._desk = desk
+        self._searched = searched
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Any) -> pb.GetCheckpointResponse:
         """How far the store has come; waits for a sequence."""
         if request.wait_for_sequence > self._gate.sequence:
-            await self._wait(request.wait_for_sequence, context)
-        return pb.GetCheckpointResponse(log_sequence=self._gate.sequence, store=self._store.kind)
+            await self._wait(self._gate, request.wait_for_sequence, "the store has come", context)
+        if request.wait_for_findings > self._searched.sequence:
+            said = "the search for findings has come"
+            await self._wait(self._searched, request.wait_for_findings, said, context)
+        return pb.GetCheckpointResponse(
+            log_sequence=self._gate.sequence,
+            store=self._store.kind,
+            findings_sequence=self._searched.sequence,
+        )
 
     async def ListCaseStatistics(
         self, request: pb.ListCaseStatisticsRequest, context: Any
@@ -69,16 +86,43 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
         """The fleet over a span of time."""
         return await _answer(self._query_fleet(request), context)
 
-    async def _wait(self, sequence: int, context: Any) -> None:
+    async def ListFindings(self, request: pb.ListFindingsRequest, context: Any) -> pb.ListFindingsResponse:
+        """What became slower or faster."""
+        return await _answer(_at_once(lambda: self._desk.list(request)), context)
+
+    async def GetFinding(self, request: pb.GetFindingRequest, context: Any) -> pb.GetFindingResponse:
+        """One finding."""
+        found = await _answer(_at_once(lambda: self._desk.get(request.finding_id)), context)
+        return pb.GetFindingResponse(finding=found)
+
+    async def TriageFinding(self, request: pb.TriageFindingRequest, context: Any) -> pb.TriageFindingResponse:
+        """A person's judgement of a finding."""
+        return pb.TriageFindingResponse(finding=await _answer(self._desk.triage(request), context))
+
+    async def ListRules(self, request: pb.ListRulesRequest, context: Any) -> pb.ListRulesResponse:
+        """How the rules do."""
+        return self._desk.rules()
+
+    async def CompareRevisions(
+        self, request: pb.CompareRevisionsRequest, context: Any
+    ) -> pb.CompareRevisionsResponse:
+        """The series of a suite at two revisions."""
+        return await _answer(self._desk.compare(request), context)
+
+    async def ImportPoints(self, request: pb.ImportPointsRequest, context: Any) -> pb.ImportPointsResponse:
+        """History from elsewhere."""
+        return await _answer(self._desk.take_in(request), context)
+
+    async def _wait(self, gate: CheckpointGate, sequence: int, said: str, context: Any) -> None:
         remaining = context.time_remaining()
         limit = LONGEST_WAIT_SECONDS if remaining is None else min(remaining, LONGEST_WAIT_SECONDS)
         try:
             async with asyncio.timeout(limit):
-                await self._gate.wait(sequence)
+                await gate.wait(sequence)
         except TimeoutError:
             await context.abort(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"the store has come to sequence {self._gate.sequence}, not yet to {sequence}; ask again",
+                f"{said} to sequence {gate.sequence}, not yet to {sequence}; ask again",
             )
 
     async def _list_case_statistics(
@@ -172,6 +216,10 @@ def _nanoseconds(instant: float, field: str) -> int:
         fault = FieldViolation(field, f"{instant!r} is not an instant in seconds since 1970")
         raise InvalidRequest(f"{field} is {instant!r}, expected seconds since 1970", violations=[fault])
     return round(instant * _NS)
+
+
+async def _at_once(work: Callable[[], _A]) -> _A:
+    return work()
 
 
 async def _answer(work: Awaitable[_A], context: Any) -> _A:

@@ -9,7 +9,7 @@ State. What a restart must know is small: the time reached, the workers, and fro
 log again so that the runs still open are known (`FoldState`). `LogFold.restored` takes it up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
@@ -18,7 +18,7 @@ from dtf.core.trend.fleet_count import FleetCount
 from dtf.core.trend.judging import CaseJudge, Origin
 from dtf.core.trend.names import NameBook, SeriesRule
 from dtf.core.trend.open_run import VERDICT_NAMES, OpenRun
-from dtf.core.trend.points import PointBuffer, Points
+from dtf.core.trend.points import PointBuffer, Points, Value
 
 _SECOND_NS = 1_000_000_000
 
@@ -57,9 +57,14 @@ class LogFold:
             self._count()
             self._second = second
         self._judge.advance(commit.now_unix_nanos)
+        self._buffer.mark()
         for event in commit.events:
             self._apply_event(event, commit.now_unix_nanos)
         self._is_counted = False
+
+    def newest(self, measurement: measurements.Measurement) -> Iterator[tuple[int, tuple[Value, ...]]]:
+        """(time, values) of each point of a measurement that the last commit folded brought."""
+        return self._buffer.since_mark(measurement)
 
     def take(self) -> list[Points]:
         """The points of every commit folded since the last call."""

@@ -1,6 +1,6 @@
 """Points on their way to the store: tuples in the order of their measurement's tags and fields."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dtf.core.trend.measurements import Measurement
@@ -57,6 +57,7 @@ class PointBuffer:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Points] = {}
+        self._marks: dict[str, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_name.values()))
@@ -68,8 +69,20 @@ class PointBuffer:
             points = self._by_name[measurement.name] = Points(measurement)
         return points
 
+    def mark(self) -> None:
+        """What is added from now on is what `since_mark` gives."""
+        self._marks = {name: len(points) for name, points in self._by_name.items()}
+
+    def since_mark(self, measurement: Measurement) -> Iterator[tuple[int, tuple[Value, ...]]]:
+        """(time, values) of each point of a measurement added since the last mark, in order."""
+        points = self._by_name.get(measurement.name)
+        if points is not None:
+            for index in range(self._marks.get(measurement.name, 0), len(points)):
+                yield points.times_ns[index], points.values[index]
+
     def take(self) -> list[Points]:
         """Everything, leaving nothing."""
+        self._marks = {}
         taken = [points for points in self._by_name.values() if points.times_ns]
         self._by_name = {}
         return taken

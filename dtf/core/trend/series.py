@@ -1,0 +1,251 @@
+"""One series: its newest positions, what the engine knows of it, and the findings that a new point brings."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+from dtf.api.v1 import findings_pb2 as pb
+
+from dtf.core.trend.changes import ChangeStream
+from dtf.core.trend.finding_track import FindingTrack, Place, Tracked, finding_id
+from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Effect, Impact, Interval
+from dtf.core.trend.series_points import SeriesKey, SeriesPoint
+
+RULE_VERSION = 1
+"""Rises when the same points would give other findings: an analyzer then searches its log anew."""
+POSITIONS_KEPT = 512
+"""Newest positions of which run, revision and value are known: two months of eight runs a day."""
+ANOMALY_SCORE = 0.999
+"""Score of a value that is told: on normal data one in a thousand."""
+USUAL_VALUES = 20
+"""Values before an anomaly whose median is called the expected one."""
+SIZES_KEPT = 20
+"""Runs of a suite that say how large it is."""
+LEAST_SIZE_RATIO = 0.9
+"""A run with a smaller share of the largest of them ran a part of the suite, and is no point of its series."""
+
+KINDS: "Mapping[str, pb.FindingKind.ValueType]" = {
+    ChangeKind.STEP: pb.FINDING_KIND_STEP,
+    ChangeKind.DRIFT: pb.FINDING_KIND_DRIFT,
+    ChangeKind.VARIANCE: pb.FINDING_KIND_VARIANCE,
+}
+STATES: "Mapping[str, pb.FindingState.ValueType]" = {
+    ChangeState.PROVISIONAL: pb.FINDING_STATE_PROVISIONAL,
+    ChangeState.CONFIRMED: pb.FINDING_STATE_CONFIRMED,
+    ChangeState.WENT_AWAY: pb.FINDING_STATE_WENT_AWAY,
+}
+IMPACTS: "Mapping[str, pb.FindingImpact.ValueType]" = {
+    Impact.REGRESSION: pb.FINDING_IMPACT_REGRESSION,
+    Impact.IMPROVEMENT: pb.FINDING_IMPACT_IMPROVEMENT,
+    Impact.CHANGE: pb.FINDING_IMPACT_CHANGE,
+}
+
+_SECOND_NS = 1_000_000_000
+
+
+class Position(NamedTuple):
+    """Where one value of a series came from."""
+
+    time_ns: int
+    value: float
+    weight: float
+    run_id: str
+    revision: str
+
+
+class Series:
+    """Points in, findings out; `state` and `restore` carry it over a restart."""
+
+    def __init__(self, key: SeriesKey, unit: str = "", is_lower_better: bool | None = None) -> None:
+        self.key = key
+        self.unit = unit
+        self.is_lower_better = is_lower_better
+        self.count = 0
+        """Positions so far."""
+        self.positions: list[Position] = []
+        """The newest of them."""
+        self._sizes: list[int] = []
+        self._changes = ChangeStream(lower_is_better=is_lower_better)
+        self._anomalies: Any = None
+        self._track = FindingTrack(key)
+
+    @property
+    def standing(self) -> Sequence[Tracked]:
+        """The changes that did not go away."""
+        return self._track.standing
+
+    def append(self, point: SeriesPoint) -> list[pb.Finding]:
+        """Take up a point; return every finding that is new or different."""
+        if point.size and not self._is_whole(point.size):
+            return []
+        if self.count and point.time_ns <= self.positions[-1].time_ns:
+            return []  # times of the log rise strictly: it was read before
+        index = self.count
+        self.count += 1
+        position = Position(point.time_ns, point.value, point.weight, point.run_id, point.revision)
+        self.positions = [*self.positions[1 - POSITIONS_KEPT :], position]
+        time = point.time_ns / _SECOND_NS
+        found: list[pb.Finding] = []
+        if self._changes.append(time, point.value, point.weight):
+            said = self._track.update(self._changes.change_points, point.sequence, self._place_of)
+            found = [self._change_finding(each, point) for each in said]
+        score = self._anomalies.update(time, point.value) if self._anomalies is not None else 0.0
+        if score >= ANOMALY_SCORE:
+            found.append(self._anomaly_finding(index, score, point))
+        return found
+
+    def position(self, index: int) -> Position | None:
+        """The position `index`, as long as it is kept."""
+        place = index - (self.count - len(self.positions))
+        return self.positions[place] if 0 <= place < len(self.positions) else None
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes: plain values, doubles exact."""
+        return {
+            "key": list(self.key),
+            "unit": self.unit,
+            "is_lower_better": self.is_lower_better,
+            "count": self.count,
+            "positions": [list(each) for each in self.positions],
+            "sizes": self._sizes,
+            "changes": self._changes.state(),
+            "anomalies": None,
+            "tracked": [_packed(each) for each in self._track.standing],
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> "Series":
+        """The series whose `state` this is."""
+        series = cls(SeriesKey(*state["key"]), state["unit"], state["is_lower_better"])
+        series.count = state["count"]
+        series.positions = [Position(*each) for each in state["positions"]]
+        series._sizes = list(state["sizes"])
+        series._changes = ChangeStream.restore(state["changes"])
+        series._track = FindingTrack(series.key, map(_unpacked, state["tracked"]))
+        return series
+
+    def _is_whole(self, size: int) -> bool:
+        largest = max(self._sizes, default=0)
+        self._sizes = [*self._sizes[1 - SIZES_KEPT :], size]
+        return size >= LEAST_SIZE_RATIO * largest
+
+    def _change_finding(self, tracked: Tracked, point: SeriesPoint) -> pb.Finding:
+        change = tracked.change
+        effect = change.effect
+        place = tracked.place
+        finding = self._finding(tracked.finding_id, tracked.version, point)
+        finding.kind = KINDS[change.kind]
+        finding.state = STATES[change.state]
+        finding.impact = IMPACTS[change.impact]
+        finding.index, finding.first_index, finding.last_index = (
+            change.index,
+            max(0, change.first_index),
+            change.last_index,
+        )
+        finding.time_unix_nanos = place.time_ns
+        finding.level_before, finding.level_after = change.level_before, change.level_after
+        finding.absolute, finding.relative = effect.absolute, effect.relative
+        finding.absolute_low, finding.absolute_high = effect.interval.low, effect.interval.high
+        finding.relative_low, finding.relative_high = (
+            effect.relative_interval.low,
+            effect.relative_interval.high,
+        )
+        finding.confidence = change.confidence
+        finding.revision_before, finding.revision = place.revision_before, place.revision
+        finding.revision_last, finding.run_id = place.revision_last, place.run_id
+        finding.is_moved = tracked.is_moved
+        return finding
+
+    def _place_of(self, change: ChangePoint) -> Place | None:
+        place = self.position(change.index)
+        if place is None:
+            return None
+        before, after = self.position(change.first_index - 1), self.position(change.last_index)
+        return Place(
+            place.time_ns,
+            before.revision if before else "",
+            place.revision,
+            after.revision if after else place.revision,
+            place.run_id,
+        )
+
+    def _anomaly_finding(self, index: int, score: float, point: SeriesPoint) -> pb.Finding:
+        finding = self._finding(finding_id(self.key, "point", index, point.sequence), 1, point)
+        usual = [each.value for each in self.positions[-1 - USUAL_VALUES : -1]] or [point.value]
+        expected = median(usual)
+        finding.kind = pb.FINDING_KIND_POINT
+        finding.state = pb.FINDING_STATE_CONFIRMED
+        difference = point.value - expected
+        finding.impact = self._impact_of(difference)
+        finding.index = finding.first_index = finding.last_index = index
+        finding.time_unix_nanos = point.time_ns
+        finding.level_before, finding.level_after = expected, point.value
+        finding.absolute = finding.absolute_low = finding.absolute_high = difference
+        relative = difference / abs(expected) if expected else float("nan")
+        finding.relative = finding.relative_low = finding.relative_high = relative
+        finding.confidence = score
+        previous = self.position(index - 1)
+        finding.revision_before = previous.revision if previous else ""
+        finding.revision = finding.revision_last = point.revision
+        finding.run_id = point.run_id
+        return finding
+
+    def _impact_of(self, difference: float) -> "pb.FindingImpact.ValueType":
+        if self.is_lower_better is None or not difference:
+            return pb.FINDING_IMPACT_CHANGE
+        is_worse = (difference > 0) == self.is_lower_better
+        return pb.FINDING_IMPACT_REGRESSION if is_worse else pb.FINDING_IMPACT_IMPROVEMENT
+
+    def _finding(self, identity: str, version: int, point: SeriesPoint) -> pb.Finding:
+        suite, case, metric, pool = self.key
+        return pb.Finding(
+            finding_id=identity,
+            version=version,
+            series=pb.FindingSeries(suite=suite, case_name=case, metric=metric, pool=pool),
+            unit=self.unit,
+            is_lower_better=self.is_lower_better,
+            log_sequence=point.sequence,
+            caused_by_run_id=point.run_id,
+            caused_unix_nanos=point.time_ns,
+            rule_version=RULE_VERSION,
+        )
+
+
+def _packed(tracked: Tracked) -> list[Any]:
+    change = tracked.change
+    effect = change.effect
+    return [
+        tracked.finding_id,
+        tracked.version,
+        list(tracked.place),
+        [change.index, change.time, change.kind.value, change.state.value, change.confidence],
+        [effect.absolute, effect.relative, effect.interval.low, effect.interval.high],
+        [effect.relative_interval.low, effect.relative_interval.high],
+        [change.first_index, change.last_index, change.level_before, change.level_after, change.impact.value],
+    ]
+
+
+def _unpacked(packed: Sequence[Any]) -> Tracked:
+    identity, version, where, place, (absolute, relative, low, high), (relative_low, relative_high), rest = (
+        packed
+    )
+    index, time, kind, state, confidence = place
+    first_index, last_index, level_before, level_after, impact = rest
+    return Tracked(
+        identity,
+        version,
+        ChangePoint(
+            index=index,
+            time=time,
+            kind=ChangeKind(kind),
+            state=ChangeState(state),
+            confidence=confidence,
+            effect=Effect(absolute, relative, Interval(low, high), Interval(relative_low, relative_high)),
+            first_index=first_index,
+            last_index=last_index,
+            level_before=level_before,
+            level_after=level_after,
+            impact=Impact(impact),
+        ),
+        Place(*where),
+    )

@@ -1,0 +1,170 @@
+"""Points of series in, findings on the analysis stream out.
+
+    log intake ──points, once they are in the store──▶ queue ──▶ search ──▶ publish ──▶ vault, checkpoint
+    analysis intake ──imported points──────────────────▲
+
+A batch is searched, its findings are published, then its series and the checkpoint are saved. So the
+vault never knows more than the stream, nor more than the store: a process that dies anywhere searches
+the same points again and finds the same, and what was published already is not published again (a
+message's id follows from its finding and version, and the fold of the stream knows what it has).
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from dtf.api.v1 import findings_pb2 as pb
+from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook
+from dtf.core.trend.series import RULE_VERSION
+from dtf.core.trend.series_book import SeriesBook
+from dtf.core.trend.series_points import AnalyzedLogFold, SeriesKey, SeriesPoint
+from dtf.ports.clock import Clock
+from dtf.ports.event_log import LogError, RecordStream
+from dtf.ports.metric_store import Checkpoint
+from dtf.ports.series_vault import SeriesVault, VaultCheckpoint
+from dtf.ports.subjects import analysis_subject
+from dtf.trend_analyzer.gate import CheckpointGate
+from dtf.trend_analyzer.intake import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Handover
+
+MOST_WAITING_POINTS = 200_000
+"""Points of series beyond which the log is not read further."""
+POINTS_A_TURN = 16
+"""Points searched before calls are answered: some milliseconds."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    points: Sequence[SeriesPoint]
+    checkpoint: VaultCheckpoint
+
+
+class FindingsKeeper:
+    """Searches series and publishes what it finds; `gate` says how far into the log it has come."""
+
+    def __init__(
+        self,
+        vault: SeriesVault,
+        stream: RecordStream,
+        known: FindingsBook,
+        namespace: str,
+        clock: Clock,
+    ) -> None:
+        self.gate = CheckpointGate(lambda: None)
+        self.book = SeriesBook(vault)
+        self._vault = vault
+        self._stream = stream
+        self._known = known
+        self._namespace = namespace
+        self._clock = clock
+        self._batches: list[_Batch] = []
+        self._has_news = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._checkpoint = VaultCheckpoint()
+        """Of the newest batch that was handed over."""
+
+    async def start(self, checkpoint: VaultCheckpoint) -> None:
+        """Go on from the vault's checkpoint."""
+        self._checkpoint = replace(checkpoint, rule_version=RULE_VERSION)
+        self.gate.advance(checkpoint.log_sequence)
+
+    def gather_log(self, fold: AnalyzedLogFold) -> Handover:
+        """The points of series that the fold has gathered, to be searched once their points are stored."""
+        points = fold.take_series_points()
+
+        async def hand_over(checkpoint: Checkpoint) -> None:
+            await self._receive(points, log_sequence=checkpoint.sequence, log_state=checkpoint.state)
+
+        return hand_over
+
+    def gather_imports(self, book: FindingsBook) -> Handover:
+        """The imported points that the analysis stream brought."""
+        imports, book.imports = book.imports, []
+
+        async def hand_over(checkpoint: Checkpoint) -> None:
+            for sequence, imported in imports:
+                if sequence > self._checkpoint.analysis_sequence:
+                    await self._receive(imported_points(imported), analysis_sequence=sequence)
+
+        return hand_over
+
+    async def run(self) -> None:
+        """Search without end. Raises VaultError, and LogErrors that waiting cannot mend."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            while self._batches:
+                await self._search(self._batches[0])
+                self._batches.pop(0)
+                self._has_room.set()
+
+    async def _receive(self, points: Sequence[SeriesPoint], **reached: int | str) -> None:
+        self._checkpoint = replace(self._checkpoint, **reached)  # type: ignore[arg-type]  # names of its fields
+        self._batches.append(_Batch(points, self._checkpoint))
+        self._has_news.set()
+        while sum(len(batch.points) for batch in self._batches) > MOST_WAITING_POINTS:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _search(self, batch: _Batch) -> None:
+        points = iter(batch.points)
+        while turn := list(islice(points, POINTS_A_TURN)):
+            for point in turn:
+                for finding in self.book.append(point):
+                    await self._publish(finding)
+            await self._clock.sleep(0)
+        await self._vault.save(self.book.take(), batch.checkpoint)
+        self.gate.advance(batch.checkpoint.log_sequence)
+
+    async def _publish(self, finding: pb.Finding) -> None:
+        known = self._known.findings.get(finding.finding_id)
+        if known is not None:
+            before = known.finding
+            if (before.rule_version, before.version) >= (finding.rule_version, finding.version):
+                return
+        event = pb.AnalysisEvent(finding=finding)
+        identity = f"finding-{finding.finding_id}-{finding.rule_version}-{finding.version}"
+        await publish(self._stream, self._namespace, KIND_NAMES[finding.kind], event, identity, self._clock)
+
+
+async def publish(
+    stream: RecordStream,
+    namespace: str,
+    kind: str,
+    event: pb.AnalysisEvent,
+    message_id: str,
+    clock: Clock,
+) -> int:
+    """Put an event on the analysis stream, however long its broker is away; return its sequence."""
+    delay = FIRST_RETRY_SECONDS
+    payload = event.SerializeToString(deterministic=True)
+    while True:
+        try:
+            return await stream.publish(analysis_subject(namespace, kind), payload, message_id)
+        except LogError as error:
+            if not error.is_retryable:
+                raise
+            _log.warning("the analysis stream is away, trying again: seconds=%.2f %s", delay, error)
+            await clock.sleep(delay)
+            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+
+
+def imported_points(imported: pb.PointsImported) -> list[SeriesPoint]:
+    """Imported history as points of its series."""
+    series = imported.series
+    count = len(imported.times_unix_nanos)
+    key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
+    direction = imported.is_lower_better if imported.HasField("is_lower_better") else None
+    return [
+        SeriesPoint(key, imported.unit, direction, time_ns, value, weight, "", revision, 0)
+        for time_ns, value, weight, revision in zip(
+            imported.times_unix_nanos,
+            imported.values,
+            imported.weights or [1.0] * count,
+            imported.revisions or [""] * count,
+            strict=True,
+        )
+    ]
