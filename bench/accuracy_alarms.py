@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
+
 from bench.accuracy_environment import Peer, ask, say
 from bench.accuracy_families import (
     DRIFT_FAMILY,
@@ -29,8 +31,8 @@ ALARM_AIM = 0.05
 DELAY_AIMS = {3.0: 4, 5.0: 2}
 """Points, by step size in sigma."""
 LENGTHS = (200, 1000)
-LEFT_IN_PEERS, LEFT_IN_DELAYS = 2, 4
-"""One series in so many is given to the peers, which are slower."""
+LEFT_IN_PEERS, LEFT_IN_DELAYS, LEFT_IN_ASKED = 2, 4, 4
+"""One series in so many is given to the peers, which are slower, or analysed anew with each point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +40,38 @@ class Watched:
     """What we said of one series without a step."""
 
     alarm: str
-    """Kind and position of the first false change point and when it came; empty: none."""
+    """Kind and place of the first false change point that ever showed; empty: none."""
     is_alarm_at_end: bool
     is_drift_found: bool
     """At the end; only counted where there is one."""
 
 
 def watch(family: str, length: int, number: int) -> Watched:
-    """Append a series point by point."""
-    values = noise(family, length, number)
+    """Append a series. `extend` returns what each `append` would have, which a test holds it to."""
     stream = ChangeStream()
-    alarm = ""
-    for position, value in enumerate(values.tolist()):
-        for each in stream.append(float(position), value):
-            if not alarm and each.state is not ChangeState.WENT_AWAY and is_false(family, each.kind):
-                alarm = f"{each.kind} at {each.index} after {position + 1} points"
+    said = stream.extend(np.arange(length, dtype=np.float64), noise(family, length, number))
+    false = [each for each in said if is_false(family, each)]
+    alarm = f"{false[0].kind} at {false[0].index}" if false else ""
     kinds = [each.kind for each in stream.change_points]
-    return Watched(alarm, any(is_false(family, kind) for kind in kinds), ChangeKind.DRIFT in kinds)
+    at_end = any(is_false(family, each) for each in stream.change_points)
+    return Watched(alarm, at_end, ChangeKind.DRIFT in kinds)
 
 
-def is_false(family: str, kind: ChangeKind) -> bool:
-    """Whether a change point of this kind is a false alarm; a drift that is called one is none."""
-    return not (family == DRIFT_FAMILY and kind is ChangeKind.DRIFT)
+def is_ever_asked_wrong(family: str, length: int, number: int) -> bool:
+    """Whether who analyses the series anew with each further point is ever told of a false change point."""
+    stream = ChangeStream()
+    for position, value in enumerate(noise(family, length, number).tolist()):
+        stream.append(float(position), value)
+        if any(is_false(family, each) for each in stream.change_points):
+            return True
+    return False
+
+
+def is_false(family: str, change: ChangePoint) -> bool:
+    """Whether a change point is a false alarm: one that shows, and is not a drift where there is one."""
+    if change.state is ChangeState.WENT_AWAY:
+        return False
+    return not (family == DRIFT_FAMILY and change.kind is ChangeKind.DRIFT)
 
 
 def measure_alarms(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
@@ -75,9 +87,12 @@ def measure_alarms(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor)
             row["ours"] = share([bool(each.alarm) for each in ours])
             row["ours_at_end"] = share([each.is_alarm_at_end for each in ours])
             row["drift_found"] = mean(each.is_drift_found for each in ours)
-            row["alarms"] = {
-                number: each.alarm for number, each in zip(numbers, ours, strict=True) if each.alarm
-            }
+            row["alarms"] = {number: each.alarm for number, each in enumerate(ours) if each.alarm}
+            if length == LENGTHS[0]:
+                some = range(0, total, LEFT_IN_ASKED)
+                count = len(some)
+                asked = list(pool.map(is_ever_asked_wrong, [family] * count, [length] * count, some))
+                row["asked_anew"] = share(asked)
             row["peers"] = peers_alarms(family, length, numbers[::LEFT_IN_PEERS], peers)
             rows.append(row)
     return rows

@@ -66,10 +66,11 @@ def alarms(rows: list[dict[str, Any]]) -> Table:
             "dtf, ever shown",
             f"aim {100 * ALARM_AIM:.0f}",
             "dtf, at the end",
+            "asked anew",
             *peers,
         ),
-        "dtf, ever shown: after each appended point, provisional ones counted, gone ones too; the peers see "
-        "the whole series once.\nA drift called a drift is no false alarm; found as such: "
+        "dtf, ever shown: after each appended point, provisional ones counted, gone ones too; asked anew: "
+        "analysed again with each further point, every answer counted; the peers see the whole series once.\nA drift called a drift is no false alarm; found as such: "
         + ", ".join(
             f"{100 * row['drift_found']:.0f} % at {row['length']:,}"
             for row in rows
@@ -82,7 +83,8 @@ def alarms(rows: list[dict[str, Any]]) -> Table:
             f"{100 * row['peers'][name]['share']:.0f}" if name in row["peers"] else "" for name in peers
         ]
         met = verdict(row["ours"]["share"] <= ALARM_AIM)
-        ours = (_percent(row["ours"]), met, _percent(row["ours_at_end"]))
+        asked = _percent(row["asked_anew"]) if "asked_anew" in row else ""
+        ours = (_percent(row["ours"]), met, _percent(row["ours_at_end"]), asked)
         table.add_row(row["family"], f"{row['length']:,}", str(row["series"]), *ours, *theirs)
     return table
 

@@ -16,36 +16,39 @@ def is_asv_result(document: Mapping[str, Any]) -> bool:
     return "commit_hash" in document and isinstance(document.get("results"), dict)
 
 
-def asv(document: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> Iterator[ImportedPoint]:
+def origin(document: Mapping[str, Any]) -> str:
+    """Machine and environment that the results are of: series of different ones are not one."""
+    params = document.get("params")
+    machine = str(params.get("machine") or "") if isinstance(params, dict) else ""
+    return ", ".join(filter(None, (machine, str(document.get("env_name") or ""))))
+
+
+def asv(
+    document: Mapping[str, Any], benchmarks: Mapping[str, Any], suffix: str = ""
+) -> Iterator[ImportedPoint]:
     """The result of each benchmark and combination of its parameters. Its time is the commit's.
 
-    `benchmarks` is the content of benchmarks.json, which has units; without it values have none. The
-    repetitions behind a result are its weight. Failed and skipped ones are missing values.
+    `benchmarks` is the content of benchmarks.json, which has units; without it values have none. Failed
+    and skipped ones are missing values. `suffix` ends
+    the names, where results of several origins are read together.
     """
     columns: Sequence[str] = document.get("result_columns") or ("result", "params")
     date = document.get("date")
     time = date / 1000.0 if isinstance(date, int | float) else None
-    machine, environment = _machine(document), str(document.get("env_name") or "")
     for name, entry in document["results"].items():
         row = _row(entry, columns)
         described = benchmarks.get(name)
         unit = str(described.get("unit", "")) if isinstance(described, dict) else ""
-        for case, value, weight in _cases(name, row):
+        for case, value in _cases(name, row):
             yield ImportedPoint(
-                case=" ".join(filter(None, (case, machine and f"({machine}, {environment})"))),
+                case=" ".join(filter(None, (case, suffix))),
                 metric=_metric(name),
                 value=value,
                 unit=UNITS.get(unit, unit),
                 is_lower_better=True,
                 time=time,
                 revision=str(document["commit_hash"]),
-                weight=weight,
             )
-
-
-def _machine(document: Mapping[str, Any]) -> str:
-    params = document.get("params")
-    return str(params.get("machine") or "") if isinstance(params, dict) else ""
 
 
 def _row(entry: Any, columns: Sequence[str]) -> dict[str, Any]:
@@ -57,18 +60,15 @@ def _row(entry: Any, columns: Sequence[str]) -> dict[str, Any]:
     return {"result": [entry]}
 
 
-def _cases(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+def _cases(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     results = row.get("result")
     if not isinstance(results, list):
         results = [results]
     combinations = list(itertools.product(*(row.get("params") or [])))
-    repeats = row.get("repeat") or []
     for number, result in enumerate(results):
         inside = ", ".join(combinations[number]) if number < len(combinations) else ""
         value = float(result) if isinstance(result, int | float) else math.nan
-        repeat = repeats[number] if number < len(repeats) else None
-        weight = float(repeat) if isinstance(repeat, int | float) and repeat >= 1 else 1.0
-        yield (f"{name}({inside})" if inside else name), value, weight
+        yield (f"{name}({inside})" if inside else name), value
 
 
 def _metric(name: str) -> str:

@@ -20,7 +20,10 @@ def is_pytest_benchmark(document: Mapping[str, Any]) -> bool:
 
 
 def pytest_benchmark(document: Mapping[str, Any]) -> Iterator[ImportedPoint]:
-    """Median and min of each benchmark, in seconds; `rounds` are the weight. Its time is the run's, not the commit's."""
+    """Median, min and mean of each benchmark, in seconds. Its time is the run's, not the commit's.
+
+    Rounds are no weight: what differs from run to run, they have in common.
+    """
     commit = document.get("commit_info") or {}
     time = _time(document.get("datetime")) or _time(commit.get("time"))
     revision = str(commit.get("id") or "")
@@ -35,7 +38,6 @@ def pytest_benchmark(document: Mapping[str, Any]) -> Iterator[ImportedPoint]:
                 is_lower_better=True,
                 time=time,
                 revision=revision,
-                weight=max(1.0, _number(stats.get("rounds", 1))),
             )
 
 

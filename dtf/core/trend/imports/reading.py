@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dtf.core.trend.imports.asv import BENCHMARKS_FILE, asv, is_asv_result
+from dtf.core.trend.imports.asv import BENCHMARKS_FILE, asv, is_asv_result, origin
 from dtf.core.trend.imports.benchmarks import (
     google_benchmark,
     hyperfine,
@@ -55,13 +55,14 @@ def read_history(
     Sources that do not say when they were written are taken in the natural order of their names.
     """
     ordered = sorted(sources, key=lambda source: _natural(source.name))
-    points: list[ImportedPoint] = []
     tables: list[tuple[SourceText, list[ImportedSeries]]] = []
-    described = _asv_benchmarks(ordered)
+    documents = [(source, _document(source)) for source in ordered if _is_json(source)]
+    folder = _asv(documents)
+    points = [point for source, document in documents for point in _points(source, document, folder)]
     for source in ordered:
         if _is_json(source):
-            points += _points(source, described)
-        elif source.is_asked_for or source.name.endswith((".csv", ".tsv")):
+            continue
+        if source.is_asked_for or source.name.endswith((".csv", ".tsv")):
             series = read_table(
                 source.text,
                 source.name,
@@ -86,11 +87,21 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _asv_benchmarks(sources: Sequence[SourceText]) -> Document:
-    for source in sources:
-        if source.name.rpartition("/")[2] == BENCHMARKS_FILE:
-            return _document(source) or {}
-    return {}
+@dataclass(frozen=True, slots=True)
+class _AsvFolder:
+    """What the files of asv say together."""
+
+    benchmarks: Document
+    has_many_origins: bool
+
+
+Documents = Sequence[tuple[SourceText, Document | None]]
+
+
+def _asv(documents: Documents) -> _AsvFolder:
+    named = [each for source, each in documents if source.name.rpartition("/")[2] == BENCHMARKS_FILE and each]
+    origins = {origin(each) for _, each in documents if each is not None and is_asv_result(each)}
+    return _AsvFolder(named[0] if named else {}, len(origins) > 1)
 
 
 def _document(source: SourceText) -> Document | None:
@@ -101,11 +112,11 @@ def _document(source: SourceText) -> Document | None:
     return found if isinstance(found, dict) else None
 
 
-def _points(source: SourceText, described: Document) -> list[ImportedPoint]:
-    document = _document(source)
+def _points(source: SourceText, document: Document | None, folder: _AsvFolder) -> list[ImportedPoint]:
     try:
         if document is not None and is_asv_result(document):
-            return list(asv(document, described))
+            suffix = f"({origin(document)})" if folder.has_many_origins else ""
+            return list(asv(document, folder.benchmarks, suffix))
         for is_one, read in FORMATS:
             if document is not None and is_one(document):
                 return list(read(document))
