@@ -6,9 +6,12 @@ Errors are gRPC's own (grpc.aio.AioRpcError); dtf.rpc.errors says what they mean
 import asyncio
 import hashlib
 import json
+import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -32,9 +35,10 @@ from dtf.client.overload import call_when_taken
 from dtf.client.owner import default_owner
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
-from dtf.rpc.channel import Peer, open_channel
+from dtf.rpc.channel import Peer, open_channel, open_sync_channel
 from dtf.rpc.errors import SERVER_WENT
 from dtf.rpc.reachability import why_unreachable
+from dtf.settings.loader import load_settings
 
 CALL_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -45,6 +49,7 @@ MOST_REPEATS = 2
 """Of a transfer: one takeover in its midst is bad luck, three are another fault."""
 BLOB_PIECE_BYTES = 256 * 1024
 
+log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 
@@ -128,6 +133,11 @@ class Client:
         return JoinTokens(self.channel, self.metadata)
 
     @property
+    def has_analyzer(self) -> bool:
+        """Whether it is known where the trend analyzer listens."""
+        return self._analyzer is not None
+
+    @property
     def analysis(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":
         """The stub of AnalysisService. Raises LookupError where no analyzer's address is known."""
         if self._analyzer is None:
@@ -135,6 +145,29 @@ class Client:
         if self._analysis_channel is None:
             self._analysis_channel = open_channel(self._analyzer)
         return analysis_service_pb2_grpc.AnalysisServiceStub(self._analysis_channel)
+
+    async def pack_workspace(self, project_dir: Path | None = None) -> common_pb2.Workspace:
+        """The working tree of a project, packed, and uploaded unless the coordinator has it, for `start_run`.
+
+        What travels, and the set-up, is what the project's dtf.toml says (docs/workspaces.md); no directory:
+        the project that we are in. Raises WorkspaceError (dtf.client.workspace_files), SettingsError.
+        """
+        from dtf.client.blob_courier import BlobCourier
+        from dtf.client.workspace import packed_workspace, tree_root
+
+        loaded = load_settings(project_dir)
+        is_over = threading.Event()
+
+        def packed() -> common_pb2.Workspace:
+            with open_sync_channel(self._peer) as channel:
+                tree = tree_root(loaded.project_dir, loaded.settings)
+                courier = BlobCourier(channel, self.metadata)
+                return packed_workspace(tree, loaded.settings, courier, log.info, is_over.is_set)
+
+        try:
+            return await asyncio.to_thread(packed)
+        finally:
+            is_over.set()
 
     async def create_run(self, request: run_service_pb2.CreateRunRequest) -> RunHandle:
         """Create a run from a whole request; an empty request id or owner is filled in."""
@@ -164,8 +197,14 @@ class Client:
         requirements: common_pb2.Requirements | None = None,
         revision: str = "",
         priority: int = 0,
+        workspace: common_pb2.Workspace | None = None,
     ) -> RunHandle:
-        """Create a run of commands, or of calls of `function` ("module:name"), submit and seal it."""
+        """Create a run of commands, or of calls of `function` ("module:name"), submit and seal it.
+
+        `workspace`: the code, for workers that do not have it (`pack_workspace`); tasks then run in it,
+        and `working_dir` is a directory of the tree as it is here.
+        """
+        working_dir = working_dir or (workspace.root if workspace is not None else "")
         if bool(commands) == bool(function):
             raise ValueError("give either commands or a function with arguments")
         template = common_pb2.TaskTemplate(
@@ -174,6 +213,7 @@ class Client:
                 test_retries=test_retries, infrastructure_retries=infrastructure_retries
             ),
             timeout_seconds=timeout_seconds,
+            workspace=workspace,
         )
         if commands:
             template.command.CopyFrom(

@@ -107,6 +107,28 @@ async def test_commands_and_calls_run_in_the_tree_and_three_workers_of_a_machine
             assert "content" in detail.value_json
 
 
+async def test_code_travels_with_a_run_that_is_started_from_code(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        with elsewhere(rig) as there:
+            project = Client(rig, tmp_path / "project")
+            project.write("dtf.toml", '[run]\nsetup = "echo set up > made"\n')
+            project.write("data/d", "content")
+            await there.worker()
+            async with rig.client() as client:
+                workspace = await client.pack_workspace(project.project)
+                commands = [["grep", "content", "data/d"], ["grep", "set up", "made"]]
+                run = await client.start_run("s", commands=commands, workspace=workspace)
+                assert (await run.result()).counts.passed == 2
+                below = await client.start_run(
+                    "s",
+                    commands=[["grep", "content", "d"]],
+                    workspace=workspace,
+                    working_dir=str(project.project / "data"),
+                )
+                assert (await below.result()).counts.passed == 1
+                assert await client.pack_workspace(project.project) == workspace
+
+
 async def test_a_set_up_that_fails_is_infrastructure_with_its_output(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         with elsewhere(rig) as there:
