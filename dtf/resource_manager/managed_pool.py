@@ -62,4 +62,6 @@ class Office:
     """What a pool is to do at an instant; None: all that it can."""
     telemetry: Callable[[str, int], PoolTelemetry | None]
     """What a pool's workers say of their machines."""
+    wake_all: Callable[[], None]
+    """Have every pool decide anew: what one has given up another may take."""
     tasks: asyncio.TaskGroup

@@ -150,7 +150,7 @@ class PoolKeeper:
             self._hearing.observe_exit(launch_id, "is gone", is_clean=self._hearing.has_left(launch_id))
         if len(self._state.pools[self.name].observations) != before:
             await self._office.save()
-            self._changed.set()
+            self._office.wake_all()
         for instance in instances:
             await self._after(instance)
             if instance.interruption and instance.state is InstanceState.RUNNING:
@@ -201,7 +201,7 @@ class PoolKeeper:
         self._hearing.exited(instance)
         await self._office.save()
         await self._after(instance)
-        self._changed.set()
+        self._office.wake_all()
 
     async def _report_lost(self, instance: Instance) -> None:
         """Tell the coordinator of a worker that its log still takes for alive, so that nothing waits for a lease.
@@ -283,6 +283,7 @@ class PoolKeeper:
                 launch_id=launch_id, reason=str(error), is_quota=isinstance(error, QuotaExceeded)
             )
             self._hearing.observe(scaling_pb2.Observation(failed=failed))
+            self._office.wake_all()
             return
         finally:
             self._launching.discard(launch_id)

@@ -9,14 +9,16 @@ otherwise), when it is killed they go on and are taken up again.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dtf.api.v1 import scaling_pb2, worker_service_pb2
 from dtf.core.scaling.adaptive import PoolTelemetry
 from dtf.core.scaling.allocation import Allocation, allocate
+from dtf.core.scaling.choices import ScalingChoices, Strategy
 from dtf.core.scaling.ledger import PoolLedger
-from dtf.core.scaling.policy import ScalingPolicy, Strategy, wished_policy
+from dtf.core.scaling.policy import REGISTRATION_SECONDS, ScalingPolicy, wished_policy
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.resource_manager.announcer import Announcer
@@ -35,7 +37,6 @@ SAVE_AFTER_COMMITS = 2000
 """The projection is saved at least this often; a restart folds what came since in some 20 ms."""
 PUBLISH_TIMEOUT_SECONDS = 2.0
 MEASURE_SECONDS = 1.0
-REGISTRATION_SECONDS = 120.0
 MACHINE_REGISTRATION_SECONDS = 900.0
 """Where a machine has to be found or made first; as long as the join token of a launch lives."""
 
@@ -47,35 +48,15 @@ def resolve_policy(settings: PoolSettings, processors: int) -> ScalingPolicy:
     most = settings.max_workers or max(2, processors)
     local = settings.provider in ("process", "ssh")
     patience = REGISTRATION_SECONDS if local else MACHINE_REGISTRATION_SECONDS
+    chosen: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(ScalingChoices)}
     return ScalingPolicy(
         pool=settings.name,
         min_workers=settings.min_workers,
         max_workers=max(most, settings.min_workers),
         slots=settings.slots,
-        labels=dict(settings.labels),
-        backlog_aim_seconds=settings.backlog_aim_seconds,
-        scale_in_idle_seconds=settings.scale_in_idle_seconds,
-        scale_out_cooldown_seconds=settings.scale_out_cooldown_seconds,
-        scale_in_cooldown_seconds=settings.scale_in_cooldown_seconds,
         strategy=Strategy(settings.strategy),
-        startup_seconds=settings.startup_seconds,
-        warm_workers=settings.warm_workers,
-        tolerance_ratio=settings.tolerance_ratio,
-        scale_out_window_seconds=settings.scale_out_window_seconds,
-        scale_in_window_seconds=settings.scale_in_window_seconds,
-        scale_out_limit=settings.scale_out_limit,
-        scale_out_limit_ratio=settings.scale_out_limit_ratio,
-        scale_in_limit=settings.scale_in_limit,
-        scale_in_limit_ratio=settings.scale_in_limit_ratio,
-        limit_seconds=settings.limit_seconds,
-        workers=settings.workers,
-        steps=dict(settings.steps),
-        weights=dict(settings.weights),
-        schedule=dict(settings.schedule),
-        timezone=settings.timezone,
-        price_per_hour=settings.price_per_hour,
-        is_spot=settings.is_spot,
         registration_seconds=settings.registration_seconds or patience,
+        **chosen,
     )
 
 
@@ -182,6 +163,7 @@ class ResourceManager:
             save=self._save,
             allocate=self._allocate,
             telemetry=self._pool_telemetry,
+            wake_all=self._wake_all,
             tasks=tasks,
         )
         self._keepers = {name: PoolKeeper(pool, office) for name, pool in self._pools.items()}
@@ -242,6 +224,9 @@ class ResourceManager:
         self._unsaved_commits += count
         if self._unsaved_commits >= SAVE_AFTER_COMMITS:
             self._must_save.set()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         for keeper in self._keepers.values():
             keeper.wake()
 

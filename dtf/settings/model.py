@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from dtf.core.scaling.choices import ScalingChoices, Strategy
+from dtf.settings.blobs import BlobSettings
 from dtf.settings.providers import (
-    AzureSettings,
     Ec2Settings,
     GcpSettings,
     KubernetesSettings,
@@ -100,6 +101,9 @@ class CoordinatorSettings:
     """A snapshot is taken when the log has grown by so many events: about a second of a start."""
     snapshot_bytes: int = 128 * 2**20
     """Or by so many bytes: an event may carry hundreds of tasks."""
+    metrics_listen: str = ""
+    """As of the resource manager."""
+    metrics_token_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +139,20 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """Bounds and pace of one pool."""
+class PoolSettings(ScalingChoices):
+    """Bounds and pace of one pool; what its policy may choose is in ScalingChoices."""
 
     name: str = "local"
     provider: str = "process"
     min_workers: int = 1
     max_workers: int = 0
-    """0: the number of processors of the machine, at least 2."""
+    """Workers that take work or are on their way, at most; 0: the number of processors of the machine, at least 2."""
     slots: int = 1
-    labels: dict[str, str] = field(default_factory=dict)
     cpus: float = 0.0
     """Processors of each worker, all its slots together; 0: what the provider gives."""
     memory_bytes: int = 0
     """Memory of each worker; 0: what the provider gives."""
     gpus: int = 0
-    is_spot: bool = False
-    """Take capacity that is cheaper and may be taken away again, where the provider has it."""
     registration_seconds: float = 0.0
     """A launch that has not registered by then is ended; 0: 120 s for processes and hosts, 900 s where machines
     have to be found first."""
@@ -159,45 +160,8 @@ class PoolSettings:
     """Share of the pool that may be in quarantine at once; 0: workers are never quarantined."""
     probation_seconds: float = 300.0
     """A quarantined worker works again after so long; falling ill again within as long a time, it is ended."""
-    price_per_hour: float = 0.0
-    """Of a worker, in any currency; pools are compared by it, and decisions say what they cost."""
-    startup_seconds: float = 1.0
-    """Start-up delay expected until launches have shown it."""
-    strategy: str = "target"
+    strategy: str = Strategy.TARGET.value
     """target, static, stepwise, adaptive, predictive or scheduled; see docs/scaling.md."""
-    workers: int = 0
-    """Of the strategy static; 0: min_workers."""
-    steps: dict[str, str] = field(default_factory=dict)
-    """Of the strategy stepwise: "queue >= 20" = "+2"."""
-    weights: dict[str, str] = field(default_factory=dict)
-    """Of the strategy adaptive: queue = "0.6", cpu = "0.3", memory = "0.1", aim = "0.75"."""
-    schedule: dict[str, str] = field(default_factory=dict)
-    """Bounds by time of day and week, for every strategy: "mon-fri 08:00-18:00" = "5..50"."""
-    timezone: str = "UTC"
-    """Of the schedule."""
-    warm_workers: int = 0
-    """Idle workers kept beyond what the work needs."""
-    tolerance_ratio: float = 0.0
-    """A change by a smaller share of the pool than this is not made."""
-    scale_out_window_seconds: float = 0.0
-    """The pool grows to the lowest recommendation of so long a time only."""
-    scale_in_window_seconds: float = 0.0
-    """The pool shrinks to the highest recommendation of so long a time only."""
-    scale_out_limit: int = 0
-    """Workers launched at most within limit_seconds; 0: as many as are wanted."""
-    scale_out_limit_ratio: float = 0.0
-    """The same as a share of the pool; of both the larger counts."""
-    scale_in_limit: int = 0
-    """Workers drained at most within limit_seconds; 0: as many as may go."""
-    scale_in_limit_ratio: float = 0.0
-    limit_seconds: float = 60.0
-    backlog_aim_seconds: float = 0.0
-    """Backlog each worker should have; 0: half the learned start-up delay, at least 2 s."""
-    scale_in_idle_seconds: float = 0.0
-    """A worker that nothing needs and that is idle for this long may be drained; 0: a tenth of the learned
-    start-up delay, at least 2 s."""
-    scale_out_cooldown_seconds: float = 0.5
-    scale_in_cooldown_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +169,13 @@ class ResourceManagerSettings:
     """The process that looks after the pools."""
 
     max_workers: int = 0
-    """Workers of all pools together at most; 0: what the pools allow each for itself."""
+    """Workers of all pools together at most, those that are draining or ending included, so that a quota holds;
+    0: what the pools allow each for itself."""
     metrics_listen: str = ""
-    """host:port of an HTTP server with /metrics for Prometheus; empty: none. It has no password: what it says is
-    numbers and names of pools."""
+    """host:port of an HTTP server with /metrics for Prometheus; empty: none. No host: loopback."""
+    metrics_token_file: str = ""
+    """File with the bearer token that who reads /metrics shows, one for nothing else: beyond loopback it is wanted,
+    and goes there in plain text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +249,8 @@ class Settings:
     ssh: SshSettings = field(default_factory=SshSettings)
     ec2: Ec2Settings = field(default_factory=Ec2Settings)
     gcp: GcpSettings = field(default_factory=GcpSettings)
-    azure: AzureSettings = field(default_factory=AzureSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
+    blobs: BlobSettings = field(default_factory=BlobSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
     """More pools, [pools.NAME]: settings that differ from [pool]'s, and tables of providers, [pools.NAME.kubernetes],

@@ -28,6 +28,7 @@ from dtf.core.run.invariants import check
 from dtf.core.run.rederive import Difference, Rederivation
 from dtf.core.run.state import State
 from dtf.core.run.state_hash import forget_caches, state_hash
+from dtf.core.scaling.allocation import recorded_allocation
 from dtf.core.scaling.decide import decide_scaling
 from dtf.core.scaling.policy import POLICY_VERSION
 from dtf.core.trend.log_fold import LogFold
@@ -242,7 +243,9 @@ class Manager:
             self._pool.take_observations()
             ledger.record(recorded)  # by other rules: what it asked for happened all the same
             return recorded
-        plan = decide_scaling(projection, ledger, self._policy, now_ns)
+        plan = decide_scaling(
+            projection, ledger, self._policy, now_ns, allocation=recorded_allocation(recorded)
+        )
         if plan.decision is not None:
             ledger.record(plan.decision, plan.hold_kind)
             plan.decision.observations.extend(self._pool.take_observations())

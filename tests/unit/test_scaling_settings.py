@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dtf.core.scaling.policy import Strategy
+from dtf.core.scaling.choices import Strategy
 from dtf.resource_manager.process import resolve_policy
 from dtf.settings.loader import SettingsError, load_settings
 

@@ -6,13 +6,16 @@ import pytest
 
 from dtf.api.v1 import common_pb2, events_pb2, scaling_pb2
 from dtf.core.fleet.pool_wish import PoolWish
+from dtf.core.scaling import snapshot
 from dtf.core.scaling.adaptive import BadWeight, PoolTelemetry, parse_weights
-from dtf.core.scaling.allocation import allocate
+from dtf.core.scaling.allocation import Allocation, allocate, recorded_allocation
+from dtf.core.scaling.choices import Strategy
 from dtf.core.scaling.decide import decide_scaling
 from dtf.core.scaling.ledger import PoolLedger
-from dtf.core.scaling.policy import POLICY_VERSION, ScalingPolicy, Strategy, wished_policy
+from dtf.core.scaling.policy import POLICY_VERSION, ScalingPolicy, wished_policy
 from dtf.core.scaling.schedule import BadSchedule, next_boundary_ns, parse_schedule, scheduled_policy
 from dtf.core.scaling.stepwise import BadStep, parse_steps
+from dtf.core.scaling.story import tell
 from tests.unit.scaling_events import SECOND, START_NS, Story
 
 pytestmark = pytest.mark.resource_manager
@@ -29,7 +32,7 @@ class Pool:
         self.story = Story()
         self.policy = policy
         self.ledger = PoolLedger(policy.pool)
-        self.room: int | None = None
+        self.allocation: Allocation | None = None
         self.telemetry: PoolTelemetry | None = None
 
     def decide(self) -> scaling_pb2.ScalingDecision | None:
@@ -41,7 +44,7 @@ class Pool:
             self.policy,
             self.story.now_ns,
             telemetry=self.telemetry,
-            room=self.room,
+            allocation=self.allocation,
         )
         if plan.decision is not None:
             self.ledger.record(plan.decision, plan.hold_kind)
@@ -196,10 +199,10 @@ def test_a_small_change_is_tolerated_and_a_reserve_is_kept() -> None:
 def test_all_pools_together_leave_so_much_room_and_take_nothing_that_is_there() -> None:
     pool = Pool(policy()).staff(3)
     pool.story.run().submit(50, seconds=100.0)
-    pool.room = 5
+    pool.allocation = Allocation({"": 1.0}, 5)
     decision = pool.must()
     assert (decision.desired, pool.effect(decision, "all pools")[1]) == (5, 5)
-    pool.room = 1
+    pool.allocation = Allocation({"": 1.0}, 1)
     held = pool.must()
     assert (held.action, held.reason) == (HOLD, "all pools together leave 1 to this one")
 
@@ -367,6 +370,74 @@ def test_the_bound_of_all_pools_is_divided_by_what_each_is_short_of() -> None:
         traffic.running_seconds, traffic.runs = 6e4, 99.0
     found = allocate(story.projection, {}, {n: pool_of(n, 1.0, 10.0, 100) for n in "ab"}, story.now_ns, 20)
     assert (found["a"].room, found["b"].room) == (15, 5)
+
+
+@pytest.mark.parametrize("way_out", ["draining", "asked to drain", "ending", "in quarantine", "lost"])
+def test_the_bound_of_all_pools_counts_what_is_on_its_way_out(way_out: str) -> None:
+    """Three workers are allowed in all; while one of "a" still runs, "b" is left one and not two."""
+    pool = Pool(policy()).staff(2)
+    story, ledger = pool.story, pool.ledger
+    match way_out:
+        case "draining":
+            story.tell(worker_drain_requested=events_pb2.WorkerDrainRequested(worker_id="local-1"))
+        case "asked to drain":
+            ledger.drains_asked["local-1"] = story.now_ns
+        case "ending":
+            ledger.launches["local-1"].is_stopping = True
+        case "in quarantine":
+            story.tell(worker_quarantined=events_pb2.WorkerQuarantined(worker_id="local-1", reason="slow"))
+        case _:
+            story.tell(worker_lost=events_pb2.WorkerLost(worker_id="local-1", incarnation=1, reason="silent"))
+    ledger.sync(story.projection, story.now_ns)
+    story.run(pool="b").submit(30, seconds=600.0)
+    traffic = story.projection.traffic["pool=b"]
+    traffic.running_seconds, traffic.runs = 6e4, 99.0
+    policies = {"local": pool.policy, "b": pool_of("b", 1.0, 10.0, 100)}
+    ledgers = {"local": ledger, "b": PoolLedger("b")}
+
+    def rooms() -> tuple[int | None, int | None]:
+        found = allocate(story.projection, ledgers, policies, story.now_ns, 3)
+        return found["local"].room, found["b"].room
+
+    assert rooms() == (1, 1)
+    if "local-1" in story.projection.workers:
+        story.tell(worker_left=events_pb2.WorkerLeft(worker_id="local-1", incarnation=1))
+    assert rooms() == (1, 1), "it left the log; its process still runs"
+    ledger.exited("local-1", "exited with code 0", story.now_ns, is_clean=True)
+    assert rooms() == (1, 2)
+
+
+def test_one_place_for_two_pools_goes_to_one_of_them() -> None:
+    story = Story().worker("l-1", pool="l").run(pool="a").submit(5, seconds=600.0)
+    story.run("r2", pool="b").submit(5, seconds=600.0, run_id="r2")
+    policies = {name: pool_of(name, 1.0, 10.0, 100) for name in "lab"}
+    found = allocate(story.projection, {}, policies, story.now_ns, 2)
+    assert {name: allocation.room for name, allocation in found.items()} == {"l": 1, "a": 1, "b": 0}
+
+
+def test_a_decision_carries_its_allocation_and_is_made_again_from_it() -> None:
+    pool = Pool(policy()).staff(1)
+    story = pool.story.run().submit(40, seconds=60.0)
+    story.projection.traffic[""].running_seconds, story.projection.traffic[""].runs = 6e3, 99.0
+    policies = {"local": pool.policy, "other": pool_of("other", 1.0, 10.0, 100)}
+    ledgers = {"local": pool.ledger, "other": PoolLedger("other")}
+    pool.allocation = allocate(story.projection, ledgers, policies, story.now_ns, 12)["local"]
+    before = snapshot.encode(pool.ledger)
+    decision = pool.must()
+    stored = scaling_pb2.ScalingDecision.FromString(decision.SerializeToString())
+    assert stored.allocation.room == pool.allocation.room
+    assert stored.allocation.shares[0].reason.startswith("50% of work that any worker can do")
+    assert ("part", f"all pools together leave it {pool.allocation.room} workers") in tell(stored)
+
+    def again(allocation: Allocation | None) -> scaling_pb2.ScalingDecision | None:
+        ledger = snapshot.decode(before, PoolLedger)
+        assert ledger is not None
+        return decide_scaling(
+            story.projection, ledger, pool.policy, story.now_ns, allocation=allocation
+        ).decision
+
+    assert again(recorded_allocation(stored)) == stored
+    assert again(None) != stored
 
 
 def test_a_quarantined_worker_is_replaced_with_the_reason_once() -> None:

@@ -83,6 +83,7 @@ class ScalingDecision(_message.Message):
     FORECAST_FIELD_NUMBER: _builtins.int
     FIRST_LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Unique: the pool and a number that rises."""
     now_unix_nanos: _builtins.int
@@ -145,6 +146,10 @@ class ScalingDecision(_message.Message):
     def forecast(self) -> Global___Forecast:
         """What the next start-up delay was expected to bring."""
 
+    @_builtins.property
+    def allocation(self) -> Global___PoolAllocation:
+        """This pool's part, where several are looked after together or all have a bound; absent: all that it can do."""
+
     def __init__(
         self,
         *,
@@ -170,14 +175,75 @@ class ScalingDecision(_message.Message):
         forecast: Global___Forecast | None = ...,
         first_log_sequence: _builtins.int = ...,
         rehearsal: _builtins.str = ...,
+        allocation: Global___PoolAllocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "forecast", b"forecast"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "demand", b"demand", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alternatives", b"alternatives", "considerations", b"considerations", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "first_log_sequence", b"first_log_sequence", "forecast", b"forecast", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "policy_version", b"policy_version", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "rehearsal", b"rehearsal", "requested", b"requested", "rules", b"rules", "strategy", b"strategy", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "allocation", b"allocation", "alternatives", b"alternatives", "considerations", b"considerations", "decision_id", b"decision_id", "demand", b"demand", "desired", b"desired", "first_log_sequence", b"first_log_sequence", "forecast", b"forecast", "launch_ids", b"launch_ids", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "observations", b"observations", "observed", b"observed", "policy_version", b"policy_version", "pool", b"pool", "reason", b"reason", "recommended", b"recommended", "rehearsal", b"rehearsal", "requested", b"requested", "rules", b"rules", "strategy", b"strategy", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScalingDecision: _TypeAlias = ScalingDecision  # noqa: Y015
+
+@_typing.final
+class PoolAllocation(_message.Message):
+    """One pool's part of what several can do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    room: _builtins.int
+    """Workers that the bound of all pools together leaves to it; absent: there is no such bound."""
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassShare]:
+        """By requirement class; a class that is not named is not its work."""
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[Global___ClassShare] | None = ...,
+        room: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_room", b"_room", "room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room", b"_room", "room", b"room", "shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__room: _TypeAlias = _typing.Literal["room"]  # noqa: Y015
+    _WhichOneofArgType__room: _TypeAlias = _typing.Literal["_room", b"_room"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__room) -> _WhichOneofReturnType__room | None: ...
+
+Global___PoolAllocation: _TypeAlias = PoolAllocation  # noqa: Y015
+
+@_typing.final
+class ClassShare(_message.Message):
+    """A pool's part of one requirement class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    requirement: _builtins.str
+    """In words, as "gpus=1 os=linux"; empty: any worker will do."""
+    share: _builtins.float
+    """0 to 1."""
+    reason: _builtins.str
+    """Why, in words."""
+    def __init__(
+        self,
+        *,
+        requirement: _builtins.str = ...,
+        share: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "requirement", b"requirement", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassShare: _TypeAlias = ClassShare  # noqa: Y015
 
 @_typing.final
 class Consideration(_message.Message):

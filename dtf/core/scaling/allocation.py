@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dtf.api.v1 import scaling_pb2
 from dtf.core.scaling.backlog import TemplateLoad
 from dtf.core.scaling.demand import DemandProjection
 from dtf.core.scaling.forecast import WAIT_WORTH
@@ -32,8 +33,28 @@ class Allocation:
     """Its part of each requirement class; a class that is not named is not its work."""
     room: int | None = None
     """Workers that the bound of all pools together leaves to it; None: there is no such bound."""
-    reasons: list[str] = field(default_factory=list)
-    """One sentence a class."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """A sentence for each share."""
+
+    def message(self) -> scaling_pb2.PoolAllocation:
+        """It, as a decision carries it."""
+        said = scaling_pb2.PoolAllocation(room=self.room)
+        for requirement, share in self.shares.items():
+            reason = self.reasons.get(requirement, "")
+            said.shares.add(requirement=requirement, share=share, reason=reason)
+        return said
+
+
+def recorded_allocation(decision: scaling_pb2.ScalingDecision) -> Allocation | None:
+    """What the pool was to do when this was decided, so that it can be decided again; None: all that it can."""
+    if not decision.HasField("allocation"):
+        return None
+    said = decision.allocation
+    return Allocation(
+        {each.requirement: each.share for each in said.shares},
+        said.room if said.HasField("room") else None,
+        {each.requirement: each.reason for each in said.shares},
+    )
 
 
 @dataclass(slots=True)
@@ -43,6 +64,9 @@ class _Site:
     policy: ScalingPolicy
     startup: float
     effective: int
+    """Workers that take work, and launches on their way."""
+    occupied: int
+    """Workers that take up capacity: also those that are draining, ending, in quarantine or lost and not ended."""
     there: float
     """Slots of its workers, not taken yet."""
     launchable: float
@@ -78,22 +102,20 @@ def _classes(projection: DemandProjection) -> dict[str, TemplateLoad]:
 
 
 def _site(projection: DemandProjection, ledger: PoolLedger | None, policy: ScalingPolicy) -> _Site:
-    staff = [
-        worker for worker in projection.workers.values() if worker.pool == policy.pool and worker.takes_work
-    ]
-    awaited = 0
-    startup = policy.startup_seconds
-    if ledger is not None:
-        startup = ledger.startup_seconds if ledger.startups else startup
-        awaited = sum(
-            1
-            for launch in ledger.launches.values()
-            if not (launch.is_registered or launch.is_stopping or launch.is_lost)
-        )
+    present = [worker for worker in projection.workers.values() if worker.pool == policy.pool]
+    if ledger is None:
+        staff = [worker for worker in present if worker.takes_work]
+        startup, awaited, occupied = policy.startup_seconds, 0, len(present)
+    else:
+        staff = [worker for worker in present if ledger.employs(worker)]
+        startup = ledger.startup_seconds if ledger.startups else policy.startup_seconds
+        awaited = sum(1 for launch in ledger.launches.values() if launch.is_awaited)
+        others = [worker for worker in present if worker.launch_id not in ledger.launches]
+        occupied = len(ledger.launches) + len(others)
     effective = len(staff) + awaited
     there = float(sum(worker.slots for worker in staff) + awaited * policy.slots)
     launchable = max(0.0, float((policy.max_workers - effective) * policy.slots))
-    return _Site(policy, startup, effective, there, launchable)
+    return _Site(policy, startup, effective, occupied, there, launchable)
 
 
 def _fitting(
@@ -145,8 +167,8 @@ def _divide(
         if taken[name] > 0:
             sites[name].taken += taken[name]
             found[name].shares[requirement] = taken[name] / demand
-            found[name].reasons.append(
-                _say(requirement, taken[name] / demand, ranked, sites, seconds, mean_price)
+            found[name].reasons[requirement] = _say(
+                requirement, taken[name] / demand, ranked, sites, seconds, mean_price
             )
 
 
@@ -177,20 +199,38 @@ def _say(
 
 
 def _bound(sites: Mapping[str, _Site], found: Mapping[str, Allocation], max_workers: int) -> None:
-    """Each keeps what it has; what is free goes by what each is short of."""
+    """Each keeps what it has; what is free goes by what each is short of.
+
+    What is on its way out is no worker any more, yet it runs and costs: its place is free when it is gone.
+    """
     short = {
         name: max(
-            0.0,
+            0,
             math.ceil(site.taken / site.policy.slots) - site.effective,
             site.policy.min_workers - site.effective,
         )
         for name, site in sites.items()
     }
-    free = max(0, max_workers - sum(site.effective for site in sites.values()))
+    free = max(0, max_workers - sum(site.occupied for site in sites.values()))
+    for name, part in _split(free, short).items():
+        found[name].room = sites[name].effective + part
+
+
+def _split(free: int, short: Mapping[str, int]) -> dict[str, int]:
+    """`free` workers, all of them: by what each is short of, and what is left over evenly."""
     wanted = sum(short.values())
-    for name, site in sites.items():
-        if wanted <= free:
-            part = int(short[name]) + math.floor((free - wanted) / len(sites))
-        else:
-            part = math.floor(free * short[name] / wanted)
-        found[name].room = site.effective + part
+    if wanted <= free:
+        spare = dict.fromkeys(short, 1.0)
+        return {name: short[name] + part for name, part in _by_weight(free - wanted, spare).items()}
+    return _by_weight(free, short)
+
+
+def _by_weight(count: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """`count` things by largest remainder; of equals the first."""
+    total = sum(weights.values())
+    exact = {name: count * weight / total for name, weight in weights.items()}
+    parts = {name: math.floor(share) for name, share in exact.items()}
+    order = sorted(parts, key=lambda name: parts[name] - exact[name])
+    for name in order[: count - sum(parts.values())]:
+        parts[name] += 1
+    return parts

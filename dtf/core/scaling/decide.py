@@ -51,6 +51,7 @@ class _Deliberation:
     victims: list[WorkerView]
     wanted: int
     effects: list[Effect]
+    allocation: Allocation | None
 
 
 def decide_scaling(
@@ -62,23 +63,19 @@ def decide_scaling(
     is_caught_up: bool = True,
     telemetry: PoolTelemetry | None = None,
     allocation: Allocation | None = None,
-    room: int | None = None,
 ) -> Plan:
     """What the pool should do at `now_ns`. Call `ledger.sync` before and `ledger.record` after.
 
     Until the projection has caught up with the log nothing is known of the demand: then only the
     minimum is provided for and nothing is taken away. `telemetry` is what the strategy "adaptive"
-    looks at; `allocation` this pool's part where several are looked after together (`allocate`), and
-    `room` the workers that the bound of all pools leaves to it.
+    looks at; `allocation` this pool's part where several are looked after together (`allocate`).
     """
     if decision := _terminate(projection, ledger, policy, now_ns):
         return Plan(decision)
     measured = measure(projection, ledger, policy, now_ns, allocation)
-    if allocation is not None and room is None:
-        room = allocation.room
     policy = scheduled_policy(policy, now_ns, measured.startup_seconds)
     policy = wished_policy(policy, projection.wishes.get(policy.pool))
-    thought = _deliberate(measured, projection, ledger, policy, is_caught_up, telemetry, room)
+    thought = _deliberate(measured, projection, ledger, policy, is_caught_up, telemetry, allocation)
     if thought.wanted > measured.effective:
         return Plan(_scale_out(_message(thought, projection), thought))
     if thought.wanted < measured.effective:
@@ -93,7 +90,7 @@ def _deliberate(
     policy: ScalingPolicy,
     is_caught_up: bool,
     telemetry: PoolTelemetry | None,
-    room: int | None,
+    allocation: Allocation | None,
 ) -> _Deliberation:
     if is_caught_up:
         recommendation = recommend(measured, policy, telemetry)
@@ -121,10 +118,12 @@ def _deliberate(
         drained=ledger.drained,
         lowest_lately=lowest,
         highest_lately=highest,
-        room=room,
+        room=allocation.room if allocation is not None else None,
     )
     wanted, effects = apply_rules(recommendation.workers, policy, situation)
-    return _Deliberation(measured, policy, ledger, situation, recommendation, victims, wanted, effects)
+    return _Deliberation(
+        measured, policy, ledger, situation, recommendation, victims, wanted, effects, allocation
+    )
 
 
 def _name_unplaceable(
@@ -158,6 +157,8 @@ def _message(thought: _Deliberation, projection: DemandProjection) -> scaling_pb
     )
     if thought.recommendation.forecast is not None:
         decision.forecast.CopyFrom(thought.recommendation.forecast())
+    if thought.allocation is not None:
+        decision.allocation.CopyFrom(thought.allocation.message())
     for rule, before, after, reason in thought.effects:
         decision.rules.add(rule=rule, before=before, after=after, reason=reason)
     for name, workers, reason in thought.recommendation.parts():

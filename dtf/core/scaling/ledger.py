@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from dtf.api.v1 import scaling_pb2
+from dtf.core.scaling.choices import DEFAULT_STARTUP_SECONDS
 from dtf.core.scaling.demand import DemandProjection, Departure, WorkerView
-from dtf.core.scaling.policy import DEFAULT_STARTUP_SECONDS, ScalingPolicy
+from dtf.core.scaling.policy import ScalingPolicy
 from dtf.core.scaling.rates import NANOS
 
 STABLE_SECONDS = 10.0
@@ -41,6 +42,11 @@ class Launch:
     is_lost: bool = False
     is_stopping: bool = False
     is_quarantined: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its worker is on its way."""
+        return not (self.is_registered or self.is_stopping or self.is_lost)
 
 
 @dataclass(slots=True)
@@ -75,6 +81,16 @@ class PoolLedger:
     def startup_seconds(self) -> float:
         """Launch-to-registration delay: the median of the newest."""
         return median(self.startups) if self.startups else DEFAULT_STARTUP_SECONDS
+
+    def employs(self, worker: WorkerView) -> bool:
+        """Whether it takes work and its process, if we launched it, is alive.
+
+        One started by hand has no launch: the log's word is all there is.
+        """
+        if worker.pool != self.pool or not worker.takes_work or worker.worker_id in self.drains_asked:
+            return False
+        launch = self.launches.get(worker.launch_id)
+        return not worker.launch_id or (launch is not None and not launch.is_stopping)
 
     def decision_id(self) -> str:
         """Identity of the next decision."""

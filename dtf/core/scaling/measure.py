@@ -90,9 +90,7 @@ def measure(
 ) -> Measured:
     """What the policy is asked about; `allocation`: this pool's part, where several are looked after together."""
     ages = [
-        (now_ns - launch.requested_at_ns) / NANOS
-        for launch in ledger.launches.values()
-        if not (launch.is_registered or launch.is_stopping or launch.is_lost)
+        (now_ns - launch.requested_at_ns) / NANOS for launch in ledger.launches.values() if launch.is_awaited
     ]
     if ledger.startups:
         startup = ledger.startup_seconds
@@ -149,20 +147,17 @@ def is_nowhere(projection: DemandProjection, requirement: str) -> bool:
 
 
 def _count_staff(measured: Measured, projection: DemandProjection, ledger: PoolLedger) -> None:
-    launches, drains, pool, idle = ledger.launches, ledger.drains_asked, ledger.pool, measured.idle
+    launches, idle = ledger.launches, measured.idle
     staff = slots = busy_workers = busy_slots = 0
     for worker in projection.workers.values():
-        if worker.pool != pool or worker.is_draining or worker.is_quarantined or worker.worker_id in drains:
+        if not ledger.employs(worker):
             continue
-        launch = launches.get(worker.launch_id) if worker.launch_id else None
-        if worker.launch_id and (launch is None or launch.is_stopping):
-            continue  # one started by hand has no launch: the log's word is all there is
         staff += 1
         slots += worker.slots
         if worker.lease_count:
             busy_workers += 1
             busy_slots += worker.lease_count if worker.lease_count < worker.slots else worker.slots
-        elif launch is not None:
+        elif worker.launch_id in launches:
             idle.append(worker)
     measured.staff, measured.slots = staff, slots
     measured.busy_workers, measured.busy_slots = busy_workers, busy_slots

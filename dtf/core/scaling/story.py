@@ -36,6 +36,12 @@ def tell(decision: scaling_pb2.ScalingDecision) -> Iterator[tuple[str, str]]:
         yield from _saw_more(decision.demand)
         by = f" (strategy {decision.strategy})" if decision.strategy else ""
         yield "aim", f"{decision.recommended} {_workers(decision.recommended)} before the rules{by}"
+    if decision.HasField("allocation"):
+        for each in decision.allocation.shares:
+            yield "part", each.reason or f"{each.share:.0%} of {each.requirement or 'any work'}"
+        if decision.allocation.HasField("room"):
+            room = decision.allocation.room
+            yield "part", f"all pools together leave it {room} {_workers(room)}"
     for consideration in decision.considerations:
         wanted = f"{consideration.workers} {_workers(consideration.workers)}"
         yield "weighed", f"{consideration.name}: {wanted}, {consideration.reason}"

@@ -3,8 +3,9 @@
 from typing import assert_never
 
 from dtf.core.scaling.adaptive import PoolTelemetry, recommend_adaptive
+from dtf.core.scaling.choices import Strategy
 from dtf.core.scaling.measure import Measured
-from dtf.core.scaling.policy import ScalingPolicy, Strategy
+from dtf.core.scaling.policy import ScalingPolicy
 from dtf.core.scaling.predictive import recommend_predictive
 from dtf.core.scaling.recommendation import Recommendation
 from dtf.core.scaling.stepwise import recommend_stepwise
