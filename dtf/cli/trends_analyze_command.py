@@ -45,7 +45,13 @@ def file_options(function: Any) -> Any:
             "--lower-is-better/--higher-is-better",
             "lower_is_better",
             default=None,
-            help="Which direction is good, where the file does not say.",
+            help="Which direction is good, whatever the file says.",
+        ),
+        click.option(
+            "--file-times",
+            "is_file_time",
+            is_flag=True,
+            help="Values without a time have that of their file's last change.",
         ),
     ):
         function = option(function)
@@ -72,6 +78,7 @@ def command(
     time_column: str,
     revision_column: str,
     lower_is_better: bool | None,
+    is_file_time: bool,
     plot: Path | None,
     horizon: int | None,
     fail_on_regression: bool,
@@ -90,7 +97,9 @@ def command(
         dtf trends analyze results.csv --column throughput --higher-is-better --plot out.svg
     """
     check_plot(plot)
-    series = select(read_files(files, columns, time_column, revision_column), columns)
+    series = select(
+        read_files(files, columns, time_column, revision_column, is_file_time=is_file_time), columns
+    )
     analyses = [analyze_imported(each, lower_is_better) for each in series]
     if not any(len(each.values) for each in analyses):
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
@@ -106,11 +115,22 @@ def command(
 
 
 def read_files(
-    files: Sequence[Path], columns: Sequence[str], time_column: str, revision_column: str
+    files: Sequence[Path],
+    columns: Sequence[str],
+    time_column: str,
+    revision_column: str,
+    *,
+    is_file_time: bool,
 ) -> list[ImportedSeries]:
     """The series in `files`. Raises CommandError."""
     try:
-        return load(*files, columns=columns, time_column=time_column, revision_column=revision_column)
+        return load(
+            *files,
+            columns=columns,
+            time_column=time_column,
+            revision_column=revision_column,
+            use_file_times=is_file_time,
+        )
     except (ValueError, OSError) as error:
         raise CommandError(
             str(error), "docs/trends.md shows what can be read", exit_code=ExitCode.USAGE

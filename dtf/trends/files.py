@@ -17,13 +17,15 @@ def load(
     columns: Sequence[str] = (),
     time_column: str = "",
     revision_column: str = "",
+    use_file_times: bool = False,
 ) -> list[ImportedSeries]:
     """The series in files and folders: CSV, pytest-benchmark, Google Benchmark, hyperfine, asv.
 
     `columns`, `time_column` and `revision_column` name columns of a table; they are guessed otherwise.
+    With `use_file_times` values that have no time (hyperfine's) have that of their file's last change.
     Raises ValueError with one line that says what is wrong, and OSError for what cannot be read.
     """
-    sources = [source for path in paths for source in _sources(Path(fspath(path)))]
+    sources = [source for path in paths for source in _sources(Path(fspath(path)), use_file_times)]
     return read_history(sources, TableColumns(time_column, revision_column, tuple(columns)))
 
 
@@ -44,17 +46,19 @@ def choose(series: Sequence[ImportedSeries], name: str | None, source: str) -> I
     raise ValueError(f"{source} holds {len(found)} series: name one of {names}{more} as `column`")
 
 
-def _sources(path: Path) -> list[SourceText]:
+def _sources(path: Path, use_file_times: bool) -> list[SourceText]:
     if not path.is_dir():
-        return [SourceText(path.as_posix(), _text(path))]
+        return [_source(path, use_file_times, is_asked_for=True)]
     files = [each for each in sorted(path.rglob("*")) if each.suffix in SUFFIXES and each.is_file()]
-    return [SourceText(each.as_posix(), _text(each), is_asked_for=False) for each in files]
+    return [_source(each, use_file_times, is_asked_for=False) for each in files]
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > LARGEST_BYTES:
+def _source(path: Path, use_file_times: bool, *, is_asked_for: bool) -> SourceText:
+    status = path.stat()
+    if status.st_size > LARGEST_BYTES:
         raise ValueError(f"{path} has more than {LARGEST_BYTES >> 20} MiB")
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no text in UTF-8: expected CSV or JSON") from None
+    return SourceText(path.as_posix(), text, is_asked_for, status.st_mtime if use_file_times else None)

@@ -1,10 +1,12 @@
 """A series watched as it grows."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Self
 
 from dtf.core.trend import anomalies as engine
+from dtf.core.trend.anomalies.contexts import LENGTH
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Finding, Interval
 from dtf.trends.moments import seconds
@@ -61,18 +63,51 @@ class AnomalyDetector:
         return made
 
 
+class _Anomalies:
+    """The detector of a stream, whose alarms become findings as they do in `find_anomalies`."""
+
+    def __init__(self, detector: engine.AnomalyDetector, count: int = 0) -> None:
+        self._detector = detector
+        self._count = count
+        self._times: deque[float] = deque(maxlen=LENGTH)
+
+    def append(self, moment: float, value: float) -> list[Finding]:
+        """The anomaly that this value is, or that ends with it."""
+        index = self._count
+        self._count += 1
+        self._times.append(moment)
+        reach = self._detector.usual_error
+        score = self._detector.update(moment, value)
+        if not math.isfinite(value) or score < engine.FINDING_SCORE:
+            return []
+        expected = Interval(self._detector.expected - reach, self._detector.expected + reach)
+        kind = self._detector.kind
+        length = 1 if kind is AnomalyKind.POINT else len(self._times)
+        return [Anomaly(index + 1 - length, index + 1, self._times[-length], kind, score, value, expected)]
+
+    def state(self) -> dict[str, Any]:
+        """For JSON; of bounded size."""
+        return {"detector": self._detector.state(), "count": self._count, "times": list(self._times)}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """What gave `state`."""
+        made = cls(engine.AnomalyDetector.restore(state["detector"]), state["count"])
+        made._times.extend(state["times"])
+        return made
+
+
 class Stream:
     """Values in, findings out; after the last value it has found what `analyze` finds in the whole series.
 
-    With `anomalies=True` single unusual values are findings too; a spike is not a change. A value costs
-    the same however long the series is, and `state()` has a bounded size.
+    With `anomalies=True` unusual values are findings too, once each; a spike is not a change. A value
+    costs the same however long the series is, and `state()` has a bounded size.
     """
 
     def __init__(self, *, lower_is_better: bool | None = None, anomalies: bool = False) -> None:
         self._changes = ChangeStream(lower_is_better=lower_is_better)
-        self._detector = engine.AnomalyDetector() if anomalies else None
+        self._anomalies = _Anomalies(engine.AnomalyDetector()) if anomalies else None
         self._clock = _Clock()
-        self._count = 0
 
     def append(self, time: Any, value: float | None, weight: float = 1.0) -> list[Finding]:
         """The findings that are new, or have another state, kind or place, because of this value.
@@ -86,11 +121,8 @@ class Stream:
         number = _number(value)
         moment = self._clock.read(time)
         found: list[Finding] = list(self._changes.append(moment, number, weight))
-        if self._detector is not None:
-            score = self._detector.update(moment, number)
-            if score >= engine.ALARM_SCORE:
-                found.append(_anomaly(self._count, moment, number, score))
-        self._count += 1
+        if self._anomalies is not None:
+            found += self._anomalies.append(moment, number)
         return found
 
     @property
@@ -103,9 +135,8 @@ class Stream:
         return {
             "version": STATE_VERSION,
             "last": self._clock.last,
-            "count": self._count,
             "changes": self._changes.state(),
-            "detector": None if self._detector is None else self._detector.state(),
+            "anomalies": None if self._anomalies is None else self._anomalies.state(),
         }
 
     @classmethod
@@ -114,9 +145,9 @@ class Stream:
         _check_version(state)
         made = cls()
         made._changes = ChangeStream.restore(state["changes"])
-        if state["detector"] is not None:
-            made._detector = engine.AnomalyDetector.restore(state["detector"])
-        made._clock, made._count = _Clock(state["last"]), state["count"]
+        if state["anomalies"] is not None:
+            made._anomalies = _Anomalies.restore(state["anomalies"])
+        made._clock = _Clock(state["last"])
         return made
 
 
@@ -134,8 +165,3 @@ def _check_version(state: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the state has version {state.get('version')}, this code reads {STATE_VERSION}: start anew"
         )
-
-
-def _anomaly(index: int, moment: float, value: float, score: float) -> Anomaly:
-    unknown = Interval(math.nan, math.nan)
-    return Anomaly(index, index + 1, moment, AnomalyKind.POINT, score, value, unknown)

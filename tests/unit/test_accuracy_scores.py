@@ -114,12 +114,13 @@ def test_the_share_of_no_event_in_400_may_be_1_percent() -> None:
     low, high = wilson(0, 400)
     assert low == 0.0
     assert high == pytest.approx(0.0095, abs=1e-4)
-    assert wilson(20, 400) == (pytest.approx(0.0326, abs=1e-4), pytest.approx(0.0760, abs=1e-4))
+    assert list(wilson(20, 400)) == pytest.approx([0.0326, 0.0760], abs=1e-4)
 
 
 def annotated_folder(folder: Path) -> Path:
     """Two series in the format of the Turing Change Point Dataset, one of two dimensions with a gap."""
-    for name, columns in {"flat": [[1.0, 1.5, 1.0]], "two": [[1, 2, 9], [4, None, 6]]}.items():
+    both: dict[str, list[list[float | None]]] = {"flat": [[1.0, 1.5, 1.0]], "two": [[1, 2, 9], [4, None, 6]]}
+    for name, columns in both.items():
         (folder / "datasets" / name).mkdir(parents=True)
         document = {
             "name": name,

@@ -36,6 +36,8 @@ class SourceText:
     text: str
     is_asked_for: bool = True
     """Named by the user, rather than found in a folder: what is of no known format is then a fault."""
+    time: float | None = None
+    """Seconds since 1970 for values whose file says no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,10 @@ def _points(source: SourceText, document: Document | None, folder: _AsvFolder) -
             return list(asv(document, folder.benchmarks, suffix))
         for is_one, read in FORMATS:
             if document is not None and is_one(document):
-                return list(read(document))
+                return [
+                    each if each.time is not None else replace(each, time=source.time)
+                    for each in read(document)
+                ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ImportFault(f"{source.name} has not the shape of its format: {error!r}") from error
     if source.is_asked_for:

@@ -1,0 +1,164 @@
+"""`dtf trends analyze`: files in, lines, JSON and pictures out, without any server."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from dtf.api.v1 import findings_pb2
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.main import run_cli
+from dtf.cli.trends_import_command import requests, rising
+
+HISTORIES = Path(__file__).parents[1] / "histories"
+
+
+def write_history(path: Path, size: float = 5.0) -> Path:
+    """A CSV of 100 days: latency rises by `size` at day 60, throughput does not move."""
+    random = np.random.default_rng(7)
+    latency, throughput = 100 + random.standard_normal(100), 500 + random.standard_normal(100)
+    latency[60:] += size
+    days = np.arange("2026-01-01", "2026-04-11", dtype="datetime64[D]")
+    rows = [
+        f"{day},c{number:04},{slow:.4f},{fast:.4f}"
+        for number, (day, slow, fast) in enumerate(zip(days, latency, throughput, strict=True))
+    ]
+    path.write_text("\n".join(["date,commit,latency,throughput", *rows]) + "\n")
+    return path
+
+
+def test_one_series_is_shown_with_its_plot_its_changes_and_its_trend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_history(tmp_path / "h.csv")
+    arguments = [
+        "trends",
+        "analyze",
+        str(path),
+        "--column",
+        "latency",
+        "--lower-is-better",
+        "--forecast",
+        "3",
+    ]
+    assert run_cli(arguments) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("latency: 100 values, median ")
+    assert any("▲" in line for line in lines)
+    head = next(number for number, line in enumerate(lines) if line.startswith("at "))
+    assert lines[head].split() == ["at", "time", "revision", "what", "change", "level", "confidence", "state"]
+    for word in ("60", "2026-03-02", "c0060", "step, regression", "+5.", "confirmed"):
+        assert word in lines[head + 1]
+    assert any(line.startswith("trend    stable") for line in lines)
+    assert sum(line.startswith("         ") and " to " in line for line in lines) == 3
+
+
+def test_of_several_series_each_has_a_line_and_regressions_come_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_history(tmp_path / "h.csv")
+    assert run_cli(["trends", "analyze", str(path), "--lower-is-better"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["series", "values", "median", "changes", "newest", "change", "trend"]
+    assert lines[1].startswith("latency")
+    assert "step +5." in lines[1]
+    assert "regression" in lines[1]
+    assert lines[2].split()[:4] == ["throughput", "100", lines[2].split()[2], "0"]
+    assert lines[-1] == "1 of 2 series changed; name one with --column to see all of it"
+
+
+def test_json_has_everything_and_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_history(tmp_path / "h.csv")
+    assert run_cli(["trends", "analyze", str(path), "--json", "--forecast", "2"]) == ExitCode.OK
+    latency, throughput = json.loads(capsys.readouterr().out)["series"]
+    (change,) = latency["change_points"]
+    assert (change["index"], change["revision"], change["kind"]) == (60, "c0060", "step")
+    assert (throughput["change_points"], len(throughput["forecast"]["values"])) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"), [("--lower-is-better", ExitCode.FAILED), ("--higher-is-better", ExitCode.OK)]
+)
+def test_a_confirmed_regression_can_fail_the_command(
+    tmp_path: Path, direction: str, expected: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_history(tmp_path / "h.csv")
+    assert run_cli(["trends", "analyze", str(path), direction, "--fail-on-regression"]) == expected
+    capsys.readouterr()
+
+
+def test_a_picture_shows_the_change_with_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, picture = write_history(tmp_path / "h.csv"), tmp_path / "out.svg"
+    arguments = ["trends", "analyze", str(path), "--column", "latency", "--plot", str(picture)]
+    assert run_cli(arguments) == ExitCode.OK
+    assert f"drawn: {picture}" in capsys.readouterr().err
+    root = ElementTree.fromstring(picture.read_text())
+    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "latency" in texts
+    assert any(text.startswith("+5.") for text in texts)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) >= 100
+
+
+def test_several_series_are_several_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_history(tmp_path / "h.csv")
+    assert run_cli(["trends", "analyze", str(path), "--plot", str(tmp_path / "out.svg")]) == ExitCode.OK
+    assert sorted(each.name for each in tmp_path.glob("*.svg")) == ["out-1.svg", "out-2.svg"]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--column", "memory"], ExitCode.USAGE, "no series 'memory'"),
+        (["--time-column", "when"], ExitCode.USAGE, "has no column 'when'"),
+        (["--plot", "out.bmp"], ExitCode.USAGE, "expected a name that ends in .svg or .png"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    tmp_path: Path,
+    arguments: list[str],
+    code: ExitCode,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_history(tmp_path / "h.csv")
+    assert run_cli(["trends", "analyze", str(path), *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_of_missing_values_alone_is_nothing_to_analyse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no.csv").write_text("what\nthe\n")
+    assert run_cli(["trends", "analyze", str(tmp_path / "no.csv")]) == ExitCode.USAGE
+    assert "no column of numbers" in capsys.readouterr().err
+
+
+def test_folders_of_other_tools_are_analysed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["trends", "analyze", str(HISTORIES / "asv"), str(HISTORIES / "hyperfine")]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "bench.Sort.time_sorted(10, 'up') time" in out
+    assert "0 of 16 series changed" in out
+
+
+def test_what_is_sent_is_cut_into_calls_that_keep_each_series_in_order() -> None:
+    records = [
+        findings_pb2.PointsImported(
+            series=findings_pb2.FindingSeries(suite="s", case_name=name),
+            times_unix_nanos=range(count),
+            values=[float(each) for each in range(count)],
+            revisions=[str(each) for each in range(count)],
+        )
+        for name, count in (("a", 15_000), ("b", 10_000), ("c", 45_000))
+    ]
+    calls = [
+        [(part.series.case_name, len(part.values)) for part in call.series] for call in requests(records)
+    ]
+    assert calls == [[("a", 15_000)], [("b", 10_000)], [("c", 20_000)], [("c", 20_000)], [("c", 5_000)]]
+    assert [part.values[0] for call in requests(records) for part in call.series] == [0, 0, 0, 20_000, 40_000]
+
+
+def test_equal_times_are_sent_a_nanosecond_apart() -> None:
+    assert rising([5, 5, 5, 6, 20]) == [5, 6, 7, 8, 20]
