@@ -92,23 +92,21 @@ async def _under_load(
 ) -> tuple[list[Outage], Comparison, float]:
     clock = SystemClock()
     store: InfluxStore = await influxd.open_store(BUCKET)
-    async with (
-        Load(nats, NAMESPACE) as load,
-        analyzer_process(directory, nats, NAMESPACE, influxd.environment(BUCKET)) as client,
-    ):
-        began_at = clock.monotonic()
-        outages = []
-        async with asyncio.TaskGroup() as group:
-            group.create_task(load.run())
-            for how in ("SIGKILL", "SIGSTOP"):
-                await clock.sleep(CALM_SECONDS)
-                outages.append(await Trial(influxd, load, client).strike(Outage(how, seconds)))
-            await clock.sleep(CALM_SECONDS / 2)
-            load.stop()
-        loaded_seconds = clock.monotonic() - began_at
-        _tell("the load has ended; comparing")
-        await asyncio.wait_for(wait_until_stored(store, load.sequences), CATCH_UP_SECONDS)
-        result = await compare(store, BUCKET, load.expected_content())
+    async with Load(nats, NAMESPACE) as load:
+        async with analyzer_process(directory, nats, NAMESPACE, influxd.environment(BUCKET)) as client:
+            began_at = clock.monotonic()
+            outages = []
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.run())
+                for how in ("SIGKILL", "SIGSTOP"):
+                    await clock.sleep(CALM_SECONDS)
+                    outages.append(await Trial(influxd, load, client).strike(Outage(how, seconds)))
+                await clock.sleep(CALM_SECONDS / 2)
+                load.stop()
+            loaded_seconds = clock.monotonic() - began_at
+            _tell("the load has ended; comparing")
+            await asyncio.wait_for(wait_until_stored(store, load.sequences), CATCH_UP_SECONDS)
+        result = await compare(store, BUCKET, load)
     await store.close()
     return outages, result, result.expected / loaded_seconds
 
@@ -126,7 +124,7 @@ def _report(outages: list[Outage], result: Comparison, rate: float) -> None:
             f"caught up in {outage.catch_up_seconds:.1f} s"
         )
     print(
-        f"points: {result.expected:,} expected, {result.missing:,} missing, {result.different:,} different, "
+        f"points: {result.expected:,} expected ({result.findings:,} findings), {result.missing:,} missing, {result.different:,} different, "
         f"{result.beyond:,} that should not be there"
     )
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
-from dtf.api.v1 import events_pb2, scaling_pb2, worker_service_pb2
+from dtf.api.v1 import events_pb2, findings_pb2, scaling_pb2, worker_service_pb2
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.measurements import MEASUREMENTS
 from dtf.core.trend.names import NameBook
@@ -41,6 +42,10 @@ from tests.trend_stores import Content, PointTable, influx_content
 
 if TYPE_CHECKING:
     from dtf.adapters.influx_store import InfluxStore
+
+Row = tuple[object, ...]
+Versions = dict[Row, set[Row]]
+"""Every row that a point, by its key, ever was."""
 
 READY_SECONDS = 60.0
 WORKERS = 4
@@ -146,8 +151,24 @@ class Load:
         self._folds[1].apply(sample, self.sequences["telemetry"])
         self._folds[2].apply(decision, self.sequences["scaling"])
 
+    async def findings(self, until: int) -> tuple[Content, Versions]:
+        """Points of the findings published up to a sequence of the analysis stream, and all there ever were."""
+        analysis = await self._open(RecordKind.ANALYSIS)
+        book, table = FindingsBook(), PointTable()
+        versions: Versions = {}
+        async for batch in analysis.read(0):
+            for stored in batch:
+                book.apply(findings_pb2.AnalysisEvent.FromString(stored.payload), stored.sequence)
+                points, said = book.take(), PointTable()
+                said.write(points)
+                if stored.sequence <= until:
+                    table.write(points)
+                for key, row in _by_key(said.content()).items():
+                    versions.setdefault(key, set()).add(row)
+        return table.content(), versions
+
     def expected_content(self) -> Content:
-        """What the bucket must hold of all that was appended so far."""
+        """What the bucket must hold of all that was appended so far, but for findings."""
         for fold in self._folds:
             self._expected.write(fold.take())
         return self._expected.content()
@@ -191,6 +212,8 @@ class Comparison:
     different: int
     beyond: int
     """Points that nobody expects: doubled at another time, or made up."""
+    findings: int
+    """How many of the expected are findings."""
 
     @property
     def is_exact(self) -> bool:
@@ -198,20 +221,35 @@ class Comparison:
         return not (self.missing or self.different or self.beyond)
 
 
-async def compare(store: "InfluxStore", bucket: str, expected: Content) -> Comparison:
-    """Hold a bucket against what must be there. Measurement, tags and time make a point one."""
+async def compare(store: "InfluxStore", bucket: str, load: Load) -> Comparison:
+    """Hold a bucket against what must be there, once no analyzer writes to it. Measurement, tags and time are a point's key.
+
+    Findings are held against the analysis stream: those up to the stored checkpoint must be there, and none that
+    the stream does not have.
+    """
     found = await influx_content(store, bucket)
+    reached = await store.checkpoint("analysis")
+    stored, published = await load.findings(reached.sequence if reached is not None else 0)
     theirs = {_key(name, row): row for name, rows in found.items() for row in rows}
-    ours = {_key(name, row): row for name, rows in expected.items() for row in rows}
+    ours = _by_key({**load.expected_content(), **stored})
     return Comparison(
         expected=len(ours),
         missing=len(ours.keys() - theirs.keys()),
-        different=sum(theirs[key] != row for key, row in ours.items() if key in theirs),
-        beyond=len(theirs.keys() - ours.keys()) + sum(map(len, found.values())) - len(theirs),
+        different=sum(
+            theirs[key] not in published.get(key, {row}) for key, row in ours.items() if key in theirs
+        ),
+        beyond=len(theirs.keys() - ours.keys() - published.keys())
+        + sum(map(len, found.values()))
+        - len(theirs),
+        findings=sum(map(len, stored.values())),
     )
 
 
-def _key(name: str, row: tuple[object, ...]) -> tuple[object, ...]:
+def _by_key(content: Content) -> dict[Row, Row]:
+    return {_key(name, row): row for name, rows in content.items() for row in rows}
+
+
+def _key(name: str, row: Row) -> Row:
     return (name, *row[: 1 + len(MEASUREMENTS[name].tags)])
 
 

@@ -43,6 +43,7 @@ from dtf.trend_analyzer.service import NAME, AnalysisService
 LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
 """Names of the streams in checkpoints."""
 
+_EVERY_SERIES = 2**31
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +95,10 @@ class TrendAnalyzer:
 
     async def start(self) -> None:
         """Take up the streams and serve. Raises LogError, StoreError, VaultError or ListenError."""
-        names = NameBook(await self._store.series_cases())
+        known = await self._store.series_names("", after=None, limit=_EVERY_SERIES)
+        names = NameBook(
+            await self._store.series_cases(), metrics=((name.suite, name.metric) for name in known)
+        )
         self._log_fold = AnalyzedLogFold(names)
         self._findings = FindingsBook()
         self._keeper = FindingsKeeper(

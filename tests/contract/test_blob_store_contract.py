@@ -109,3 +109,31 @@ async def test_content_outlives_the_store_that_wrote_it(tmp_path: Path) -> None:
     second = FileBlobStore(tmp_path)
     assert await joined(second.get(digest)) == b"kept"
     assert await joined(second.read_output("run1", 0, 1)) == b"said"
+
+
+async def test_what_is_stored_is_listed_with_its_size_and_its_last_use(store: BlobStore) -> None:
+    digest = await store.put(b"content")
+    await store.append_output("run-1", 0, 1, 0, b"one")
+    await store.append_output("run-1", 1, 1, 0, b"three")
+    first = {each.digest or each.run_id: each for each in await store.list_stored()}
+    assert {name: each.size_bytes for name, each in first.items()} == {digest: 7, "run-1": 8}
+    assert await joined(store.get(digest, offset=7)) == b""
+    await store.append_output("run-1", 1, 1, 5, b"!")
+    again = {each.digest or each.run_id: each for each in await store.list_stored()}
+    assert all(again[name].used_at_ns > first[name].used_at_ns for name in first)
+
+
+async def test_what_was_used_since_it_was_listed_is_not_removed(store: BlobStore) -> None:
+    digests = [await store.put(data) for data in (b"read", b"stored", b"idle")]
+    await store.append_output("grows", 0, 1, 0, b"one")
+    await store.append_output("idles", 0, 1, 0, b"one")
+    listed = await store.list_stored()
+    await joined(store.get(digests[0]))
+    await store.put(b"stored")
+    await store.append_output("grows", 0, 1, 3, b"two")
+    removed = {each.digest or each.run_id for each in listed if await store.remove(each)}
+    assert removed == {digests[2], "idles"}
+    assert {each.digest or each.run_id for each in await store.list_stored()} == {*digests[:2], "grows"}
+    with pytest.raises(BlobMissing):
+        await joined(store.get(digests[2]))
+    assert await store.list_outputs("idles") == []

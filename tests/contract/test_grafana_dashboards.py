@@ -15,7 +15,7 @@ from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.measurements import BENCHMARKS, CASES, FINDINGS
 from dtf.core.trend.names import NameBook
-from dtf.core.trend.points import Points
+from dtf.core.trend.points import Points, Value
 from dtf.core.trend.record_folds import TelemetryFold
 from dtf.grafana.files import grafana_files
 from dtf.ports.metric_store import Checkpoint
@@ -38,7 +38,13 @@ EVERYTHING = {"suite": ".*", "pool": ".*", "case": ".*"}
 def one_point_each() -> list[Points]:
     """A benchmark, a case with a difficult name, and a finding of each sort; ten seconds before now."""
     benchmarks, cases, findings = Points(BENCHMARKS), Points(CASES), Points(FINDINGS)
-    origin = {"suite": "suite", "case": BIG, "pool": "local", "run": "r1", "revision": "rev1"}
+    origin: dict[str, Value] = {
+        "suite": "suite",
+        "case": BIG,
+        "pool": "local",
+        "run": "r1",
+        "revision": "rev1",
+    }
     benchmarks.add(NOW_NS - 10 * SECOND_NS, {**origin, "metric": "mean", "value": 1.5, "unit": "s"})
     cases.add(
         NOW_NS - 10 * SECOND_NS,
@@ -62,15 +68,21 @@ def one_point_each() -> list[Points]:
         ("step", "regression", "confirmed", False),
     ]
     for index, (kind, impact, state, is_raised) in enumerate(sorts):
-        levels = {"level_before": 1.0, "level_after": 1.25, "relative": 0.25, "unit": "s", "confidence": 0.99}
-        said = {
+        levels: dict[str, Value] = {
+            "level_before": 1.0,
+            "level_after": 1.25,
+            "relative": 0.25,
+            "unit": "s",
+            "confidence": 0.99,
+        }
+        said: dict[str, Value] = {
             "finding": f"f{index}",
             "kind": kind,
             "impact": impact,
             "state": state,
             "is_raised": is_raised,
         }
-        metric = {"metric": "duration_seconds", "revision": "rev7", "triage": ""}
+        metric: dict[str, Value] = {"metric": "duration_seconds", "revision": "rev7", "triage": ""}
         findings.add(NOW_NS - (20 - index) * SECOND_NS, {**origin, **metric, **levels, **said})
     return [benchmarks, cases, findings]
 

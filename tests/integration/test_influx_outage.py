@@ -36,23 +36,20 @@ async def test_after_an_outage_of_influxdb_under_load_every_point_is_there_once(
 ) -> None:
     environment = own_influxd.environment(BUCKET)
     store = await own_influxd.open_store(BUCKET)
-    async with (
-        asyncio.timeout(90),
-        Load(nats_settings, namespace) as load,
-        analyzer_process(tmp_path, nats_settings, namespace, environment) as client,
-    ):
-        async with asyncio.TaskGroup() as group:
-            group.create_task(load.run())
-            await load.wait_for_runs(10)
-            await client.checkpoint(wait_for=load.sequences["log"])
-            await asyncio.to_thread(strike, own_influxd)
-            await load.wait_for_runs(25)
-            assert (await client.checkpoint()).log_sequence < load.sequences["log"]
-            await asyncio.to_thread(mend, own_influxd)
-            await load.wait_for_runs(5)
-            load.stop()
-        await wait_until_stored(store, load.sequences)
-        result = await compare(store, BUCKET, load.expected_content())
+    async with asyncio.timeout(90), Load(nats_settings, namespace) as load:
+        async with analyzer_process(tmp_path, nats_settings, namespace, environment) as client:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.run())
+                await load.wait_for_runs(10)
+                await client.checkpoint(wait_for=load.sequences["log"])
+                await asyncio.to_thread(strike, own_influxd)
+                await load.wait_for_runs(25)
+                assert (await client.checkpoint()).log_sequence < load.sequences["log"]
+                await asyncio.to_thread(mend, own_influxd)
+                await load.wait_for_runs(5)
+                load.stop()
+            await wait_until_stored(store, load.sequences)
+        result = await compare(store, BUCKET, load)
     assert result.expected > 1_600
     assert result.is_exact, result
     await store.close()

@@ -17,7 +17,7 @@ from dtf.adapters.rejected_points import FILE_NAME, RejectedPoints
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.main import cli
 from dtf.core.trend.measurements import CASES, POOLS
-from dtf.core.trend.points import Points
+from dtf.core.trend.points import Points, Value
 from dtf.ports.metric_store import Checkpoint
 from tests.influxd import Influxd
 
@@ -123,7 +123,13 @@ async def _write_days(influxd: Influxd, bucket: str, now: int) -> None:
     for day in (0, 40):
         at = (now - day * DAY_NS) // DAY_NS * DAY_NS
         for index, (seconds, verdict) in enumerate([(1.0, "passed"), (2.0, "failed"), (9.0, "passed")]):
-            row = {"suite": "s", "case": "c", "pool": "p", "verdict": verdict, "duration_seconds": seconds}
+            row: dict[str, Value] = {
+                "suite": "s",
+                "case": "c",
+                "pool": "p",
+                "verdict": verdict,
+                "duration_seconds": seconds,
+            }
             cases.add(at + index, row)
     pools.add(now, {"pool": "p", "workers": 3, "leased": 1})
     await store.write([cases, pools], Checkpoint("log", 5, "{}"))

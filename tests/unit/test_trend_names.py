@@ -60,6 +60,27 @@ def test_all_suites_together_have_a_bounded_number_of_names() -> None:
     assert not book.admit("old", "b", 10)
 
 
+def test_suites_and_metrics_are_bounded_and_those_known_stay() -> None:
+    book = NameBook([("old", "a")], metrics=[("old", "mean")], most_suites=2, most_metrics=2)
+    assert [book.suite_of(name) for name in ("new", "third", "old", "new")] == [
+        "new",
+        "(other)",
+        "old",
+        "new",
+    ]
+    assert [book.metric_of("old", name) for name in ("max", "min", "mean")] == ["max", "(other)", "mean"]
+    assert book.metric_of("new", "min") == "min"
+
+
+def test_groups_are_bounded_as_well() -> None:
+    book = NameBook(most_in_all=2)
+    assert [book.series_of("s", f"n{number}", 1, f"g{number}") for number in range(3)] == [
+        "n0",
+        "g1",
+        "(other)",
+    ]
+
+
 def test_what_a_book_does_not_admit_goes_by_its_group() -> None:
     book = NameBook()
     assert book.series_of("suite", "one", 1, "group") == "one"

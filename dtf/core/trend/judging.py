@@ -149,7 +149,7 @@ class CaseJudge:
                 "suite": run.suite,
                 "case": self._series_of(name, result.task, run),
                 "pool": origin.pool,
-                "metric": series_name(measured.metric),
+                "metric": self._names.metric_of(run.suite, series_name(measured.metric)),
                 "run": run.run_id,
                 "revision": run.revision,
                 "worker": origin.worker_id,

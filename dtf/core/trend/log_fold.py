@@ -40,6 +40,7 @@ class LogFold:
         """Last commit folded."""
         self._buffer = PointBuffer()
         self._fleet = FleetCount()
+        self._names = names
         self._judge = CaseJudge(names, self._buffer)
         self._second = 0
         self._is_counted = True
@@ -136,7 +137,7 @@ class LogFold:
     def _create_run(self, event: events_pb2.RunCreated, now_ns: int) -> None:
         self.runs[event.run_id] = OpenRun(
             run_id=event.run_id,
-            suite=event.suite,
+            suite=self._names.suite_of(event.suite),
             revision=event.revision,
             owner=event.owner,
             created_ns=now_ns,

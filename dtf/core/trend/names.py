@@ -20,6 +20,12 @@ MOST_OTHER_SERIES = 1_000
 MOST_SERIES = 1_000_000
 """Cases with a series of their own in all suites together; InfluxDB slows down beyond a few millions of series, and
 a case has about three (by pool, and its retries and benchmarks)."""
+MOST_SUITES = 10_000
+"""Suites with a name of their own in the store: each has a series of its runs, its groups and its lost attempts."""
+MOST_METRICS = 1_000
+"""Names of metrics that the cases of a suite may measure."""
+OTHER = "(other)"
+"""Stands for suites, metrics and groups beyond what is admitted: that they were there is seen, and not which."""
 LONGEST_NAME = 1_000
 """Characters of a series' name; InfluxDB refuses a series key above 64 KiB."""
 
@@ -76,14 +82,45 @@ class SeriesRule:
 
 
 class NameBook:
-    """The names admitted so far, by suite."""
+    """The names admitted so far: suites, the cases of each, and the metrics that each measures."""
 
-    def __init__(self, known: Iterable[tuple[str, str]] = (), *, most_in_all: int = MOST_SERIES) -> None:
+    def __init__(
+        self,
+        known: Iterable[tuple[str, str]] = (),
+        *,
+        metrics: Iterable[tuple[str, str]] = (),
+        most_in_all: int = MOST_SERIES,
+        most_suites: int = MOST_SUITES,
+        most_metrics: int = MOST_METRICS,
+    ) -> None:
+        """`known`: suite and case, and `metrics`: suite and metric, of what the store has already."""
         self._names: dict[str, set[str]] = {}
         for suite, name in known:
             self._names.setdefault(suite, set()).add(name)
+        self._metrics: dict[str, set[str]] = {}
+        for suite, metric in metrics:
+            self._metrics.setdefault(suite, set()).add(metric)
         self._count = sum(map(len, self._names.values()))
         self._most_in_all = most_in_all
+        self._most_suites = most_suites
+        self._most_metrics = most_metrics
+
+    def suite_of(self, suite: str) -> str:
+        """`suite`, or OTHER for a new one when there are too many."""
+        if suite not in self._names:
+            if len(self._names) >= self._most_suites:
+                return OTHER
+            self._names[suite] = set()
+        return suite
+
+    def metric_of(self, suite: str, metric: str) -> str:
+        """`metric`, or OTHER for a new one when the suite has too many."""
+        metrics = self._metrics.setdefault(suite, set())
+        if metric not in metrics:
+            if len(metrics) >= self._most_metrics:
+                return OTHER
+            metrics.add(metric)
+        return metric
 
     def admit(self, suite: str, name: str, most: int) -> bool:
         """Whether `name` has a series of its own.
@@ -100,8 +137,7 @@ class NameBook:
         return True
 
     def series_of(self, suite: str, name: str, most: int, group: str) -> str:
-        """`name` if it is admitted, else `group`, which always is."""
+        """`name` if it is admitted, else `group`, else OTHER."""
         if self.admit(suite, name, most):
             return name
-        self._names[suite].add(group)
-        return group
+        return group if self.admit(suite, group, self._most_in_all) else OTHER
