@@ -13,10 +13,8 @@ Last, the pattern of the first half has to be that of the second: a wave without
 with complex roots) loses its phase.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dtf.core.trend.findings import Seasonality
 
@@ -52,7 +50,7 @@ SIGMA_PER_MEAN = 1.2533
 TINY = 1e-9
 
 
-def find_seasonality(values: Sequence[float] | Vector) -> Seasonality | None:
+def find_seasonality(values: ArrayLike) -> Seasonality | None:
     """The repetition with the most evidence, or None. NaN and infinite values are filled in by their neighbours."""
     filled = _filled(np.asarray(values, dtype=np.float64))
     skipped = max(0, len(filled) - LOOKED_AT)
