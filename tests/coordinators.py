@@ -8,13 +8,14 @@ from dtf.adapters.file_blobs import FileBlobStore
 from dtf.adapters.memory_log import MemoryLog, MemoryRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, run_service_pb2
-from dtf.coordinator.process import Coordinator
+from dtf.coordinator.process import NO_LIMITS, Coordinator
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog
 from dtf.ports.leader_lease import LeaderLease
 from dtf.ports.spool import CommitSpool
 from dtf.rpc.channel import Peer
+from dtf.settings.blobs import BlobSettings
 from dtf.settings.model import CoordinatorSettings
 
 TOKEN = "a-token-for-tests"
@@ -36,6 +37,7 @@ async def running_coordinator(
     scaling: MemoryRecords | None = None,
     clock: Clock | None = None,
     blobs: BlobStore | None = None,
+    blob_rules: BlobSettings = NO_LIMITS,
     lease: LeaderLease | None = None,
     spool: CommitSpool | None = None,
     is_standby: bool = False,
@@ -49,6 +51,7 @@ async def running_coordinator(
         blobs=blobs or FileBlobStore(blob_dir),
         clock=clock or SystemClock(),
         token=TOKEN,
+        blob_rules=blob_rules,
         lease=lease,
         spool=spool,
     )

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -15,7 +16,7 @@ class Asked:
     method: str
     target: str
     """Path and query, as sent."""
-    headers: Mapping[str, str]
+    headers: Message
     """Names are looked up whatever their case."""
     body: str = ""
 

@@ -4,7 +4,7 @@
     <root>/outputs/<run>/<task>.<attempt>             output of an attempt, grows
     <root>/incoming/                                  pieces not yet whole; a crash may leave some
 
-A blob appears under its digest by an atomic rename after its content is on the disk, so that a
+When a blob was last used is the time of its file's last change. A blob appears under its digest by an atomic rename after its content is on the disk, so that a
 file that is there is whole. Every call that wrote returns after the data, and the directory entry
 if it is new, are on the disk.
 """
@@ -13,13 +13,15 @@ import asyncio
 import hashlib
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dtf.ports.blob_store import BlobCorrupt, BlobMissing
+from dtf.ports.blob_store import BlobCorrupt, BlobMissing, Stored
 
 PIECE_BYTES = 256 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -34,6 +36,7 @@ class FileBlobStore:
         self._blobs = root / "blobs"
         self._outputs = root / "outputs"
         self._incoming = root / "incoming"
+        self._removing = threading.Lock()
         for directory in (root, self._blobs, self._outputs, self._incoming):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -68,7 +71,7 @@ class FileBlobStore:
     async def get(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
         """Pieces of at most 256 KiB from `offset` on. Raises BlobMissing."""
         path = self._blob_path(digest)
-        if not path.is_file():
+        if not await asyncio.to_thread(self._use, path):
             raise BlobMissing(f"no blob has the digest {digest}")
         async for piece in _pieces(path, offset):
             yield piece
@@ -95,9 +98,50 @@ class FileBlobStore:
         """(task, attempt) of every output stored for a run, sorted."""
         return await asyncio.to_thread(self._list_outputs, run_id)
 
+    async def list_stored(self) -> list[Stored]:
+        """Everything that is stored."""
+        return await asyncio.to_thread(lambda: [*self._stored_blobs(), *self._stored_outputs()])
+
+    async def remove(self, stored: Stored) -> bool:
+        """Remove it, unless it was used since it was listed; whether it is gone."""
+        return await asyncio.to_thread(self._remove, stored)
+
+    def _use(self, path: Path) -> bool:
+        """Note that a blob is used; whether there is one. What was noted is not removed."""
+        with self._removing, suppress(FileNotFoundError):
+            os.utime(path)
+            return True
+        return False
+
+    def _stored_blobs(self) -> Iterator[Stored]:
+        for path in self._blobs.glob("*/*"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                yield Stored(status.st_size, status.st_mtime_ns, digest=path.name)
+
+    def _stored_outputs(self) -> Iterator[Stored]:
+        for directory in self._outputs.iterdir():
+            with suppress(FileNotFoundError):
+                yield _stored_output(directory)
+
+    def _remove(self, stored: Stored) -> bool:
+        with self._removing:
+            if stored.digest:
+                path = self._blob_path(stored.digest)
+                if path.exists() and path.stat().st_mtime_ns != stored.used_at_ns:
+                    return False
+                path.unlink(missing_ok=True)
+                return True
+            directory = self._output_directory(stored.run_id)
+            with suppress(FileNotFoundError):
+                if _stored_output(directory) != stored:
+                    return False
+            shutil.rmtree(directory, ignore_errors=True)
+            return not directory.exists()
+
     def _put(self, digest: str, data: bytes) -> None:
         target = self._blob_path(digest)
-        if target.is_file():
+        if self._use(target):
             return
         descriptor, name = tempfile.mkstemp(dir=self._incoming)
         incoming = Path(name)
@@ -156,6 +200,12 @@ class FileBlobStore:
         if task < 0 or attempt < 0:
             raise ValueError(f"task {task}, attempt {attempt}: neither can be negative")
         return self._output_directory(run_id) / f"{task:d}.{attempt:d}"
+
+
+def _stored_output(directory: Path) -> Stored:
+    found = [path.stat() for path in directory.iterdir()]
+    used_at_ns = max(status.st_mtime_ns for status in (directory.stat(), *found))
+    return Stored(sum(status.st_size for status in found), used_at_ns, run_id=directory.name)
 
 
 async def _pieces(path: Path, offset: int) -> AsyncIterator[bytes]:

@@ -23,6 +23,7 @@ from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.spool import FileSpool
 from dtf.adapters.system_clock import SystemClock
 from dtf.cli.certificate_choice import coordinator_certificates
+from dtf.cli.coordinator_metrics import CoordinatorCollector
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
@@ -30,6 +31,7 @@ from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_errors import log_error
 from dtf.cli.log_lines import log_to_stderr
 from dtf.cli.log_paths import archive_dir_of, snapshots_dir, spool_dir
+from dtf.cli.metrics_server import MetricsPlace, metrics_server
 from dtf.cli.snapshot_process import SnapshotProcess
 from dtf.client.connect import read_token
 from dtf.coordinator.pipeline import Deposed, WriterStopped
@@ -114,6 +116,8 @@ def _check(settings: Settings) -> None:
             "set [coordinator] token_file or --token-file to a file that only its owner can read",
             exit_code=ExitCode.USAGE,
         )
+    if settings.coordinator.metrics_listen:
+        _metrics_place(settings).token()
 
 
 def _certificates(invocation: Invocation, settings: Settings) -> ServerCertificates | None:
@@ -171,6 +175,7 @@ async def _serve(
             telemetry=telemetry,
             scaling=scaling,
             blobs=FileBlobStore(make_private_dir(blob_dir)),
+            blob_rules=settings.blobs,
             clock=clock,
             token=token,
             lease=lease,
@@ -183,7 +188,7 @@ async def _serve(
             return
         stack.push_async_callback(coordinator.stop)
         _tune_collector()
-        _say_ready(coordinator.address, "leader")
+        _say_ready(coordinator.address, "leader", metrics=_publish_figures(settings, coordinator, stack))
         fault: Exception | None = None
         async with asyncio.TaskGroup() as group:
             told = group.create_task(_stop_when_told(stop, coordinator))
@@ -227,8 +232,25 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
-def _say_ready(address: str, role: str) -> None:
-    sys.stdout.write(json.dumps({"ready": True, "address": address, "role": role}) + "\n")
+def _metrics_place(settings: Settings) -> MetricsPlace:
+    coordinator = settings.coordinator
+    return MetricsPlace("coordinator", coordinator.metrics_listen, coordinator.metrics_token_file)
+
+
+def _publish_figures(settings: Settings, coordinator: Coordinator, stack: AsyncExitStack) -> str:
+    """/metrics, if it is asked for: where it is served. Raises CommandError."""
+    place = _metrics_place(settings)
+    if not place.listen:
+        return ""
+    collector = CoordinatorCollector(coordinator.figures, asyncio.get_running_loop())
+    return stack.enter_context(metrics_server(place, collector))
+
+
+def _say_ready(address: str, role: str, metrics: str = "") -> None:
+    said: dict[str, object] = {"ready": True, "address": address, "role": role}
+    if metrics:
+        said["metrics"] = metrics
+    sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
 
 

@@ -1,108 +1,136 @@
-"""`/metrics` for Prometheus: an HTTP server of its own thread that reads the resource manager's figures."""
+"""`/metrics` for Prometheus: an HTTP server of its own thread.
 
-from collections.abc import Callable, Iterator, Mapping
+It has no TLS. Beyond loopback it wants a bearer token, one for nothing else: what it shows is figures and
+names of pools, and what is heard on the way opens no other door.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
-from dtf.resource_manager.meters import STARTUP_BOUNDS, PoolMeters
+from dtf.client.connect import read_token
+from dtf.rpc.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
 
-PREFIX = "dtf_pool_"
-Meters = Callable[[], Mapping[str, PoolMeters]]
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPlace:
+    """Where figures are to be served, as [coordinator] or [resource_manager] say it."""
+
+    section: str
+    listen: str
+    """host:port; no host: loopback; port 0: any free one."""
+    token_file: str = ""
+
+    def address(self) -> tuple[str, int]:
+        """Host and port. Raises CommandError."""
+        host, _, port = self.listen.rpartition(":")
+        if not port.isdigit():
+            raise self._fault(
+                f"{self.section}.metrics_listen {self.listen!r} names no port", "give host:port"
+            )
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+    def token(self) -> str:
+        """What has to be shown; "" : nothing. Raises CommandError if nothing guards what others can reach."""
+        host, _ = self.address()
+        if self.token_file:
+            try:
+                token = read_token(self.token_file)
+            except OSError as error:
+                raise self._fault(f"{self.section}.metrics_token_file cannot be read: {error}") from error
+            if token:
+                return token
+            raise self._fault(f"{self.section}.metrics_token_file {self.token_file} is empty")
+        if not is_loopback(f"{host}:0"):
+            raise self._fault(
+                f"{self.section}.metrics_listen {self.listen!r} can be reached from other machines",
+                f"set {self.section}.metrics_token_file to a file with a token of its own, or listen at 127.0.0.1",
+            )
+        return ""
+
+    def _fault(self, message: str, *advice: str) -> CommandError:
+        return CommandError(message, *advice, exit_code=ExitCode.USAGE)
+
+    def unusable(self, error: Exception) -> CommandError:
+        """What is said when it cannot be listened at."""
+        return self._fault(
+            f"{self.section}.metrics_listen {self.listen!r} cannot be listened at: {error}", "give host:port"
+        )
+
+    def lacks_client(self) -> CommandError:
+        """What is said without the Prometheus client."""
+        return self._fault(
+            f"{self.section}.metrics_listen needs the Prometheus client", "pip install 'dtf[metrics]'"
+        )
 
 
 @contextmanager
-def metrics_server(listen: str, meters: Meters, shed_lines: Callable[[], int]) -> Iterator[str]:
-    """Serve the figures at host:port `listen` (port 0: any free one); gives the address. Raises CommandError.
-
-    `shed_lines` is the number of lines that the live feed did not send.
-    """
+def metrics_server(place: MetricsPlace, collector: "Collector") -> Iterator[str]:
+    """Serve what `collector` says; gives the address. Raises CommandError."""
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, make_wsgi_app
     except ImportError as error:
-        raise CommandError(
-            "resource_manager.metrics_listen needs the Prometheus client",
-            "pip install 'dtf[metrics]'",
-            exit_code=ExitCode.USAGE,
-        ) from error
-    host, _, port = listen.rpartition(":")
+        raise place.lacks_client() from error
     registry = CollectorRegistry()
-    registry.register(_PoolCollector(meters, shed_lines))
+    registry.register(collector)
+    host, port = place.address()
+    application: Application = _guarded(make_wsgi_app(registry), place.token())
+    with _serving(place, host, port, application) as address:
+        yield address
+
+
+@contextmanager
+def _serving(place: MetricsPlace, host: str, port: int, application: Application) -> Iterator[str]:
+    import socket
+    import threading
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    class Handler(WSGIRequestHandler):
+        timeout = 30
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: who scrapes does so every few seconds."""
+
     try:
-        server, thread = start_http_server(int(port), host or "127.0.0.1", registry=registry)
-    except (OSError, ValueError) as error:
-        raise CommandError(
-            f"resource_manager.metrics_listen {listen!r} cannot be listened at: {error}",
-            "give host:port",
-            exit_code=ExitCode.USAGE,
-        ) from error
+        server = make_server(host, port, application, Server, Handler)
+    except (OSError, OverflowError) as error:
+        raise place.unusable(error) from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
-        yield f"{host}:{server.server_port}"
+        yield f"[{host}]:{server.server_port}" if ":" in host else f"{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-class _PoolCollector:
-    """Reads the figures when it is asked for them."""
+def _guarded(application: Application, token: str) -> Application:
+    """The application for who shows the token, if there is one."""
+    if not token:
+        return application
+    expected = f"Bearer {token}".encode()
 
-    def __init__(self, meters: Meters, shed_lines: Callable[[], int]) -> None:
-        self._meters = meters
-        self._shed_lines = shed_lines
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        shown = str(environ.get("HTTP_AUTHORIZATION", "")).encode()
+        if hmac.compare_digest(shown, expected):
+            return application(environ, start_response)
+        headers = [("WWW-Authenticate", "Bearer"), ("Content-Type", "text/plain")]
+        start_response("401 Unauthorized", headers)
+        return [b"show the token of metrics_token_file: Authorization: Bearer ...\n"]
 
-    def describe(self) -> "list[Metric]":
-        """Nothing need be collected to register."""
-        return []
-
-    def collect(self) -> "Iterator[Metric]":
-        """Every family of figures, with one series a pool or more."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-        pools = dict(self._meters())
-        yield CounterMetricFamily(
-            "dtf_live_feed_shed",
-            "Lines that taps were not sent, because too much happened.",
-            self._shed_lines(),
-        )
-        for name, text, read in _GAUGES:
-            gauge = GaugeMetricFamily(PREFIX + name, text, labels=["pool"])
-            for pool, figures in pools.items():
-                gauge.add_metric([pool], read(figures))
-            yield gauge
-        decisions = CounterMetricFamily(
-            PREFIX + "decisions", "Decisions by action.", labels=["pool", "action"]
-        )
-        errors = CounterMetricFamily(
-            PREFIX + "provider_errors", "What the provider could not do.", labels=["pool", "operation"]
-        )
-        launches = CounterMetricFamily(PREFIX + "launches", "Workers asked for.", labels=["pool"])
-        sick = CounterMetricFamily(PREFIX + "quarantines", "Workers found sick.", labels=["pool"])
-        startups = HistogramMetricFamily(
-            PREFIX + "startup_seconds", "From a launch to its registration.", labels=["pool"]
-        )
-        for pool, figures in pools.items():
-            for action, count in list(figures.decisions.items()):
-                decisions.add_metric([pool, action], count)
-            for operation, count in list(figures.provider_errors.items()):
-                errors.add_metric([pool, operation], count)
-            launches.add_metric([pool], figures.launched)
-            sick.add_metric([pool], figures.quarantines)
-            bounds = [*map(str, STARTUP_BOUNDS), "+Inf"]
-            buckets = list(zip(bounds, map(float, accumulate(figures.startups)), strict=True))
-            startups.add_metric([pool], buckets, figures.startup_seconds)
-        yield from (decisions, errors, launches, sick, startups)
-
-
-_GAUGES: tuple[tuple[str, str, Callable[[PoolMeters], float]], ...] = (
-    ("desired_workers", "Workers wanted after all rules.", lambda each: each.desired),
-    ("requested_workers", "Workers launched that have not registered.", lambda each: each.requested),
-    ("observed_workers", "Workers that take work.", lambda each: each.observed),
-    ("queued_tasks", "Tasks queued that the pool can run.", lambda each: each.queued),
-    ("backlog_seconds", "Expected time of all queued and leased work.", lambda each: each.backlog_seconds),
-)
+    return guarded

@@ -24,7 +24,8 @@ from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import watch_lifeline
 from dtf.cli.log_lines import log_to_stderr
 from dtf.cli.log_paths import archive_dir_of
-from dtf.cli.metrics_server import metrics_server
+from dtf.cli.metrics_server import MetricsPlace, metrics_server
+from dtf.cli.pool_metrics import PoolCollector
 from dtf.cli.providers import Site, cluster_of, make_pool
 from dtf.cli.scaling_policies import make_shadow
 from dtf.client.connect import peer
@@ -257,10 +258,12 @@ def _publish_figures(
     settings: Settings, manager: ResourceManager, feed: LiveFeed, stack: contextlib.AsyncExitStack
 ) -> str:
     """/metrics, if it is asked for: where it is served."""
-    listen = settings.resource_manager.metrics_listen
-    if not listen:
+    section = settings.resource_manager
+    if not section.metrics_listen:
         return ""
-    return stack.enter_context(metrics_server(listen, lambda: manager.meters, lambda: feed.skipped_count))
+    place = MetricsPlace("resource_manager", section.metrics_listen, section.metrics_token_file)
+    collector = PoolCollector(lambda: manager.meters, lambda: feed.skipped_count)
+    return stack.enter_context(metrics_server(place, collector))
 
 
 async def _live_feed(settings: Settings, clock: SystemClock, stack: contextlib.AsyncExitStack) -> LiveFeed:

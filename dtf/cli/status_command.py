@@ -89,9 +89,16 @@ def _print(
         click.echo(
             f"log       sequence {fleet.log_sequence}, epoch {fleet.epoch}, namespace {fleet.namespace}"
         )
+        click.echo(f"blobs     {_blobs(fleet)}")
         if fleet.refusing_reason:
             click.echo(f"REFUSING  new work: {fleet.refusing_reason}")
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def _blobs(fleet: fleet_service_pb2.GetFleetResponse) -> str:
+    limit = f" of {fleet.blob_limit_bytes / 2**30:.1f} GiB" if fleet.blob_limit_bytes else ""
+    removed = f", {fleet.blob_removed_count:,} removed" if fleet.blob_removed_count else ""
+    return f"{fleet.blob_bytes / 2**30:.1f} GiB{limit} with output{removed}"

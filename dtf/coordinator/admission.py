@@ -8,9 +8,10 @@ Whether the token still admits anybody is decided by the core, so that the log c
 """
 
 from dtf.api.v1 import common_pb2
+from dtf.coordinator.session_secrets import SessionSecrets
 from dtf.core.run.commands import Rejection, TokenRefused
 from dtf.core.run.state import State
-from dtf.rpc.auth import Caller, Joiner, Operator, SessionHolder, is_equal, session_token
+from dtf.rpc.auth import Caller, Joiner, Operator, SessionHolder, is_equal
 from dtf.rpc.errors import Forbidden, Unauthenticated
 from dtf.rpc.invitation import JOIN_SCHEME, SESSION_SCHEME, secret_hash
 
@@ -21,13 +22,15 @@ _LONGEST_SHOWN = 64
 class Admission:
     """The coordinator's Access. The state is bound when the reign begins, before anybody is served."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, secrets: SessionSecrets) -> None:
         self._token = token
+        self._secrets = secrets
         self._state = State()
 
     def bind(self, state: State) -> None:
-        """Name the state whose join tokens are known."""
+        """Name the state whose join tokens and sessions are known."""
         self._state = state
+        self._secrets.bind(state)
 
     def identify(self, credential: str) -> Caller:
         """Who shows this. Raises Unauthenticated, TokenRefused."""
@@ -68,7 +71,7 @@ class Admission:
         worker_id, _, rest = text.partition("/")
         number, _, secret = rest.partition("/")
         incarnation = int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
-        if not is_equal(secret, session_token(self._token, worker_id, incarnation)):
+        if not self._secrets.is_right(secret, worker_id, incarnation):
             raise Unauthenticated("the session token does not belong to this worker and incarnation")
         return SessionHolder(worker_id, incarnation)
 

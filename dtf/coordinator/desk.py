@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from dtf.coordinator.audience import Audience
 from dtf.coordinator.bell import Bell
+from dtf.coordinator.blob_keeper import BlobKeeper
 from dtf.coordinator.commit_feed import CommitFeed
 from dtf.coordinator.history import History
 from dtf.coordinator.intake import Intake
+from dtf.coordinator.output_rights import OutputRights
 from dtf.coordinator.pipeline import WriterStopped
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
@@ -35,6 +37,7 @@ class Desk:
     scaling: ScalingRelay
     event_log: EventLog
     blobs: BlobStore
+    blob_keeper: BlobKeeper
     clock: Clock
     certificates: ServerCertificates | None
     """What the listener shows; None: no TLS."""
@@ -42,6 +45,7 @@ class Desk:
     """Rung at each durable commit and each scaling decision."""
     output_bell: Bell
     """Rung when output grew, and when a run ended."""
+    output_rights: OutputRights
     strangers: frozenset[int]
     """Sequences of messages in the log that are no commits of its chain."""
     code_version: str

@@ -135,6 +135,9 @@ class FleetService:
             leased_count=desk.state.leased_count,
             active_run_count=len(desk.state.active_runs),
             leading_since_at=desk.leading_since_at,
+            blob_bytes=desk.blob_keeper.used_bytes,
+            blob_limit_bytes=desk.blob_keeper.rules.max_bytes,
+            blob_removed_count=desk.blob_keeper.removed_count,
         )
 
     async def _durable(self, worker_id: str) -> fleet_service_pb2.Worker:

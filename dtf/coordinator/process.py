@@ -12,7 +12,6 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from dtf.api.v1 import (
     fleet_service_pb2_grpc,
@@ -23,12 +22,16 @@ from dtf.api.v1 import (
 )
 from dtf.coordinator.admission import Admission
 from dtf.coordinator.bell import Bell
-from dtf.coordinator.commit_feed import CommitFeed, feed_commit
-from dtf.coordinator.commits import PendingCommit, Step
+from dtf.coordinator.blob_keeper import BlobKeeper
+from dtf.coordinator.commit_feed import CommitFeed
+from dtf.coordinator.conductor import Conductor
 from dtf.coordinator.desk import Desk
+from dtf.coordinator.figures import Figures, figures_of
 from dtf.coordinator.fleet_service import FleetService
 from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.lease_keeper import LeaseKeeper
+from dtf.coordinator.meters import Meters
+from dtf.coordinator.output_rights import OutputRights
 from dtf.coordinator.pipeline import LogTailLost, WriterStopped
 from dtf.coordinator.placement_review import PlacementReview
 from dtf.coordinator.recovery import HistoryLost, restore
@@ -38,6 +41,7 @@ from dtf.coordinator.retirement import Retirement
 from dtf.coordinator.run_service import RunService
 from dtf.coordinator.scaling_relay import ScalingRelay
 from dtf.coordinator.session_hub import SessionHub
+from dtf.coordinator.session_secrets import SessionSecrets
 from dtf.coordinator.sessions import SessionRules, Sessions
 from dtf.coordinator.snapshot_keeper import SnapshotKeeper, SnapshotLauncher, SnapshotRules
 from dtf.coordinator.standby import Identity, Standby
@@ -45,7 +49,7 @@ from dtf.coordinator.telemetry_relay import TelemetryRelay
 from dtf.coordinator.token_service import TokenService
 from dtf.coordinator.worker_service import WorkerService
 from dtf.coordinator.writer import Writer, WriterLimits
-from dtf.core.run.commands import Command, ExpireWorkers
+from dtf.core.run.commands import ExpireWorkers
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
@@ -56,50 +60,18 @@ from dtf.rpc.addresses import reachable_address
 from dtf.rpc.certificates import ServerCertificates, certificates_of
 from dtf.rpc.channel import parse_addresses
 from dtf.rpc.server import ListenAddress, RpcServer, Service
+from dtf.settings.blobs import BlobSettings
 from dtf.settings.code_version import code_version
 from dtf.settings.model import CoordinatorSettings
 
 log = logging.getLogger(__name__)
 
 CODE_VERSION = code_version()
+NO_LIMITS = BlobSettings(max_bytes=0, max_age_days=0.0)
 
 
 class Stopped(WriterStopped):
     """The coordinator was asked to stop."""
-
-
-@dataclass(slots=True)
-class Conductor:
-    """What the writer asks and tells: the hub decides on grants, the feed keeps what is durable."""
-
-    hub: SessionHub
-    feed: CommitFeed
-    output_bell: Bell
-    """Rung when a run ended: its output is complete."""
-    snapshot_keeper: SnapshotKeeper | None = None
-
-    def follow_up(self) -> Command | None:
-        """Grants for the credits at hand."""
-        return self.hub.follow_up()
-
-    def decided(self, step: Step) -> None:
-        """Grants were decided."""
-        self.hub.decided(step)
-
-    def idle(self) -> None:
-        """Nothing more can be granted now."""
-        self.hub.idle()
-
-    def durable(self, commit: PendingCommit) -> None:
-        """A commit was acknowledged."""
-        try:
-            self.feed.publish(feed_commit(commit.sequence, commit.now_ns, len(commit.payload), commit.events))
-        finally:
-            self.hub.durable(commit)
-        if self.snapshot_keeper is not None:
-            self.snapshot_keeper.durable(commit)
-        if any(event.HasField("run_finished") for event in commit.events):
-            self.output_bell.ring()
 
 
 class Coordinator:
@@ -120,16 +92,20 @@ class Coordinator:
         spool: CommitSpool | None = None,
         snapshot_launcher: SnapshotLauncher | None = None,
         certificates: ServerCertificates | None = None,
+        blob_rules: BlobSettings = NO_LIMITS,
     ) -> None:
         """`certificates`: what the listener shows; None: the settings' files, if they name any."""
         self._settings = settings
         self._certificates = certificates or certificates_of(settings)
-        self._admission = Admission(token)
+        self._meters = Meters()
+        self._secrets = SessionSecrets(token, settings.namespace)
+        self._admission = Admission(token, self._secrets)
         self._access = self._admission if token else None
         self._log = log
         self._telemetry = telemetry
         self._scaling = scaling
         self._blobs = blobs
+        self._blob_rules = blob_rules
         self._clock = clock
         self._token = token
         self._lease = lease
@@ -154,6 +130,10 @@ class Coordinator:
         if self._desk is None:
             raise RuntimeError("the coordinator has not started")
         return self._desk
+
+    def figures(self) -> Figures:
+        """The coordinator at this moment. Raises RuntimeError before `start`."""
+        return figures_of(self.desk, self._meters)
 
     async def start(self, on_standby: Callable[[str], None] | None = None) -> None:
         """Take the port, replay the log, be elected, serve.
@@ -238,7 +218,7 @@ class Coordinator:
         review = PlacementReview(desk)
         writer = desk.writer
         parts = (writer.run(), writer.watch(), desk.hub.reap(), review.run(), telemetry.run(), scaling.run())
-        for part in (*parts, Retirement(desk).run()):
+        for part in (*parts, Retirement(desk).run(), desk.blob_keeper.run()):
             self._run(part)
         # Before any session is served: the reign before may have ended in the middle of a decision.
         writer.post(ExpireWorkers(()))
@@ -276,11 +256,12 @@ class Coordinator:
             settings.heartbeats_per_second,
             settings.lease_heartbeats,
         )
-        rules = SessionRules(heartbeats, settings.max_credits, self._token)
+        rules = SessionRules(heartbeats, settings.max_credits, self._secrets)
         sessions = Sessions(state, self._clock, rules)
         hub = SessionHub(sessions, telemetry.take)
         feed = CommitFeed(reign.chain.sequence, bell)
         output_bell = Bell()
+        output_rights = OutputRights(state)
         writer = Writer(
             self._log,
             self._clock,
@@ -289,7 +270,15 @@ class Coordinator:
             nonce=nonce,
             code_version=CODE_VERSION,
             limits=WriterLimits(settings.max_commit_bytes, settings.max_commits_in_flight),
-            listener=Conductor(hub, feed, output_bell, self._snapshot_keeper),
+            listener=Conductor(
+                hub,
+                feed,
+                output_bell,
+                output_rights,
+                self._meters,
+                self._clock,
+                self._snapshot_keeper,
+            ),
             spool=self._spool,
         )
         hub.bind(writer)
@@ -303,10 +292,12 @@ class Coordinator:
             scaling=scaling,
             event_log=self._log,
             blobs=self._blobs,
+            blob_keeper=BlobKeeper(self._blobs, state, self._clock, self._blob_rules),
             clock=self._clock,
             certificates=self._certificates,
             bell=bell,
             output_bell=output_bell,
+            output_rights=output_rights,
             strangers=frozenset(reign.chain.stranger_sequences),
             code_version=CODE_VERSION,
             leading_since_at=self._clock.now_ns() / 1e9,

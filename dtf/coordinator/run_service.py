@@ -194,7 +194,7 @@ class RunService:
     ) -> run_service_pb2.UploadBlobResponse:
         """Stores a blob."""
         with self._streams.one_more():
-            blob = await receive_blob(self._desk.blobs, request_iterator)
+            blob = await receive_blob(self._desk.blob_keeper, request_iterator)
         return run_service_pb2.UploadBlobResponse(blob=blob)
 
     async def _durable(self, run: Run | RetiredRun) -> run_service_pb2.Run:

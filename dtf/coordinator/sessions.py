@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from dtf.api.v1 import common_pb2, worker_service_pb2
 from dtf.coordinator.heartbeat_rule import HeartbeatRule
 from dtf.coordinator.session import Session
+from dtf.coordinator.session_secrets import SessionSecrets
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.commands import Rejection
 from dtf.core.run.state import State
 from dtf.ports.clock import Clock
-from dtf.rpc.auth import is_equal, session_token
 from dtf.rpc.errors import StaleSession, Unauthenticated, UnknownSession
 
 
@@ -20,7 +20,7 @@ class SessionRules:
 
     heartbeats: HeartbeatRule
     max_credits: int
-    token: str
+    secrets: SessionSecrets
 
 
 class Sessions:
@@ -86,11 +86,11 @@ class Sessions:
 
     def token_of(self, worker_id: str, incarnation: int) -> str:
         """The secret of a session."""
-        return session_token(self.rules.token, worker_id, incarnation)
+        return self.rules.secrets.of(worker_id, incarnation)
 
     def check_token(self, handle: worker_service_pb2.SessionHandle) -> None:
         """Raises Unauthenticated unless the handle carries its session's secret."""
-        if not is_equal(handle.session_token, self.token_of(handle.worker_id, handle.incarnation)):
+        if not self.rules.secrets.is_right(handle.session_token, handle.worker_id, handle.incarnation):
             raise Unauthenticated("the session token does not belong to this worker and incarnation")
 
     def of_handle(self, handle: worker_service_pb2.SessionHandle) -> Session:

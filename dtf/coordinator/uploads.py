@@ -1,10 +1,11 @@
 """Content that comes in pieces: blobs, and output of attempts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from dtf.api.v1 import common_pb2, run_service_pb2, worker_service_pb2
 from dtf.coordinator.bell import Bell
+from dtf.coordinator.blob_keeper import BlobKeeper
 from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
 from dtf.core.run.state import State
 from dtf.ports.blob_store import BlobCorrupt, BlobMissing, BlobStore
@@ -36,9 +37,10 @@ def _check_blob(blob: common_pb2.Blob) -> None:
         raise InvalidRequest(f"blob.size_bytes {text}", violations=[FieldViolation("blob.size_bytes", text)])
 
 
-async def _store(store: BlobStore, blob: common_pb2.Blob, pieces: AsyncIterator[bytes]) -> None:
+async def _store(keeper: BlobKeeper, blob: common_pb2.Blob, pieces: AsyncIterator[bytes]) -> None:
+    await keeper.make_room(blob.size_bytes)
     try:
-        await store.put_stream(blob.digest, pieces)
+        await keeper.store.put_stream(blob.digest, pieces)
     except BlobCorrupt as error:
         raise BlobFault(str(error), digest=blob.digest) from error
     except OSError as error:
@@ -52,9 +54,9 @@ def _store_fault(error: OSError) -> StoreRefusal:
 
 
 async def receive_blob(
-    store: BlobStore, requests: AsyncIterator[run_service_pb2.UploadBlobRequest]
+    keeper: BlobKeeper, requests: AsyncIterator[run_service_pb2.UploadBlobRequest]
 ) -> common_pb2.Blob:
-    """Store what a client uploads. Raises InvalidRequest, BlobFault."""
+    """Store what a client uploads. Raises InvalidRequest, BlobFault, StoreRefusal."""
     first = await anext(aiter(requests), None)
     if first is None or not first.HasField("blob"):
         raise InvalidRequest(
@@ -78,7 +80,7 @@ async def receive_blob(
         if size != blob.size_bytes:
             raise BlobFault(f"{size} bytes were sent, {blob.size_bytes} were announced", digest=blob.digest)
 
-    await _store(store, blob, pieces())
+    await _store(keeper, blob, pieces())
     return blob
 
 
@@ -86,14 +88,16 @@ async def receive_blob(
 class OutputReceiver:
     """Stores one UploadOutput stream: pieces of output, and whole blobs between them."""
 
-    store: BlobStore
+    keeper: BlobKeeper
     state: State
     bell: Bell
     """Rung when output grew, for whoever tails it."""
+    check_right: Callable[[worker_service_pb2.OutputTarget], None] = lambda _: None
+    """Raises Forbidden for output that is not the sender's to write."""
     stored_bytes: int = 0
 
     async def receive(self, requests: AsyncIterator[worker_service_pb2.UploadOutputRequest]) -> None:
-        """Store everything. Raises InvalidRequest, NotFound, BlobFault."""
+        """Store everything. Raises InvalidRequest, NotFound, Forbidden, BlobFault, StoreRefusal."""
         async for request in requests:
             match request.WhichOneof("target"):
                 case "output":
@@ -116,8 +120,10 @@ class OutputReceiver:
                 f"task {target.task} of run {target.run_id} has had {run.attempts[target.task]} attempts; "
                 f"there is no attempt {target.attempt}"
             )
+        self.check_right(target)
+        await self.keeper.make_room(len(request.data))
         try:
-            await self.store.append_output(
+            await self.keeper.store.append_output(
                 target.run_id, target.task, target.attempt, request.offset_bytes, request.data
             )
         except ValueError as error:
@@ -158,7 +164,7 @@ class OutputReceiver:
                     raise BlobFault(f"{size} bytes were sent, {blob.size_bytes} were announced")
                 request = following
 
-        await _store(self.store, blob, pieces())
+        await _store(self.keeper, blob, pieces())
         self.stored_bytes += blob.size_bytes
 
 

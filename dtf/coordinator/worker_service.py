@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -169,7 +170,13 @@ class WorkerService:
     ) -> worker_service_pb2.UploadOutputResponse:
         """Stores output and blobs."""
         self._check_session(context)
-        receiver = OutputReceiver(self._desk.blobs, self._desk.state, self._desk.output_bell)
+        desk = self._desk
+        receiver = OutputReceiver(desk.blob_keeper, desk.state, desk.output_bell)
+        match self._caller(context):
+            case SessionHolder(worker_id):
+                receiver.check_right = partial(desk.output_rights.check, worker_id)
+            case _:
+                pass  # an operator may write any
         await receiver.receive(aiter(request_iterator))
         return worker_service_pb2.UploadOutputResponse(stored_bytes=receiver.stored_bytes)
 

@@ -1,6 +1,7 @@
 """Content above 16 KiB, and output of attempts, outside the log."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -10,6 +11,17 @@ class BlobMissing(LookupError):
 
 class BlobCorrupt(ValueError):
     """The content does not have the digest it was announced with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A blob, or all output of a run."""
+
+    size_bytes: int
+    used_at_ns: int
+    """When it was last stored, added to or, if it is a blob, read; nanoseconds since 1970 by the store's clock."""
+    digest: str = ""
+    run_id: str = ""
 
 
 class BlobStore(Protocol):
@@ -37,4 +49,12 @@ class BlobStore(Protocol):
 
     async def list_outputs(self, run_id: str) -> list[tuple[int, int]]:
         """(task, attempt) of every output stored for a run, sorted."""
+        ...
+
+    async def list_stored(self) -> list[Stored]:
+        """Everything that is stored."""
+        ...
+
+    async def remove(self, stored: Stored) -> bool:
+        """Remove it, unless it was used since it was listed; whether it is gone."""
         ...

@@ -10,6 +10,7 @@ dtf.rpc.invitation says what follows. The server's own Access says who it is.
 
 import hashlib
 import hmac
+import json
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -81,9 +82,12 @@ class OperatorAccess:
         )
 
 
-def session_token(token: str, worker_id: str, incarnation: int) -> str:
-    """The secret of one worker session: HMAC-SHA256 of "worker_id/incarnation", in hexadecimal digits."""
-    text = f"{worker_id}/{incarnation}".encode()
+def session_token(token: str, realm: str, worker_id: str, incarnation: int) -> str:
+    """The secret of one worker session, in hexadecimal digits: an HMAC-SHA256 by the operators' token.
+
+    `realm` says of what coordinators the session is: the secret is worth nothing to others with the same token.
+    """
+    text = json.dumps([realm, worker_id, incarnation]).encode()
     return hmac.new(token.encode(), text, hashlib.sha256).hexdigest()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dtf.core.scaling.choices import ScalingChoices, Strategy
 from dtf.settings.blobs import BlobSettings
 from dtf.settings.providers import (
+    AzureSettings,
     Ec2Settings,
     GcpSettings,
     KubernetesSettings,
@@ -249,6 +250,7 @@ class Settings:
     ssh: SshSettings = field(default_factory=SshSettings)
     ec2: Ec2Settings = field(default_factory=Ec2Settings)
     gcp: GcpSettings = field(default_factory=GcpSettings)
+    azure: AzureSettings = field(default_factory=AzureSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
     blobs: BlobSettings = field(default_factory=BlobSettings)
 

@@ -114,6 +114,8 @@ RULES: Mapping[str, Span | OneOf] = {
     "ec2.poll_seconds": Span(0.01, 3600),
     "gcp.disk_gigabytes": Span(0, 65_536),
     "gcp.poll_seconds": Span(0.01, 3600),
+    "blobs.max_bytes": Span(0, 1 << 60),
+    "blobs.max_age_days": Span(0, 36_500),
     "azure.disk_gigabytes": Span(0, 32_767),
     "azure.spot_max_price": Span(0, 10_000),
     "azure.poll_seconds": Span(0.01, 3600),

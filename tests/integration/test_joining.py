@@ -38,7 +38,7 @@ from tests.integration.joining_rig import (
     eventually,
     joining_peer,
 )
-from tests.scripted_worker import WAIT_SECONDS, scripted_worker
+from tests.scripted_worker import WAIT_SECONDS, Assigned, scripted_worker
 
 pytestmark = [pytest.mark.coordinator, pytest.mark.worker]
 
@@ -280,6 +280,42 @@ async def test_a_token_and_a_session_open_no_other_door(cluster: Cluster) -> Non
         async with scripted_worker(cluster.peer, worker_id="w"):
             failure = await fetch_failure(peer, session, worker_service_pb2.FetchBlobRequest(digest="0" * 64))
             assert "session 1 of worker 'w' is over" in failure.message
+
+
+async def test_a_session_writes_the_output_of_its_own_attempts_only(cluster: Cluster) -> None:
+    _, peer = joining_peer(await cluster.issue())
+    async with (
+        cluster.client() as client,
+        scripted_worker(peer, worker_id="mine") as mine,
+        scripted_worker(peer, worker_id="theirs") as theirs,
+    ):
+        await client.start_run("s", commands=[["true"], ["true"]])
+        for worker in (mine, theirs):
+            worker.peer = replace(
+                peer, token=session_credential(worker.worker_id, 1, worker.session.session_token)
+            )
+            await worker.attach(credits=1)
+        (own,), (other,) = await mine.hear_leases(1), await theirs.hear_leases(1)
+
+        async def upload(lease: Assigned) -> RpcFailure | None:
+            async def pieces() -> AsyncIterator[worker_service_pb2.UploadOutputRequest]:
+                target = worker_service_pb2.OutputTarget(
+                    run_id=lease.run_id, task=lease.task, attempt=lease.attempt, fence=lease.fence
+                )
+                yield worker_service_pb2.UploadOutputRequest(output=target, data=b"x")
+
+            try:
+                await mine.stub.UploadOutput(pieces(), metadata=mine.peer.metadata, timeout=WAIT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                return parse(error)
+            return None
+
+        failure = await upload(other)
+        assert failure is not None
+        assert (failure.reason, "its own attempts only" in failure.message) == ("FORBIDDEN", True)
+        assert await upload(own) is None
+        await mine.pass_all()
+        assert await upload(own) is None
 
 
 async def test_a_token_of_a_launch_gives_no_name_but_that_of_the_launch(cluster: Cluster) -> None:

@@ -231,8 +231,26 @@ def test_a_token_takes_the_place_of_no_worker_whose_session_is_open(world: World
     world.do(joining(world, worker_id="victim", proved_incarnation=1))
     world.worker("victim")
     assert world.state.workers["victim"].incarnation == 3
-    lose(world, "victim")
+
+
+def test_the_name_of_an_absent_worker_is_taken_by_what_it_came_with_only(world: World) -> None:
+    issue(world)
+    issue(world, "other")
+    issue(world, "first", launch_id="launch-1", is_single_use=True)
+    issue(world, "second", launch_id="launch-1", is_single_use=True)
+    world.worker("operators")
     world.do(joining(world, worker_id="victim"))
+    world.do(joining(world, "first", worker_id="launched", launch_id="launch-1"))
+    for name in ("operators", "victim", "launched"):
+        lose(world, name)
+    said = "takes the name of no worker that came otherwise, and worker {} did"
+    for name in ("operators", "victim", "launched"):
+        world.refused(joining(world, "other", worker_id=name), TokenRefused, said.format(name))
+    world.do(joining(world, worker_id="victim"))
+    world.do(joining(world, "second", worker_id="launched", launch_id="launch-1"))
+    world.worker("operators")
+    incarnations = [world.state.workers[name].incarnation for name in ("operators", "victim", "launched")]
+    assert incarnations == [2, 2, 2]
 
 
 def test_a_request_is_repeated_only_by_who_made_it(world: World) -> None:

@@ -95,12 +95,13 @@ def test_details_that_are_no_status_are_passed_over() -> None:
 
 
 def test_a_session_token_belongs_to_one_worker_and_incarnation() -> None:
-    token = session_token("secret", "w-1", 3)
-    assert is_equal(token, session_token("secret", "w-1", 3))
+    token = session_token("secret", "realm", "w-1", 3)
+    assert is_equal(token, session_token("secret", "realm", "w-1", 3))
     others = [
-        session_token("secret", "w-1", 4),
-        session_token("secret", "w-2", 3),
-        session_token("other", "w-1", 3),
+        session_token("secret", "realm", "w-1", 4),
+        session_token("secret", "realm", "w-2", 3),
+        session_token("secret", "other", "w-1", 3),
+        session_token("other", "realm", "w-1", 3),
     ]
     assert not any(is_equal(token, other) for other in others)
     assert not is_equal("ü", token), "text that is no token is compared, not refused with an error"

@@ -457,6 +457,9 @@ class GetFleetResponse(_message.Message):
     ACTIVE_RUN_COUNT_FIELD_NUMBER: _builtins.int
     LEADING_SINCE_AT_FIELD_NUMBER: _builtins.int
     REFUSING_REASON_FIELD_NUMBER: _builtins.int
+    BLOB_BYTES_FIELD_NUMBER: _builtins.int
+    BLOB_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    BLOB_REMOVED_COUNT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace the coordinator serves."""
     version: _builtins.str
@@ -477,6 +480,12 @@ class GetFleetResponse(_message.Message):
     """When this coordinator began to lead."""
     refusing_reason: _builtins.str
     """Why submissions are refused, in words (a full log, no broker); empty: they are not."""
+    blob_bytes: _builtins.int
+    """Bytes of blobs and output that are stored, as far as is known."""
+    blob_limit_bytes: _builtins.int
+    """The most that may be ([blobs] max_bytes); 0: there is no limit."""
+    blob_removed_count: _builtins.int
+    """Blobs, and runs' output, that were removed since this coordinator began to lead."""
     @_builtins.property
     def workers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Workers by state, keyed by the state's name in lower case."""
@@ -495,10 +504,13 @@ class GetFleetResponse(_message.Message):
         active_run_count: _builtins.int = ...,
         leading_since_at: _builtins.float = ...,
         refusing_reason: _builtins.str = ...,
+        blob_bytes: _builtins.int = ...,
+        blob_limit_bytes: _builtins.int = ...,
+        blob_removed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_count", b"active_run_count", "epoch", b"epoch", "leading_since_at", b"leading_since_at", "leased_count", b"leased_count", "log_hash", b"log_hash", "log_sequence", b"log_sequence", "namespace", b"namespace", "queued_count", b"queued_count", "refusing_reason", b"refusing_reason", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_count", b"active_run_count", "blob_bytes", b"blob_bytes", "blob_limit_bytes", b"blob_limit_bytes", "blob_removed_count", b"blob_removed_count", "epoch", b"epoch", "leading_since_at", b"leading_since_at", "leased_count", b"leased_count", "log_hash", b"log_hash", "log_sequence", b"log_sequence", "namespace", b"namespace", "queued_count", b"queued_count", "refusing_reason", b"refusing_reason", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,6 +147,12 @@ def _misfit(state: State, token: JoinToken, command: RegisterWorker) -> str:
             f"takes no worker's place, and the session of worker {before.worker_id} is open; "
             "wait until it has ended, or give another name"
         )
+    is_same_launch = bool(token.launch_id) and token.launch_id == before.launch_id
+    if before.join_token_id != token.token_id and not is_same_launch:
+        return (
+            f"takes the name of no worker that came otherwise, and worker {before.worker_id} did; "
+            "give another name"
+        )
     return ""
 
 

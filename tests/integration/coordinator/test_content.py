@@ -18,6 +18,7 @@ from dtf.api.v1 import (
 )
 from dtf.client.client import Client
 from dtf.rpc.errors import RpcFailure
+from dtf.settings.blobs import BlobSettings
 from tests.coordinators import create_request, peer_of, running_coordinator, tasks
 from tests.integration.coordinator.rig import Crew, refusal, start_run
 from tests.scripted_worker import ScriptedWorker, scripted_worker
@@ -149,3 +150,25 @@ async def test_a_full_disk_of_the_blob_store_is_named(tmp_path: Path) -> None:
         target = worker_service_pb2.OutputTarget(run_id=run.run_id, task=0, attempt=1)
         output = worker_service_pb2.UploadOutputRequest(output=target, data=b"x")
         assert (await upload_output(worker, output)).reason == "STORE_FULL"
+
+
+async def test_what_has_no_room_in_the_quota_is_refused_in_one_line(tmp_path: Path) -> None:
+    rules = BlobSettings(max_bytes=1000, max_age_days=0.0)
+    async with (
+        running_coordinator(MemoryLog(), tmp_path, blob_rules=rules) as coordinator,
+        Client(peer_of(coordinator)) as client,
+        scripted_worker(peer_of(coordinator)) as worker,
+    ):
+        await client.upload_blob(b"x" * 900)
+        failure = await upload_blob(client, piece("ab" * 32, 200, b"y" * 200))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
+        assert failure.message.startswith("the blob store is full: 900 of 1,000 bytes are used")
+        assert "\n" not in failure.message
+        await worker.attach()
+        run = await start_run(client, 1)
+        [lease] = await worker.hear_leases(1)
+        target = worker_service_pb2.OutputTarget(run_id=run.run_id, task=0, attempt=1, fence=lease.fence)
+        output = worker_service_pb2.UploadOutputRequest(output=target, data=b"z" * 200)
+        assert (await upload_output(worker, output)).reason == "STORE_FULL"
+        fleet = await client.get_fleet()
+        assert (fleet.blob_bytes, fleet.blob_limit_bytes, fleet.blob_removed_count) == (900, 1000, 0)
