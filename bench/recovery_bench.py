@@ -31,6 +31,7 @@ from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.nats_configuration import read_credentials
 from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.object_store_snapshots import ObjectStoreSnapshots
+from dtf.adapters.preparation_process import LocalPreparation
 from dtf.adapters.system_clock import SystemClock
 from dtf.coordinator.recovery import Fold, restore
 from dtf.core.run.state_hash import state_hash
@@ -267,7 +268,7 @@ async def fold(directory: Path) -> None:
     log = await JetStreamLog.attach(site.settings.nats, NAMESPACE, SystemClock())
     folded = Fold()
     begun = time.perf_counter()
-    await restore(log, site.stores(), None, folded)
+    await restore(log, site.stores(), None, folded, LocalPreparation())
     elapsed = time.perf_counter() - begun
     print(json.dumps([elapsed, folded.chain.sequence, state_hash(folded.state)]))
     await log.close()

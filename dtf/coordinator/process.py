@@ -54,6 +54,7 @@ from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
 from dtf.ports.leader_lease import LeaderLease, LeaderPhase
+from dtf.ports.preparation import PreparationProcess
 from dtf.ports.snapshot_store import SnapshotStore
 from dtf.ports.spool import CommitSpool
 from dtf.rpc.addresses import reachable_address
@@ -93,6 +94,7 @@ class Coordinator:
         snapshot_launcher: SnapshotLauncher | None = None,
         certificates: ServerCertificates | None = None,
         blob_rules: BlobSettings = NO_LIMITS,
+        preparation: PreparationProcess | None = None,
     ) -> None:
         """`certificates`: what the listener shows; None: the settings' files, if they name any."""
         self._settings = settings
@@ -112,6 +114,7 @@ class Coordinator:
         self._snapshots = snapshots
         self._spool = spool
         self._launch_snapshot = snapshot_launcher
+        self._preparation = preparation
         self._snapshot_keeper: SnapshotKeeper | None = None
         self._keeper: LeaseKeeper | None = None
         self._nonce = secrets.token_bytes(8)
@@ -164,7 +167,7 @@ class Coordinator:
         if self._lease is None:
             raise RuntimeError("a standby needs the lease of the leader")
         self.address = server.reserve()
-        await restore(self._log, self._snapshots, None, reign)
+        await restore(self._log, self._snapshots, None, reign, self._preparation)
         on_standby(self.address)
         log.info("standing by", extra={"address": self.address, "sequence": reign.chain.sequence})
         standby = Standby(self._log, self._lease, self._clock, self._identity(), reign)
@@ -202,6 +205,7 @@ class Coordinator:
             reign=reign,
             snapshots=self._snapshots,
             spool=self._spool,
+            preparation=self._preparation,
         )
         self._snapshot_keeper = self._make_snapshot_keeper(reign)
         strangers = len(reign.chain.stranger_sequences)

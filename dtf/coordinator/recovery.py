@@ -22,12 +22,14 @@ from typing import Protocol
 
 from dtf.coordinator.loss import Evidence, Loss, SpooledChain, chain_from, evidence_of
 from dtf.coordinator.pipeline import WriterStopped
+from dtf.coordinator.prepared_replay import WORTHWHILE_MESSAGES, PreparedReplay
 from dtf.core.chain import ChainReader
 from dtf.core.events import parse_commit
 from dtf.core.run.evolve import evolve_all
 from dtf.core.run.state import State
 from dtf.core.snapshot import SnapshotTooNew, SnapshotUnusable, last_commit_sequence, open_snapshot
 from dtf.ports.event_log import AppendConflict, EventLog, LogHead, StoredCommit
+from dtf.ports.preparation import PreparationProcess
 from dtf.ports.snapshot_store import SnapshotName, SnapshotStore, SnapshotStoreError
 from dtf.ports.spool import CommitSpool, SpoolContents
 
@@ -94,12 +96,20 @@ def fold(state: State, chain: ChainReader, stored: StoredCommit) -> None:
     evolve_all(state, commit.events, chain.now_ns, stored.sequence)
 
 
-async def replay(event_log: LogReader, state: State, chain: ChainReader) -> None:
+async def replay(
+    event_log: LogReader, state: State, chain: ChainReader, preparation: PreparationProcess | None = None
+) -> None:
     """Fold every commit after the chain's position into `state`. Raises ChainBroken, LogError."""
     with _collector_off():
-        async for batch in event_log.read(chain.sequence):
-            for stored in batch:
-                fold(state, chain, stored)
+        if preparation is None:
+            async for batch in event_log.read(chain.sequence):
+                for stored in batch:
+                    fold(state, chain, stored)
+            return
+        async with PreparedReplay(state, chain, fold, preparation) as prepared:
+            async for batch in event_log.read(chain.sequence):
+                await prepared.fold(batch)
+            await prepared.finish()
 
 
 @contextmanager
@@ -115,12 +125,17 @@ def _collector_off() -> Iterator[None]:
 
 
 async def restore(
-    event_log: LogReader, stores: Sequence[SnapshotStore], spool: CommitSpool | None, into: Fold
+    event_log: LogReader,
+    stores: Sequence[SnapshotStore],
+    spool: CommitSpool | None,
+    into: Fold,
+    preparation: PreparationProcess | None = None,
 ) -> Restored:
     """Fill `into` from the newest good snapshot and the log after it.
 
-    A fold that has begun (a standby's) goes on from where it is. Raises ChainBroken, LogError,
-    SpoolError, and HistoryLost where the log cannot be folded at all.
+    A fold that has begun (a standby's) goes on from where it is. A long one is helped by
+    `preparation`. Raises ChainBroken, LogError, SpoolError, and HistoryLost where the log cannot be
+    folded at all.
     """
     head = await event_log.head()
     restored = Restored()
@@ -136,7 +151,8 @@ async def restore(
             "`dtf log status` names the snapshots and the archive; "
             "`dtf log snapshot` makes a snapshot anew from the archive and the log",
         )
-    await replay(event_log, into.state, into.chain)
+    is_long = head.last_sequence - into.chain.sequence >= WORTHWHILE_MESSAGES
+    await replay(event_log, into.state, into.chain, preparation if is_long else None)
     return restored
 
 

@@ -14,6 +14,7 @@ from dtf.core.run.decide import decide
 from dtf.core.run.evolve import evolve
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import AppendConflict, EventLog
+from dtf.ports.preparation import PreparationProcess
 from dtf.ports.snapshot_store import SnapshotStore
 from dtf.ports.spool import CommitSpool, SpooledCommit
 
@@ -46,6 +47,7 @@ async def begin_reign(
     snapshots: Sequence[SnapshotStore] = (),
     spool: CommitSpool | None = None,
     accepted_loss: events_pb2.AcceptedLoss | None = None,
+    preparation: PreparationProcess | None = None,
 ) -> Reign:
     """Restore the state, on top of what a standby has folded into `reign`, and be elected.
 
@@ -53,7 +55,7 @@ async def begin_reign(
     HistoryLost, Deposed if others keep writing meanwhile, ChainBroken, LogError, SpoolError.
     """
     reign = reign or Reign()
-    restored = await restore(event_log, snapshots, spool, reign)
+    restored = await restore(event_log, snapshots, spool, reign, preparation)
     reign.snapshot_sequence = restored.snapshot_sequence or reign.snapshot_sequence
     log.info("restored", extra={"begun_from": restored.snapshot, "sequence": reign.chain.sequence})
     if accepted_loss is None:

@@ -7,6 +7,7 @@ nothing read from it may be trusted.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -67,6 +68,24 @@ class ChainReader:
         if commit.schema_version != EVENT_SCHEMA:
             _bring_up(commit, sequence)
         return commit
+
+    def follow(self, commits: int, last_hash: bytes, epoch: int, now_ns: int) -> None:
+        """Go on past `commits` messages, all of them commits, that another reader of this chain accepted."""
+        self.sequence += commits
+        self.commit_count += commits
+        self.last_hash, self.epoch, self.now_ns = last_hash, epoch, now_ns
+
+    @property
+    def strangers(self) -> Mapping[bytes, int]:
+        """SHA-256 and sequence of the commits among the strangers' messages, as far as they are remembered."""
+        return self._strangers
+
+    @classmethod
+    def resume(
+        cls, sequence: int, last_hash: bytes, epoch: int, now_ns: int, strangers: Mapping[bytes, int]
+    ) -> "ChainReader":
+        """A reader that judges what comes next as the one that stands there would; it counts anew."""
+        return cls(sequence, last_hash, epoch, now_ns, _strangers=dict(strangers))
 
     def _pass_over(self, sequence: int, commit: events_pb2.Commit | None, digest: bytes) -> None:
         self.stranger_sequences.add(sequence)

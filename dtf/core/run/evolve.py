@@ -5,14 +5,15 @@ cannot be folded, and a reader must get past every event ever stored.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, assert_never
 
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet import evolve as fleet
 from dtf.core.run import evolve_attempts as attempts
 from dtf.core.run import evolve_tasks as tasks
 from dtf.core.run.outline import outline_of
-from dtf.core.run.state import Run, State, Template
+from dtf.core.run.prepared import Accepted, Encoded, Granted, PreparedCommit, PreparedEvent, Submitted
+from dtf.core.run.state import HashCache, Run, State, Template
 
 _Fold = Callable[[State, Any, int, int], None]
 """Of the state, what the event says, the time and the sequence of its commit."""
@@ -42,6 +43,39 @@ def evolve_all(state: State, events: Iterable[events_pb2.Event], now_ns: int, se
                 cache.changed_runs.add(said.run_id)
             if kind in _ABOUT_WORKERS:
                 cache.changed_workers.add(said.worker_id)
+
+
+def evolve_prepared(state: State, commits: Iterable[PreparedCommit], first_sequence: int) -> None:
+    """Fold commits that were read beforehand, of consecutive sequences: evolve_all of each, and as exact."""
+    cache, sequence = state.hash_cache, first_sequence - 1
+    for commit in commits:
+        sequence += 1
+        now_ns = commit.now_ns
+        if now_ns > state.now_ns:
+            state.now_ns = now_ns
+        if sequence > state.last_sequence:
+            state.last_sequence = sequence
+        for said in commit.events:
+            fold = _PREPARED_FOLDS.get(type(said))
+            if fold is None:
+                evolve_all(state, (events_pb2.Event.FromString(said.data),), now_ns, sequence)  # type: ignore[union-attr]  # the one kind without a fold
+                continue
+            fold(state, said, now_ns, sequence)
+            if cache.is_in_use:
+                _note_prepared(cache, said)
+
+
+def _note_prepared(cache: HashCache, said: PreparedEvent) -> None:
+    match said:
+        case Granted() | Accepted():
+            cache.changed_runs.add(said.run_id)
+            cache.changed_workers.add(said.worker_id)
+        case Submitted():
+            cache.changed_runs.add(said.run_id)
+        case Encoded():
+            pass  # evolve_all notes it
+        case _:
+            assert_never(said)
 
 
 def _leader_elected(state: State, said: events_pb2.LeaderElected, _now_ns: int, _sequence: int) -> None:
@@ -165,6 +199,12 @@ _FOLDS: dict[str, _Fold] = {
     "pool_resumed": fleet.pool_wished,
 }
 """ResultsRefused is absent: it changes nothing."""
+
+_PREPARED_FOLDS: dict[type, _Fold] = {
+    Granted: attempts.granted,
+    Accepted: attempts.accepted,
+    Submitted: tasks.submitted,
+}
 
 
 def _kinds_with(field: str) -> frozenset[str]:

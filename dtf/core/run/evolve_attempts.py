@@ -11,6 +11,7 @@ from itertools import repeat
 from dtf.api.v1 import common_pb2, events_pb2
 from dtf.core.fleet.worker import Worker
 from dtf.core.run.evolve_tasks import dequeue, judge_rest, known_tasks, requeue
+from dtf.core.run.prepared import Accepted, Granted
 from dtf.core.run.state import Run, State, Template
 from dtf.core.run.task_queue import as_ranges
 
@@ -26,7 +27,7 @@ _INFRASTRUCTURE = (common_pb2.OUTCOME_CRASHED, common_pb2.OUTCOME_LOST)
 _CHARGED = (*_INFRASTRUCTURE, common_pb2.OUTCOME_TIMED_OUT)
 
 
-def granted(state: State, said: events_pb2.LeasesGranted, _now_ns: int, _sequence: int) -> None:
+def granted(state: State, said: events_pb2.LeasesGranted | Granted, _now_ns: int, _sequence: int) -> None:
     """Queued tasks are leased to a worker, under rising fences."""
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None or worker is None:
@@ -91,7 +92,7 @@ def _end_leases(state: State, run: Run, worker: Worker | None, fences: Sequence[
     state.leased_count -= ended
 
 
-def accepted(state: State, said: events_pb2.ResultsAccepted, _now_ns: int, _sequence: int) -> None:
+def accepted(state: State, said: events_pb2.ResultsAccepted | Accepted, _now_ns: int, _sequence: int) -> None:
     """Cases get their verdicts; attempts that reported their last case complete."""
     run, worker = state.runs.get(said.run_id), state.workers.get(said.worker_id)
     if run is None:
@@ -151,7 +152,7 @@ def _judge_single(run: Run, tasks: Sequence[int], given: Sequence[int]) -> None:
             counts[verdict] += count
 
 
-def _judge_cases(run: Run, tasks: Sequence[int], said: events_pb2.ResultsAccepted) -> None:
+def _judge_cases(run: Run, tasks: Sequence[int], said: events_pb2.ResultsAccepted | Accepted) -> None:
     retried = set(said.retried)
     cases: Sequence[int] = said.cases[:] or [0] * len(tasks)
     verdicts: Sequence[int] = said.verdicts[:] or [_PASSED] * len(tasks)

@@ -6,6 +6,7 @@ from itertools import accumulate, repeat
 from typing import TypeVar
 
 from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.run.prepared import Submitted
 from dtf.core.run.state import Batch, Run, State
 from dtf.core.run.task_queue import TaskQueue, as_ranges
 
@@ -16,7 +17,7 @@ _FINISHED = common_pb2.TASK_STATE_FINISHED
 _ERROR = common_pb2.VERDICT_ERROR
 
 
-def submitted(state: State, said: events_pb2.TasksSubmitted, _now_ns: int, sequence: int) -> None:
+def submitted(state: State, said: events_pb2.TasksSubmitted | Submitted, _now_ns: int, sequence: int) -> None:
     """The columns grow by the event's, and its tasks are queued."""
     run = state.runs.get(said.run_id)
     if run is None or run.is_terminal or not _is_whole(run, said):
@@ -34,7 +35,7 @@ def submitted(state: State, said: events_pb2.TasksSubmitted, _now_ns: int, seque
     state.queued_count += count
 
 
-def _is_whole(run: Run, said: events_pb2.TasksSubmitted) -> bool:
+def _is_whole(run: Run, said: events_pb2.TasksSubmitted | Submitted) -> bool:
     """Whether the columns fit each other and the run."""
     has_templates = not said.templates or max(said.templates) < len(run.templates)
     has_cases = not said.case_counts or sum(said.case_counts) == len(said.case_names)
@@ -49,7 +50,9 @@ def _remember_batch(run: Run, number: int, count: int, first: int, sequence: int
         run.batches.append(Batch(first, count, sequence))
 
 
-def _extend_task_columns(run: Run, said: events_pb2.TasksSubmitted, first: int, count: int) -> None:
+def _extend_task_columns(
+    run: Run, said: events_pb2.TasksSubmitted | Submitted, first: int, count: int
+) -> None:
     if said.templates and run.task_templates is None:
         run.task_templates = array("H", bytes(2 * first))
     if run.task_templates is not None:
@@ -75,7 +78,9 @@ def _filled(column: Sequence[T], count: int, default: T) -> Iterable[T]:
     return [*column[:count], *repeat(default, count - len(column[:count]))]
 
 
-def _extend_case_columns(run: Run, said: events_pb2.TasksSubmitted, first: int, count: int) -> None:
+def _extend_case_columns(
+    run: Run, said: events_pb2.TasksSubmitted | Submitted, first: int, count: int
+) -> None:
     first_case = run.case_count
     if said.case_counts and run.case_offsets is None:
         run.case_offsets = array("I", range(first + 1))
@@ -95,7 +100,7 @@ def _extend_case_columns(run: Run, said: events_pb2.TasksSubmitted, first: int, 
         run.case_positions.extend(_filled(said.case_positions, case_count, -1))
 
 
-def _enqueue(run: Run, said: events_pb2.TasksSubmitted, first: int, count: int) -> None:
+def _enqueue(run: Run, said: events_pb2.TasksSubmitted | Submitted, first: int, count: int) -> None:
     if not said.templates and not said.priorities:
         queue_of(run, run.created.priority, 0).append(first, first + count)
         return
