@@ -1,8 +1,10 @@
 """`dtf pools`: list pools; `dtf pools scale|pause|resume NAME`."""
 
 import json
+from collections.abc import Awaitable, Callable
 
 import click
+import grpc
 from google.protobuf.json_format import MessageToDict
 
 from dtf.api.v1 import resource_service_pb2, scaling_pb2
@@ -13,6 +15,7 @@ from dtf.cli.invocation import Invocation
 from dtf.client.client import CALL_TIMEOUT_SECONDS, Client
 from dtf.client.owner import default_owner
 from dtf.report.output import plain_line
+from dtf.rpc.errors import parse
 
 
 @click.group(invoke_without_command=True)
@@ -22,7 +25,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """List pools; `scale`, `pause` and `resume` act on one. The resource manager follows within a second.
 
     What is wished is an event in the log: it survives restarts, and holds until it is taken back
-    with `dtf pools scale NAME --auto` or `dtf pools resume NAME`.
+    with `dtf pools scale NAME --auto` or `dtf pools resume NAME`. A pool that has no workers, no wish and
+    no decision is refused, for its name may be mistyped; --ahead wishes all the same.
 
     \b
     Example:
@@ -50,6 +54,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object: t
 _rehearsal = click.option(
     "--dry-run", "is_rehearsal", is_flag=True, help="Say what would be; change nothing."
 )
+_ahead = click.option(
+    "--ahead",
+    "is_ahead",
+    is_flag=True,
+    help="Also of a pool that nothing is known of yet; it will be followed.",
+)
 _pool = click.argument("name", metavar="NAME")
 _size = click.IntRange(min=0)
 
@@ -61,6 +71,7 @@ _size = click.IntRange(min=0)
 @click.option("--workers", type=_size, metavar="N", help="So many workers, whatever there is to do.")
 @click.option("--auto", "is_auto", is_flag=True, help="Back to the pool's settings and its policy.")
 @_reason
+@_ahead
 @_rehearsal
 @_json
 @click.pass_obj
@@ -72,6 +83,7 @@ def scale(
     workers: int | None,
     is_auto: bool,
     reason: str,
+    is_ahead: bool,
     is_rehearsal: bool,
     as_json: bool,
 ) -> None:
@@ -103,20 +115,24 @@ def scale(
             requested_by=default_owner(),
             reason=reason,
             dry_run=is_rehearsal,
+            must_be_known=not is_ahead,
         )
         answer = await client.pools.ScalePool(request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS)
         return answer.pool
 
-    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+    _tell(_wish_of(invocation, ask), as_json, is_rehearsal=is_rehearsal)
 
 
 @command.command()
 @_pool
 @_reason
+@_ahead
 @_rehearsal
 @_json
 @click.pass_obj
-def pause(invocation: Invocation, name: str, reason: str, is_rehearsal: bool, as_json: bool) -> None:
+def pause(
+    invocation: Invocation, name: str, reason: str, is_ahead: bool, is_rehearsal: bool, as_json: bool
+) -> None:
     """Let a pool's size stay as it is, but for the minimum that it keeps.
 
     \b
@@ -126,20 +142,25 @@ def pause(invocation: Invocation, name: str, reason: str, is_rehearsal: bool, as
 
     async def ask(client: Client) -> resource_service_pb2.Pool:
         request = resource_service_pb2.PausePoolRequest(
-            pool=name, requested_by=default_owner(), reason=reason, dry_run=is_rehearsal
+            pool=name,
+            requested_by=default_owner(),
+            reason=reason,
+            dry_run=is_rehearsal,
+            must_be_known=not is_ahead,
         )
         answer = await client.pools.PausePool(request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS)
         return answer.pool
 
-    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+    _tell(_wish_of(invocation, ask), as_json, is_rehearsal=is_rehearsal)
 
 
 @command.command()
 @_pool
+@_ahead
 @_rehearsal
 @_json
 @click.pass_obj
-def resume(invocation: Invocation, name: str, is_rehearsal: bool, as_json: bool) -> None:
+def resume(invocation: Invocation, name: str, is_ahead: bool, is_rehearsal: bool, as_json: bool) -> None:
     """Let a paused pool change its size again.
 
     \b
@@ -149,14 +170,34 @@ def resume(invocation: Invocation, name: str, is_rehearsal: bool, as_json: bool)
 
     async def ask(client: Client) -> resource_service_pb2.Pool:
         request = resource_service_pb2.ResumePoolRequest(
-            pool=name, requested_by=default_owner(), dry_run=is_rehearsal
+            pool=name,
+            requested_by=default_owner(),
+            dry_run=is_rehearsal,
+            must_be_known=not is_ahead,
         )
         answer = await client.pools.ResumePool(
             request, metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS
         )
         return answer.pool
 
-    _tell(ask_coordinator(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+    _tell(_wish_of(invocation, ask), as_json, is_rehearsal=is_rehearsal)
+
+
+def _wish_of(
+    invocation: Invocation, ask: Callable[[Client], Awaitable[resource_service_pb2.Pool]]
+) -> resource_service_pb2.Pool:
+    """What the coordinator makes of a wish. Raises CommandError, which says how to name a pool that is to come."""
+    try:
+        return ask_coordinator(invocation, ask)
+    except grpc.RpcError as error:
+        failure = parse(error)
+        if failure.code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        raise CommandError(
+            failure.message,
+            "correct the name, or pass --ahead for a pool whose resource manager has not run yet",
+            exit_code=ExitCode.USAGE,
+        ) from error
 
 
 def _tell(pool: resource_service_pb2.Pool, as_json: bool, *, is_rehearsal: bool = False) -> None:

@@ -122,6 +122,8 @@ async def test_an_anomalous_worker_is_found_quarantined_and_replaced(rig: PoolRi
 async def test_what_operators_wish_is_followed(rig: PoolRig) -> None:
     manager = await rig.start_manager("--min", "1", "--max", "3")
     await rig.workers_until(1)
+    assert (await rig.command("pools", "pause", "locla"))[0] == 4
+    assert (await rig.command("pools", "resume", "locla", "--ahead", "--dry-run"))[0] == 0
     assert (await rig.command("pools", "scale", "local", "--workers", "3", "--reason", "release"))[0] == 0
     grown = await rig.workers_until(3)
     assert "wished by" in (await rig.decisions.until(OUT)).reason or len(rig.decisions.seen) > 1

@@ -432,6 +432,7 @@ def test_a_decision_carries_its_allocation_and_is_made_again_from_it() -> None:
     def again(allocation: Allocation | None) -> scaling_pb2.ScalingDecision | None:
         ledger = snapshot.decode(before, PoolLedger)
         assert ledger is not None
+        ledger.sync(story.projection, story.now_ns)
         return decide_scaling(
             story.projection, ledger, pool.policy, story.now_ns, allocation=allocation
         ).decision

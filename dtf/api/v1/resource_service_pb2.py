@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dtf.api.v1 import scaling_pb2 as dtf_dot_api_dot_v1_dot_scaling__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtf/api/v1/resource_service.proto\x12\ndtf.api.v1\x1a\x18\x64tf/api/v1/scaling.proto\"\x9e\x02\n\x04Pool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12(\n\x04wish\x18\x02 \x01(\x0b\x32\x14.dtf.api.v1.PoolWishR\x04wish\x12!\n\x0c\x61\x63tive_count\x18\x03 \x01(\rR\x0b\x61\x63tiveCount\x12%\n\x0e\x64raining_count\x18\x04 \x01(\rR\rdrainingCount\x12+\n\x11quarantined_count\x18\x05 \x01(\rR\x10quarantinedCount\x12\x1f\n\x0blease_count\x18\x06 \x01(\rR\nleaseCount\x12@\n\rlast_decision\x18\x07 \x01(\x0b\x32\x1b.dtf.api.v1.ScalingDecisionR\x0clastDecision\"\xa7\x02\n\x08PoolWish\x12$\n\x0bmin_workers\x18\x01 \x01(\rH\x00R\nminWorkers\x88\x01\x01\x12$\n\x0bmax_workers\x18\x02 \x01(\rH\x01R\nmaxWorkers\x88\x01\x01\x12\x1d\n\x07workers\x18\x03 \x01(\rH\x02R\x07workers\x88\x01\x01\x12\x1b\n\tis_paused\x18\x04 \x01(\x08R\x08isPaused\x12!\n\x0crequested_by\x18\x05 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12,\n\x12\x63hanged_unix_nanos\x18\x07 \x01(\x03R\x10\x63hangedUnixNanosB\x0e\n\x0c_min_workersB\x0e\n\x0c_max_workersB\n\n\x08_workers\"\x12\n\x10ListPoolsRequest\";\n\x11ListPoolsResponse\x12&\n\x05pools\x18\x01 \x03(\x0b\x32\x10.dtf.api.v1.PoolR\x05pools\"\xb2\x02\n\x10ScalePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12$\n\x0bmin_workers\x18\x02 \x01(\rH\x00R\nminWorkers\x88\x01\x01\x12$\n\x0bmax_workers\x18\x03 \x01(\rH\x01R\nmaxWorkers\x88\x01\x01\x12\x1d\n\x07workers\x18\x04 \x01(\rH\x02R\x07workers\x88\x01\x01\x12\x1f\n\x0bkeep_others\x18\x05 \x01(\x08R\nkeepOthers\x12!\n\x0crequested_by\x18\x06 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12\x17\n\x07\x64ry_run\x18\x08 \x01(\x08R\x06\x64ryRunB\x0e\n\x0c_min_workersB\x0e\n\x0c_max_workersB\n\n\x08_workers\"9\n\x11ScalePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool\"z\n\x10PausePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12!\n\x0crequested_by\x18\x02 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\"9\n\x11PausePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool\"c\n\x11ResumePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12!\n\x0crequested_by\x18\x02 \x01(\tR\x0brequestedBy\x12\x17\n\x07\x64ry_run\x18\x03 \x01(\x08R\x06\x64ryRun\":\n\x12ResumePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool2\xbc\x02\n\x0fResourceService\x12H\n\tListPools\x12\x1c.dtf.api.v1.ListPoolsRequest\x1a\x1d.dtf.api.v1.ListPoolsResponse\x12H\n\tScalePool\x12\x1c.dtf.api.v1.ScalePoolRequest\x1a\x1d.dtf.api.v1.ScalePoolResponse\x12H\n\tPausePool\x12\x1c.dtf.api.v1.PausePoolRequest\x1a\x1d.dtf.api.v1.PausePoolResponse\x12K\n\nResumePool\x12\x1d.dtf.api.v1.ResumePoolRequest\x1a\x1e.dtf.api.v1.ResumePoolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dtf/api/v1/resource_service.proto\x12\ndtf.api.v1\x1a\x18\x64tf/api/v1/scaling.proto\"\x9e\x02\n\x04Pool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12(\n\x04wish\x18\x02 \x01(\x0b\x32\x14.dtf.api.v1.PoolWishR\x04wish\x12!\n\x0c\x61\x63tive_count\x18\x03 \x01(\rR\x0b\x61\x63tiveCount\x12%\n\x0e\x64raining_count\x18\x04 \x01(\rR\rdrainingCount\x12+\n\x11quarantined_count\x18\x05 \x01(\rR\x10quarantinedCount\x12\x1f\n\x0blease_count\x18\x06 \x01(\rR\nleaseCount\x12@\n\rlast_decision\x18\x07 \x01(\x0b\x32\x1b.dtf.api.v1.ScalingDecisionR\x0clastDecision\"\xa7\x02\n\x08PoolWish\x12$\n\x0bmin_workers\x18\x01 \x01(\rH\x00R\nminWorkers\x88\x01\x01\x12$\n\x0bmax_workers\x18\x02 \x01(\rH\x01R\nmaxWorkers\x88\x01\x01\x12\x1d\n\x07workers\x18\x03 \x01(\rH\x02R\x07workers\x88\x01\x01\x12\x1b\n\tis_paused\x18\x04 \x01(\x08R\x08isPaused\x12!\n\x0crequested_by\x18\x05 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\x12,\n\x12\x63hanged_unix_nanos\x18\x07 \x01(\x03R\x10\x63hangedUnixNanosB\x0e\n\x0c_min_workersB\x0e\n\x0c_max_workersB\n\n\x08_workers\"\x12\n\x10ListPoolsRequest\";\n\x11ListPoolsResponse\x12&\n\x05pools\x18\x01 \x03(\x0b\x32\x10.dtf.api.v1.PoolR\x05pools\"\xd6\x02\n\x10ScalePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12$\n\x0bmin_workers\x18\x02 \x01(\rH\x00R\nminWorkers\x88\x01\x01\x12$\n\x0bmax_workers\x18\x03 \x01(\rH\x01R\nmaxWorkers\x88\x01\x01\x12\x1d\n\x07workers\x18\x04 \x01(\rH\x02R\x07workers\x88\x01\x01\x12\x1f\n\x0bkeep_others\x18\x05 \x01(\x08R\nkeepOthers\x12!\n\x0crequested_by\x18\x06 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12\x17\n\x07\x64ry_run\x18\x08 \x01(\x08R\x06\x64ryRun\x12\"\n\rmust_be_known\x18\t \x01(\x08R\x0bmustBeKnownB\x0e\n\x0c_min_workersB\x0e\n\x0c_max_workersB\n\n\x08_workers\"9\n\x11ScalePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool\"\x9e\x01\n\x10PausePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12!\n\x0crequested_by\x18\x02 \x01(\tR\x0brequestedBy\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\"\n\rmust_be_known\x18\x05 \x01(\x08R\x0bmustBeKnown\"9\n\x11PausePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool\"\x87\x01\n\x11ResumePoolRequest\x12\x12\n\x04pool\x18\x01 \x01(\tR\x04pool\x12!\n\x0crequested_by\x18\x02 \x01(\tR\x0brequestedBy\x12\x17\n\x07\x64ry_run\x18\x03 \x01(\x08R\x06\x64ryRun\x12\"\n\rmust_be_known\x18\x04 \x01(\x08R\x0bmustBeKnown\":\n\x12ResumePoolResponse\x12$\n\x04pool\x18\x01 \x01(\x0b\x32\x10.dtf.api.v1.PoolR\x04pool2\xbc\x02\n\x0fResourceService\x12H\n\tListPools\x12\x1c.dtf.api.v1.ListPoolsRequest\x1a\x1d.dtf.api.v1.ListPoolsResponse\x12H\n\tScalePool\x12\x1c.dtf.api.v1.ScalePoolRequest\x1a\x1d.dtf.api.v1.ScalePoolResponse\x12H\n\tPausePool\x12\x1c.dtf.api.v1.PausePoolRequest\x1a\x1d.dtf.api.v1.PausePoolResponse\x12K\n\nResumePool\x12\x1d.dtf.api.v1.ResumePoolRequest\x1a\x1e.dtf.api.v1.ResumePoolResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,17 +41,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOOLSRESPONSE']._serialized_start=682
   _globals['_LISTPOOLSRESPONSE']._serialized_end=741
   _globals['_SCALEPOOLREQUEST']._serialized_start=744
-  _globals['_SCALEPOOLREQUEST']._serialized_end=1050
-  _globals['_SCALEPOOLRESPONSE']._serialized_start=1052
-  _globals['_SCALEPOOLRESPONSE']._serialized_end=1109
-  _globals['_PAUSEPOOLREQUEST']._serialized_start=1111
-  _globals['_PAUSEPOOLREQUEST']._serialized_end=1233
-  _globals['_PAUSEPOOLRESPONSE']._serialized_start=1235
-  _globals['_PAUSEPOOLRESPONSE']._serialized_end=1292
-  _globals['_RESUMEPOOLREQUEST']._serialized_start=1294
-  _globals['_RESUMEPOOLREQUEST']._serialized_end=1393
-  _globals['_RESUMEPOOLRESPONSE']._serialized_start=1395
-  _globals['_RESUMEPOOLRESPONSE']._serialized_end=1453
-  _globals['_RESOURCESERVICE']._serialized_start=1456
-  _globals['_RESOURCESERVICE']._serialized_end=1772
+  _globals['_SCALEPOOLREQUEST']._serialized_end=1086
+  _globals['_SCALEPOOLRESPONSE']._serialized_start=1088
+  _globals['_SCALEPOOLRESPONSE']._serialized_end=1145
+  _globals['_PAUSEPOOLREQUEST']._serialized_start=1148
+  _globals['_PAUSEPOOLREQUEST']._serialized_end=1306
+  _globals['_PAUSEPOOLRESPONSE']._serialized_start=1308
+  _globals['_PAUSEPOOLRESPONSE']._serialized_end=1365
+  _globals['_RESUMEPOOLREQUEST']._serialized_start=1368
+  _globals['_RESUMEPOOLREQUEST']._serialized_end=1503
+  _globals['_RESUMEPOOLRESPONSE']._serialized_start=1505
+  _globals['_RESUMEPOOLRESPONSE']._serialized_end=1563
+  _globals['_RESOURCESERVICE']._serialized_start=1566
+  _globals['_RESOURCESERVICE']._serialized_end=1882
 # @@protoc_insertion_point(module_scope)

@@ -183,6 +183,7 @@ class ScalePoolRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MUST_BE_KNOWN_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; one that does not exist yet may be named."""
     min_workers: _builtins.int
@@ -199,6 +200,8 @@ class ScalePoolRequest(_message.Message):
     """Why, in words."""
     dry_run: _builtins.bool
     """Decide, and change nothing: the answer says what would be."""
+    must_be_known: _builtins.bool
+    """Refuse with NOT_FOUND a pool that has no workers, no wish and no decision, as one whose name was mistyped."""
     def __init__(
         self,
         *,
@@ -210,10 +213,11 @@ class ScalePoolRequest(_message.Message):
         requested_by: _builtins.str = ...,
         reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        must_be_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_workers", b"_workers", "max_workers", b"max_workers", "min_workers", b"min_workers", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_workers", b"_workers", "dry_run", b"dry_run", "keep_others", b"keep_others", "max_workers", b"max_workers", "min_workers", b"min_workers", "pool", b"pool", "reason", b"reason", "requested_by", b"requested_by", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_workers", b"_workers", "dry_run", b"dry_run", "keep_others", b"keep_others", "max_workers", b"max_workers", "min_workers", b"min_workers", "must_be_known", b"must_be_known", "pool", b"pool", "reason", b"reason", "requested_by", b"requested_by", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_workers: _TypeAlias = _typing.Literal["max_workers"]  # noqa: Y015
     _WhichOneofArgType__max_workers: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers"]  # noqa: Y015
@@ -264,6 +268,7 @@ class PausePoolRequest(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MUST_BE_KNOWN_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
     requested_by: _builtins.str
@@ -272,6 +277,8 @@ class PausePoolRequest(_message.Message):
     """Why, in words."""
     dry_run: _builtins.bool
     """Decide, and change nothing: the answer says what would be."""
+    must_be_known: _builtins.bool
+    """Refuse with NOT_FOUND a pool that has no workers, no wish and no decision, as one whose name was mistyped."""
     def __init__(
         self,
         *,
@@ -279,10 +286,11 @@ class PausePoolRequest(_message.Message):
         requested_by: _builtins.str = ...,
         reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        must_be_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "pool", b"pool", "reason", b"reason", "requested_by", b"requested_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "must_be_known", b"must_be_known", "pool", b"pool", "reason", b"reason", "requested_by", b"requested_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,22 +329,26 @@ class ResumePoolRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MUST_BE_KNOWN_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
     requested_by: _builtins.str
     """Who asks."""
     dry_run: _builtins.bool
     """Decide, and change nothing: the answer says what would be."""
+    must_be_known: _builtins.bool
+    """Refuse with NOT_FOUND a pool that has no workers, no wish and no decision, as one whose name was mistyped."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         requested_by: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        must_be_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "pool", b"pool", "requested_by", b"requested_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "must_be_known", b"must_be_known", "pool", b"pool", "requested_by", b"requested_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,35 @@ async def test_a_dry_run_says_what_would_be_and_leaves_the_log_alone(
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_pool_that_nothing_is_known_of_is_refused_where_it_must_be_known(
+    client: Client, coordinator: Coordinator, workers: Crew
+) -> None:
+    before = coordinator.desk.writer.durable_sequence
+    calls = (
+        client.pools.ScalePool(
+            ScalePoolRequest(pool="locla", workers=1, must_be_known=True), metadata=client.metadata
+        ),
+        client.pools.PausePool(
+            resource_service_pb2.PausePoolRequest(pool="locla", must_be_known=True), metadata=client.metadata
+        ),
+        client.pools.ResumePool(
+            resource_service_pb2.ResumePoolRequest(pool="locla", must_be_known=True), metadata=client.metadata
+        ),
+    )
+    for call in calls:
+        failure = await refusal(call)
+        assert failure.code is grpc.StatusCode.NOT_FOUND
+        assert "'locla'; no resource manager looks after any" in failure.message
+    assert coordinator.desk.writer.durable_sequence == before
+    await scale(client, ScalePoolRequest(pool="wished", min_workers=1))
+    await scale(client, ScalePoolRequest(pool="wished", min_workers=2, must_be_known=True))
+    await workers.hire()
+    (hired,) = [worker for worker in coordinator.desk.state.workers.values() if worker.is_present]
+    refused = ScalePoolRequest(pool="locla", workers=1, must_be_known=True)
+    failure = await refusal(client.pools.ScalePool(refused, metadata=client.metadata))
+    assert f"known are: {', '.join(sorted(['wished', hired.pool]))}" in failure.message
+
+
 async def test_pools_are_those_with_workers_wishes_or_decisions(
     client: Client, workers: Crew, scaling: MemoryRecords, coordinator: Coordinator
 ) -> None:
