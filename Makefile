@@ -12,7 +12,7 @@ JSON ?=
 NAME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: kubernetes natscli help setup demo test e2e proto lint types bench chaos toxiproxy peers influxd format clean lock
+.PHONY: kubernetes natscli help setup demo test e2e proto lint types bench chaos toxiproxy peers influxd grafana format clean lock
 
 help: ## this list
 	@echo "make TARGET; the first one sets up .venv by itself"
@@ -72,6 +72,9 @@ kubernetes: ## build a Kubernetes control plane once into the cache, for its tes
 
 influxd: ## build InfluxDB once into the cache, for its tests
 	@tools/influxd/build.sh
+
+grafana: $(STAMP) ## InfluxDB with a run in it, and Grafana (GRAFANA=path) with the dashboards on it; Ctrl-C ends it
+	@tools/grafana/try.sh
 
 format: $(STAMP) ## ruff format and buf format
 	@$(BIN)/ruff format .

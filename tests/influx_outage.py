@@ -113,7 +113,7 @@ class Load:
         number, run_id = self.run_count, f"r{self.run_count}"
         at, worker = 1.0 + number, f"w{number % WORKERS}"
         count = len(self._names)
-        results = [(0, case, PASSED, 0.01 + (number * count + case) / 2**20) for case in range(count)]
+        results = [(0, case, PASSED, self._seconds(number, case)) for case in range(count)]
         created = run_created(run_id, "load", revision=f"rev{number}")
         for each in (
             commit(at, created, shard_submitted(*self._names, run_id=run_id)),
@@ -123,6 +123,12 @@ class Load:
         ):
             await self._append(each)
         await self._publish(number, worker)
+
+    @staticmethod
+    def _seconds(number: int, case: int) -> float:
+        """No two alike; the first three cases take twice as long in every other twenty runs, which is found."""
+        jitter = (number * 7919 + case * 104_729) % 1_009 / 2**20
+        return (0.02 if case < 3 and number // 20 % 2 else 0.01) + jitter
 
     async def _append(self, each: events_pb2.Commit) -> None:
         payload = each.SerializeToString()

@@ -17,7 +17,7 @@ from dtf.cli.trend_analyzer_command import rejected_path
 from dtf.core.trend.names import MOST_SERIES
 from dtf.ports.metric_store import StoreError
 
-STREAMS = ("log", "telemetry", "scaling")
+STREAMS = ("log", "telemetry", "scaling", "analysis")
 WARNING_RATIO = 0.8
 """Of MOST_SERIES: from there on new names will soon be summed up in groups."""
 

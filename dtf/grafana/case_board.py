@@ -77,18 +77,25 @@ def _changes(impact: str) -> str:
 
 
 def _marks(condition: str) -> str:
-    """Findings as annotations."""
+    """Findings as annotations; a column that no finding of the span has is not there to be read."""
+    levels = f'{_number("level_before")} + " to " + {_number("level_after")}'
+    unit = 'if exists r.unit then " " + r.unit else ""'
+    share = f'if exists r.relative then " (" + {_number("relative", 100)} + " %)" else ""'
+    revision = 'if exists r.revision and r.revision != "" then ", revision " + r.revision else ""'
     return (
         'import "math"\n'
-        "rounded = (x) => string(v: math.round(x: x * 10000.0) / 10000.0)\n"
         + flux.source("findings", where=_CASE)
         + flux.PIVOT
         + f"  |> filter(fn: (r) => {_RAISED} and {condition})\n"
         + "  |> group()\n"
         + "  |> map(fn: (r) => ({time: r._time,\n"
         + '      title: r.metric + ": " + r.kind + ", " + r.state,\n'
-        + '      text: rounded(x: r.level_before) + " to " + rounded(x: r.level_after) + " " + r.unit\n'
-        + '          + (if exists r.relative then " (" + rounded(x: r.relative * 100.0) + " %)" else "")\n'
-        + '          + (if exists r.revision and r.revision != "" then ", revision " + r.revision else ""),\n'
+        + f"      text: {levels}\n          + ({unit})\n          + ({share})\n          + ({revision}),\n"
         + "      tags: r.kind}))\n"
     )
+
+
+def _number(column: str, factor: int = 1) -> str:
+    """A column to four decimals, as text."""
+    rounded = f"math.round(x: r.{column} * {factor * 10_000:.1f}) / 10000.0"
+    return f'(if exists r.{column} then string(v: {rounded}) else "?")'

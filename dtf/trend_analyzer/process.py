@@ -44,6 +44,7 @@ LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
 """Names of the streams in checkpoints."""
 
 _EVERY_SERIES = 2**31
+_MOST_SHARE_USED = 0.8
 _log = logging.getLogger(__name__)
 
 
@@ -99,6 +100,11 @@ class TrendAnalyzer:
         names = NameBook(
             await self._store.series_cases(), metrics=((name.suite, name.metric) for name in known)
         )
+        if names.share_used > _MOST_SHARE_USED:
+            _log.warning(
+                "names of suites and cases are used up to %.0f %%: new ones go to groups",
+                names.share_used * 100,
+            )
         self._log_fold = AnalyzedLogFold(names)
         self._findings = FindingsBook()
         self._keeper = FindingsKeeper(

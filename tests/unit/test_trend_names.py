@@ -58,6 +58,7 @@ def test_all_suites_together_have_a_bounded_number_of_names() -> None:
     assert [book.admit(f"suite{number}", "new", 10) for number in range(3)] == [True, True, False]
     assert book.admit("old", "a", 10)
     assert not book.admit("old", "b", 10)
+    assert book.share_used == 1.0
 
 
 def test_suites_and_metrics_are_bounded_and_those_known_stay() -> None:

@@ -105,6 +105,11 @@ class NameBook:
         self._most_suites = most_suites
         self._most_metrics = most_metrics
 
+    @property
+    def share_used(self) -> float:
+        """How much of the nearer of two bounds is used up: on names of all suites together, and on suites."""
+        return max(self._count / self._most_in_all, len(self._names) / self._most_suites)
+
     def suite_of(self, suite: str) -> str:
         """`suite`, or OTHER for a new one when there are too many."""
         if suite not in self._names:
