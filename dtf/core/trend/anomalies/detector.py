@@ -1,0 +1,165 @@
+"""A streaming score of how unusual each value is, that says no more than its own past allows.
+
+Two steps of the same kind. Each measure's number is ranked in that measure's past, which makes measures
+comparable: minus the logarithm of the chance. The largest of these, and a part of the others, are ranked
+again in their own past, and the score is 1 less that chance. So a score of 1 - p or more comes at no more
+than a share p of the values of any series that goes on as it was: no law is assumed, memory and spikes are
+in the past as well, and having looked in seven ways is paid for.
+
+An alarm is followed by a rest, in which only what is far more unusual is scored: the values that follow
+belong to the same thing.
+"""
+
+import math
+from typing import Any
+
+from dtf.core.trend.anomalies.measures import OF_ONE_VALUE, SEASONAL, Measure, Measures
+from dtf.core.trend.anomalies.ranks import Ranks
+from dtf.core.trend.findings import AnomalyKind
+
+ALARM_SCORE = 0.9965
+"""For watching long series that have anomalies: at most 3.5 in a thousand values where there is none, and as an
+alarm is followed by a rest about one in a thousand."""
+FINDING_SCORE = 0.9999
+"""For findings, which have to be rare: once in ten thousand values where nothing is unusual."""
+WARM_UP = 30
+"""Values that are only learned from."""
+OTHERS_WEIGHT = 0.5
+"""Part of the other measures' evidence that is added to the largest."""
+BEYOND_WEIGHT = 0.5
+"""Part of the evidence beyond the largest ever that is believed, as it is extrapolated twice."""
+SETTLING = 15.0
+"""Values over which means and spreads settle: what is compared with so young a past counts for less."""
+REST_RATIO = 0.1
+LEAST_REST, MOST_REST = 20, 150
+"""A rest is this share of the values seen, within bounds."""
+FAR_MORE = 0.05
+"""A chance of less than this part of that of the alarm ends a rest."""
+RESTING_SCORE = 0.5
+LEAST_DIFFERENCE_RATIO = 1e-3
+USUAL_CHANCE = 0.01
+"""A value that is this rare or rarer by itself is a point anomaly, not a part of a collective one."""
+STATE_VERSION = 1
+
+
+class AnomalyDetector:
+    """Scores values one at a time, each in about a hundred microseconds at any length.
+
+    `minimum` and `maximum` are what values can be, where that is known: differences of less than a
+    thousandth of the range are then no anomalies. A value that is not finite has a score of 0 and is
+    forgotten.
+    """
+
+    def __init__(self, minimum: float | None = None, maximum: float | None = None) -> None:
+        if minimum is not None and maximum is not None and minimum > maximum:
+            raise ValueError(f"minimum is {minimum} and maximum {maximum}; the minimum comes first")
+        self._bounds = (minimum, maximum)
+        self._least_difference = _least_difference(minimum, maximum)
+        self._measures = Measures(self._least_difference)
+        self._ranks = {measure: Ranks() for measure in Measure}
+        self._evidence = Ranks()
+        self._rest = 0
+        self._alarm_chance = 1.0
+        self._period = 0
+        self._kind = AnomalyKind.POINT
+
+    @property
+    def kind(self) -> AnomalyKind:
+        """What is most unusual about the newest value: itself, or the stretch it ends."""
+        return self._kind
+
+    @property
+    def expected(self) -> float:
+        """What the newest value was expected to be; NaN before the second one."""
+        return self._measures.expected
+
+    @property
+    def usual_error(self) -> float:
+        """Distance from the expectation within which 95 % of the values have been; NaN before the second one."""
+        return self._ranks[Measure.ERROR].quantile(0.95)
+
+    def update(self, time: float, value: float) -> float:
+        """The score of `value`, in [0, 1]. `time` may be anything: values are taken as they come."""
+        if not math.isfinite(value):
+            return 0.0
+        found = self._measures.update(value)
+        evidence = self._weigh(found)
+        if self._measures.period != self._period:
+            self._period = self._measures.period
+            for measure in SEASONAL:
+                self._ranks[measure] = Ranks()
+        if evidence is None:
+            return 0.0
+        chance = self._evidence.share(evidence) * (1.0 + SETTLING / (1.0 + len(self._evidence)))
+        beyond = evidence - self._evidence.largest
+        if 0.0 < beyond < math.inf:
+            chance *= math.exp(-BEYOND_WEIGHT * beyond)
+        self._evidence.add(evidence)
+        return self._rested(chance)
+
+    def _weigh(self, found: dict[Measure, float]) -> float | None:
+        """Evidence of all measures against `found` being usual; None while nothing is known."""
+        is_warm = self._measures.count > WARM_UP
+        weights: list[tuple[float, Measure]] = []
+        for measure, number in found.items():
+            ranks = self._ranks[measure]
+            if is_warm and len(ranks) >= (self._period if measure in SEASONAL else 1):
+                is_usual = number <= (0.0 if measure is Measure.SPREAD else self._least_difference)
+                chance = 1.0 if is_usual else ranks.chance(number)
+                weights.append((-math.log(chance), measure))
+            ranks.add(number)
+        if not weights:
+            return None
+        largest, _ = max(weights)
+        of_value = max(weight for weight, measure in weights if measure in OF_ONE_VALUE)
+        self._kind = AnomalyKind.POINT if of_value >= -math.log(USUAL_CHANCE) else AnomalyKind.COLLECTIVE
+        others = sum(weight for weight, _ in weights) - largest
+        # measures come and go with the season: the largest of many is larger, so their number is taken off
+        return largest - math.log(len(weights)) + OTHERS_WEIGHT * others / max(1, len(weights) - 1)
+
+    def _rested(self, chance: float) -> float:
+        """The score; an alarm begins a rest."""
+        if self._rest:
+            self._rest -= 1
+            if chance >= FAR_MORE * self._alarm_chance:
+                return min(max(0.0, 1.0 - chance), RESTING_SCORE)
+        if 1.0 - chance >= ALARM_SCORE:
+            self._rest = int(min(MOST_REST, max(LEAST_REST, REST_RATIO * self._measures.count)))
+            self._alarm_chance = chance
+        return max(0.0, 1.0 - chance)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON has it; bounded, whatever the length of the series."""
+        return {
+            "version": STATE_VERSION,
+            "bounds": list(self._bounds),
+            "measures": self._measures.state(),
+            "ranks": {measure.value: ranks.numbers for measure, ranks in self._ranks.items()},
+            "evidence": self._evidence.numbers,
+            "rest": [self._rest, self._alarm_chance],
+            "period": self._period,
+            "kind": self._kind.value,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "AnomalyDetector":
+        """The detector whose `state` this is: it goes on as that would have. ValueError for another version's."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(
+                f"the state is of version {state.get('version')}, this reads {STATE_VERSION}; replay the series"
+            )
+        made = cls(*state["bounds"])
+        made._measures = Measures.restore(state["measures"], made._least_difference)
+        made._ranks = {measure: Ranks(state["ranks"][measure.value]) for measure in Measure}
+        made._evidence = Ranks(state["evidence"])
+        made._rest, made._alarm_chance = int(state["rest"][0]), float(state["rest"][1])
+        made._period = int(state["period"])
+        made._kind = AnomalyKind(state["kind"])
+        return made
+
+
+def _least_difference(minimum: float | None, maximum: float | None) -> float:
+    """What is smaller is no anomaly, by what values can be."""
+    if minimum is None or maximum is None or not math.isfinite(maximum - minimum):
+        return 0.0
+    return LEAST_DIFFERENCE_RATIO * (maximum - minimum)
