@@ -7,8 +7,15 @@ import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
 from dtf.core.trend.changes.evidence import Boundary, weigh
-from dtf.core.trend.changes.noise import Noise, clipped, noise_of_differences, noise_of_residuals, resolution
-from dtf.core.trend.changes.search import LEAST_SEGMENT, best_partition
+from dtf.core.trend.changes.noise import (
+    Noise,
+    clipped,
+    middle_of,
+    noise_of_differences,
+    noise_of_residuals,
+    resolution,
+)
+from dtf.core.trend.changes.search import LEAST_SEGMENT, Search
 from dtf.core.trend.changes.segments import Sums
 from dtf.core.trend.seasonality import find_seasonality
 
@@ -20,6 +27,8 @@ would be 3; simulation of six families of noise without changes says how often t
 (docs/statistics.md)."""
 SLOPE_PRICE = 1.0
 """Price of a slope in the same units."""
+LEAST_FOR_SEASON = 48
+"""Values below which no season is looked for."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
 SMALL_SAMPLE = 12.0
@@ -52,17 +61,19 @@ class Look:
     season: Season | None
 
 
-def look_at(positions: Places, values: Vector, weights: Vector) -> Look:
-    """What finite values at rising positions, with the weight of each, say."""
+def look_at(positions: Places, values: Vector, weights: Vector, season: Season | None) -> Look:
+    """What finite values at rising positions, with the weight of each, say, this season given."""
     if len(values) < LEAST_VALUES or float(values.min()) == float(values.max()):
         return Look((), 0.0, 1.0, Noise(1.0, 0.0, 1.0), None)
-    season = _season(positions, values)
     if season is not None:
         values = values - season.at(positions)
     return _look_at_level(values, weights / weights.mean(), season)
 
 
-def _season(positions: Places, values: Vector) -> Season | None:
+def season_of(positions: Places, values: Vector) -> Season | None:
+    """The repetition of finite values at rising positions, if there is one."""
+    if len(values) < LEAST_FOR_SEASON:
+        return None
     offsets = positions - positions[0]
     span = int(offsets[-1]) + 1
     if span > MOST_SPAN * len(values):
@@ -76,7 +87,7 @@ def _season(positions: Places, values: Vector) -> Season | None:
 def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Look:
     grain = resolution(known)
     rough = noise_of_differences(known, grain)
-    centre = float(np.median(known))
+    centre = middle_of(known)
     pulled = (clipped(known, rough.sigma) - centre) / rough.sigma
     grain /= rough.sigma
     sums = Sums(np.arange(len(pulled), dtype=np.float64), pulled, weights)
@@ -101,20 +112,20 @@ def slope_cost_of(noise: Noise, count: int) -> float:
 def _settled(sums: Sums, values: Vector, weights: Vector, grain: float) -> tuple[Noise, list[int]]:
     """Noise and partition that agree: noise from differences, partition, noise from its residuals, and once more."""
     noise = noise_of_differences(values, grain)
-    inner = _partition(sums, noise)
+    search = Search(sums)
+    inner = _partition(search, noise, len(values))
     for _ in range(3):
         again = noise_of_residuals(*_residuals(sums, values, weights, inner, noise), grain)
-        cut = _partition(sums, again)
+        cut = _partition(search, again, len(values))
         noise, previous, inner = again, inner, cut
         if cut == previous:
             break
     return noise, inner
 
 
-def _partition(sums: Sums, noise: Noise) -> list[int]:
-    count = sums.length
-    return best_partition(
-        sums, change_cost=change_cost_of(noise, count), slope_cost=slope_cost_of(noise, count)
+def _partition(search: Search, noise: Noise, count: int) -> list[int]:
+    return search.best_partition(
+        change_cost=change_cost_of(noise, count), slope_cost=slope_cost_of(noise, count)
     )
 
 

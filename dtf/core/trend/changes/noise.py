@@ -39,20 +39,27 @@ class Noise:
 
 def resolution(values: Vector) -> float:
     """Smallest distance between two values that differ, never less than what floats of this size can tell."""
-    finite = np.unique(values)
-    grain = float(np.abs(finite[[0, -1]]).max()) * 4e-16 if len(finite) else 0.0
-    steps = np.diff(finite)
+    ordered = np.sort(values)
+    grain = max(abs(float(ordered[0])), abs(float(ordered[-1]))) * 4e-16
+    steps = ordered[1:] - ordered[:-1]
     steps = steps[steps > grain * 4.0]
     return max(float(steps.min()) if len(steps) else 0.0, grain, 1e-300)
 
 
+def middle_of(values: Vector) -> float:
+    """Median; much faster than numpy's for a few hundred values."""
+    ordered = np.sort(values)
+    half = len(ordered) // 2
+    return float(ordered[half]) if len(ordered) % 2 else 0.5 * float(ordered[half - 1] + ordered[half])
+
+
 def robust_scale(deviations: Vector) -> float:
-    """Standard deviation of values around 0, by their median; by their 80 % quantile where most are equal."""
-    size = np.abs(deviations)
-    if not len(size):
+    """Standard deviation of values around their median, by the median deviation; by its 80 % quantile where most are equal."""
+    if not len(deviations):
         return 0.0
-    middle, high = np.quantile(size, (0.5, 0.8))
-    return max(float(middle) * SIGMA_PER_MAD, float(high) / 1.2816 * 0.8)
+    size = np.sort(np.abs(deviations - middle_of(deviations)))
+    middle, high = float(size[len(size) // 2]), float(size[len(size) * 4 // 5])
+    return max(middle * SIGMA_PER_MAD, high / 1.2816 * 0.8)
 
 
 def noise_of_differences(values: Vector, grain: float) -> Noise:
@@ -60,9 +67,7 @@ def noise_of_differences(values: Vector, grain: float) -> Noise:
 
     For an autoregression of order one the variances of differences at lag two and one have the ratio 1 + memory.
     """
-    first, second = np.diff(values), values[2:] - values[:-2]
-    one = robust_scale(first - np.median(first)) if len(first) else 0.0
-    two = robust_scale(second - np.median(second)) if len(second) else 0.0
+    one, two = robust_scale(values[1:] - values[:-1]), robust_scale(values[2:] - values[:-2])
     if one <= 0.0:
         return Noise(grain * 0.29, 0.0, 1.0)
     memory = min(max((two / one) ** 2 - 1.0, 0.0), MOST_MEMORY)
@@ -107,8 +112,8 @@ def _beyond(residuals: Vector, memory: float) -> float:
 
 def running_median(values: Vector, reach: int = HAMPEL_REACH) -> Vector:
     """Median of each value and `reach` neighbours on either side; the ends are mirrored."""
-    padded = np.pad(values, reach, mode="symmetric")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+    padded = np.concatenate([values[reach - 1 :: -1], values, values[: -reach - 1 : -1]])
+    windows = padded[np.arange(len(values))[:, None] + np.arange(2 * reach + 1)]
     middle: Vector = np.partition(windows, reach, axis=1)[:, reach]
     return middle
 

@@ -7,39 +7,44 @@ positions: all of them in a short window, in a long one those where some scale s
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
-from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.changes.segments import Sums, costs_of
 
 LEAST_SEGMENT = 5
 """Values that a segment has at least: fewer are an outlier's or an alarm's matter."""
 ALL_UP_TO = 128
 """Positions up to which each is a candidate."""
 MOST_CANDIDATES = 144
+WORTH_A_SEARCH = 0.65
+"""Share of a change's price that the best single cut at some scale saves at least where any partition pays."""
 SCALES = (6, 12, 24, 48, 96, 192, 384)
 """Half widths at which candidates are looked for."""
 
 
-def best_partition(sums: Sums, *, change_cost: float, slope_cost: float) -> list[int]:
-    """Inner boundaries of the partition that is cheapest: each segment pays `change_cost`, a slope `slope_cost`."""
-    if sums.length < 2 * LEAST_SEGMENT:
-        return []
-    candidates = _candidates(sums, change_cost)
-    if not len(candidates):
-        return []
-    places = np.concatenate([[0], candidates, [sums.length]]).astype(np.int64)
-    prices = _prices(sums, places, slope_cost) + change_cost
-    return _cheapest_path(prices, places)
+class Search:
+    """Partitions of one series under several prices."""
+
+    __slots__ = ("_gains", "_sums")
+
+    def __init__(self, sums: Sums) -> None:
+        self._sums = sums
+        self._gains = (
+            _scale_gains(sums) if sums.length >= 2 * LEAST_SEGMENT else np.zeros((1, sums.length + 1))
+        )
+
+    def best_partition(self, *, change_cost: float, slope_cost: float) -> list[int]:
+        """Inner boundaries of the cheapest partition: each segment pays `change_cost`, each slope `slope_cost`."""
+        candidates = _candidates(self._gains, change_cost)
+        if not len(candidates):
+            return []
+        places = np.concatenate([[0], candidates, [self._sums.length]]).astype(np.int64)
+        prices = _prices(self._sums, places, slope_cost) + change_cost
+        return _cheapest_path(prices, places)
 
 
-def segment_price(sums: Sums, start: int, end: int, slope_cost: float) -> float:
-    """Cost of one segment as the cheaper of level and line."""
-    level, line = sums.costs(np.array([start]), np.array([end]))
-    return float(min(level[0], line[0] + slope_cost))
-
-
-def _candidates(sums: Sums, change_cost: float) -> Places:
-    length = sums.length
-    gains = _scale_gains(sums)
-    if gains.max(initial=0.0) < 0.4 * change_cost:
+def _candidates(gains: Vector, change_cost: float) -> Places:
+    length = gains.shape[1] - 1
+    best = gains.max(axis=0)
+    if float(best.max()) < WORTH_A_SEARCH * change_cost:
         return np.empty(0, dtype=np.int64)
     inner = np.arange(LEAST_SEGMENT, length - LEAST_SEGMENT + 1)
     if length <= ALL_UP_TO:
@@ -51,8 +56,7 @@ def _candidates(sums: Sums, change_cost: float) -> Places:
         chosen[peaks[row[peaks] > 0.25 * change_cost]] = True
     places = np.flatnonzero(chosen[inner]) + LEAST_SEGMENT
     if len(places) > MOST_CANDIDATES:
-        best = gains.max(axis=0)[places]
-        places = np.sort(places[np.argsort(-best, kind="stable")[:MOST_CANDIDATES]])
+        places = np.sort(places[np.argsort(-best[places], kind="stable")[:MOST_CANDIDATES]])
     return places.astype(np.int64)
 
 
@@ -61,13 +65,12 @@ def _scale_gains(sums: Sums) -> Vector:
     length = sums.length
     scales = [scale for scale in (*SCALES, length) if scale <= length]
     gains = np.zeros((len(scales), length + 1))
-    inner = np.arange(LEAST_SEGMENT, length - LEAST_SEGMENT + 1)
     for row, scale in zip(gains, scales, strict=True):
-        starts, ends = np.maximum(inner - scale, 0), np.minimum(inner + scale, length)
-        whole_level, whole_line = sums.costs(starts, ends)
-        left_level, left_line = sums.costs(starts, inner)
-        right_level, right_line = sums.costs(inner, ends)
-        row[inner] = np.maximum(whole_level - left_level - right_level, whole_line - left_line - right_line)
+        parts = [costs_of(part) for part in sums.around(LEAST_SEGMENT, scale)]
+        (left_level, left_line), (right_level, right_line), (whole_level, whole_line) = parts
+        row[LEAST_SEGMENT : length - LEAST_SEGMENT + 1] = np.maximum(
+            whole_level - left_level - right_level, whole_line - left_line - right_line
+        )
     return gains
 
 

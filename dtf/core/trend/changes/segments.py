@@ -54,12 +54,20 @@ class Sums:
 
     def costs(self, starts: Places, ends: Places) -> tuple[Vector, Vector]:
         """Costs of segments as levels and as lines; a segment must not be empty."""
-        w, x, xx, y, xy, yy = self._sums[:, ends] - self._sums[:, starts]
-        level = np.maximum(yy - y * y / w, 0.0)
-        spread = xx - x * x / w
-        cross = xy - x * y / w
-        explained = np.where(spread > 1e-12, cross * cross / np.maximum(spread, 1e-12), 0.0)
-        return level, np.maximum(level - explained, 0.0)
+        return costs_of(self._sums[:, ends] - self._sums[:, starts])
+
+    def around(self, reach: int, scale: int) -> tuple[Vector, Vector, Vector]:
+        """Sums of the stretches [i - scale, i), [i, i + scale), cut off at the ends, and both, for reach <= i <= length - reach."""
+        low, high = reach, self.length - reach + 1
+        here = self._sums[:, low:high]
+        before = np.zeros_like(here)
+        behind = np.repeat(self._sums[:, -1:], here.shape[1], axis=1)
+        if low + here.shape[1] > scale:
+            first = max(scale - low, 0)
+            before[:, first:] = self._sums[:, low + first - scale : high - scale]
+            last = here.shape[1] - first
+            behind[:, :last] = self._sums[:, low + scale : low + scale + last]
+        return here - before, behind - here, behind - before
 
     def line(self, start: int, end: int) -> Line:
         """The line that fits segment [start, end) best."""
@@ -67,3 +75,12 @@ class Sums:
         spread = max(xx - x * x / w, 0.0)
         slope = (xy - x * y / w) / spread if spread > 1e-12 else 0.0
         return Line(x / w * self.stretch, y / w, slope / self.stretch, w, spread * self.stretch**2)
+
+
+def costs_of(sums: Vector) -> tuple[Vector, Vector]:
+    """Costs as levels and as lines of segments with these sums; shape (6, ...)."""
+    w, x, xx, y, xy, yy = sums
+    level = np.maximum(yy - y * y / w, 0.0)
+    spread = np.maximum(xx - x * x / w, 1e-12)
+    cross = xy - x * y / w
+    return level, np.maximum(level - cross * cross / spread, 0.0)

@@ -27,7 +27,7 @@ from dtf.core.trend.changes.codec import (
 )
 from dtf.core.trend.changes.evidence import confidence_of
 from dtf.core.trend.changes.findings import change_points_of, effect_of, impact_of, is_same, matched
-from dtf.core.trend.changes.look import Season, look_at
+from dtf.core.trend.changes.look import Season, look_at, season_of
 from dtf.core.trend.changes.watch import (
     LEAST_REGIME,
     LONGEST_REGIME,
@@ -91,7 +91,7 @@ class ChangeStream:
     def change_points(self) -> tuple[ChangePoint, ...]:
         """What stands now, by index: frozen ones and what a look at the window says at its newest value."""
         if self._view[0] != self._known:
-            outcome = self._outcome()
+            outcome = self._outcome(is_season_due=True)
             alive = sorted([*outcome.standing, *([outcome.alarm] if outcome.alarm else [])], key=_by_index)
             self._view = (self._known, (*self._frozen, *alive))
         return self._view[1]
@@ -254,7 +254,7 @@ class ChangeStream:
         """A full look, what it changes, and a new regime to watch."""
         self._looked_at = self._known
         self._checks = [check for check in self._checks if check > self._known]
-        outcome = self._outcome()
+        outcome = self._outcome(is_season_due=self._known in LOOKS_AT or self._window.length >= WINDOW)
         self._standing, self._alarm = outcome.standing, outcome.alarm
         if self._alarm is None:
             self._checks = []
@@ -264,9 +264,11 @@ class ChangeStream:
             self._fit()
         return outcome.news
 
-    def _outcome(self) -> "_Outcome":
+    def _outcome(self, *, is_season_due: bool) -> "_Outcome":
         """What a look now leaves standing; changes nothing."""
-        look = look_at(self._window.positions, self._window.values, self._window.weights)
+        window = self._window
+        season = season_of(window.positions, window.values) if is_season_due else self._season
+        look = look_at(window.positions, window.values, window.weights, season)
         found = [
             change
             for change in change_points_of(look, self._window, self._lower_is_better)
@@ -304,7 +306,7 @@ class ChangeStream:
         length = end - start
         gap = min(max(length // 10, 3), 16)
         first, last = max(start, end - gap - LONGEST_REGIME), end - gap
-        self._next_fit = self._known + min(max(length // 8, 2), 64)
+        self._next_fit = self._known + min(max(length // 6, 3), 96)
         self._regime_range = (first, last)
         self._regime = regime_of(*self._level_values(first, last)) if last > first else None
 

@@ -17,6 +17,7 @@ from dtf.core.trend.changes.evidence import LOCATION_DROP
 from dtf.core.trend.changes.noise import (
     clipped,
     long_run_of,
+    middle_of,
     noise_of_differences,
     noise_of_residuals,
     resolution,
@@ -65,8 +66,6 @@ class Regime:
     """Weight of a value whose deviation is sigma."""
     inflation: Vector
     """Variance of the sum of k values over k variances, by k - 1."""
-    plausible_far: Vector
-    """How many far values among k are an accident, by k - 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
     unit = float(weights.mean())
     weights = weights / unit
     rough = noise_of_differences(values, resolution(values))
-    centre = float(np.median(values))
+    centre = middle_of(values)
     pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
     sums = Sums((positions - positions[0]).astype(np.float64), pulled, weights)
     line = sums.line(0, count)
@@ -123,7 +122,6 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         tail=tail,
         weight_unit=unit,
         inflation=_inflation(memory),
-        plausible_far=_plausible_far(tail),
     )
 
 
@@ -134,8 +132,7 @@ def watch(
 
     The values before the fresh ones are their context; none may be part of what the regime was told from.
     """
-    bar = _bar(regime)
-    scores = np.abs(_scores(regime, positions, values, weights)[:, len(values) - fresh :]) / bar
+    scores = _scores(regime, positions, values, weights)[:, len(values) - fresh :]
     is_over: Flags = np.any(scores >= 1.0, axis=0)
     is_suspect: Flags = np.any(scores[SUSPECTED_FROM - 1 :] >= SUSPICION / BAR, axis=0)
     is_suspect[:calm] = False
@@ -177,36 +174,38 @@ def _bar(regime: Regime) -> float:
 
 
 def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) -> Vector:
-    """Score of the newest k values at each position, 0 where it must not count; shape (REACH, values)."""
+    """Score of the newest k values at each position over the bar, 0 where it must not count; shape (up to REACH, values)."""
     line = regime.line
     weights = weights / regime.weight_unit
     deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
     reach = min(REACH, len(values))
+    limited = np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT) * weights
+    total, share = _newest(limited, reach), _newest(weights, reach)
     is_far = np.abs(deviations) > FAR_AT
-    limited = np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT)
-    weight = _newest(weights, reach)
-    near_weight = _newest(np.where(is_far, 0.0, weights), reach)
-    whole = _newest(limited * weights, reach)
-    near = _newest(np.where(is_far, 0.0, limited * weights), reach)
-    far = _newest(is_far.astype(np.float64), reach)
-    is_accident = far <= regime.plausible_far[:reach, None]
-    total = np.where(is_accident, near, whole)
-    share = np.maximum(np.where(is_accident, near_weight, weight), 1e-12)
+    if is_far.any():
+        is_accident = _newest(is_far.astype(np.float64), reach) <= _plausible_far(regime.tail)[:reach, None]
+        total = np.where(is_accident, _newest(np.where(is_far, 0.0, limited), reach), total)
+        share = np.where(is_accident, _newest(np.where(is_far, 0.0, weights), reach), share)
+    share = np.maximum(share, 1e-12)
     counts = np.arange(1, reach + 1, dtype=np.float64)[:, None]
     middle = positions[None, :] - (counts - 1.0) / 2.0
     tilt = (middle - line.centre) ** 2 / line.spread
     error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
-    scores: Vector = total / share / np.sqrt(error)
-    scores[counts[:, 0].astype(np.int64)[:, None] > np.arange(1, len(values) + 1)[None, :]] = 0.0
-    scores[: min(RANKED_UP_TO, reach)] *= _is_rare(regime, deviations, min(RANKED_UP_TO, reach))
+    scores: Vector = total / share / np.sqrt(error) / _bar(regime)
+    scores[counts > np.arange(1, len(values) + 1)] = 0.0
+    few = min(RANKED_UP_TO, reach)
+    scores = np.abs(scores)
+    is_over = scores[:few] >= 1.0
+    if is_over.any():
+        scores[:few][is_over & ~_is_rare(regime, deviations, few)] = 0.0
     return scores
 
 
 def _newest(terms: Vector, reach: int) -> Vector:
     """Sums of the newest 1 … reach terms at each place, what is before the first being 0; shape (reach, terms)."""
     padded = np.concatenate([np.zeros(reach - 1), terms])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach)[:, ::-1]
-    sums: Vector = np.cumsum(windows, axis=1).T
+    at = np.arange(reach - 1, -1, -1)[:, None] + np.arange(len(terms))
+    sums: Vector = np.cumsum(padded[at], axis=0)
     return sums
 
 
@@ -236,14 +235,14 @@ def _plausible_far(tail: Vector) -> Vector:
     return plausible
 
 
-def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Vector:
-    """1 where the newest k values lie on one side and their tail is too thin for an accident; shape (reach, values)."""
+def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Flags:
+    """Whether the newest k values lie on one side and their tail is too thin for an accident; shape (reach, values)."""
     count = len(deviations)
     tail = regime.tail
     exceed = len(tail) - np.searchsorted(tail, np.abs(deviations), side="left")
     chance = np.log((exceed + UNSEEN) / (len(tail) + 1.0))
     chance = np.where(deviations > 0.0, chance, -chance)
-    rare = np.zeros((reach, count))
+    rare = np.zeros((reach, count), dtype=np.bool_)
     for k in range(2, reach + 1):
         if count < k:
             break
