@@ -90,8 +90,8 @@ def measure_alarms(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor)
             row["alarms"] = {number: each.alarm for number, each in enumerate(ours) if each.alarm}
             if length == LENGTHS[0]:
                 some = range(0, total, LEFT_IN_ASKED)
-                count = len(some)
-                asked = list(pool.map(is_ever_asked_wrong, [family] * count, [length] * count, some))
+                columns = [family] * len(some), [length] * len(some), some
+                asked = list(pool.map(is_ever_asked_wrong, *columns))
                 row["asked_anew"] = share(asked)
             row["peers"] = peers_alarms(family, length, numbers[::LEFT_IN_PEERS], peers)
             rows.append(row)

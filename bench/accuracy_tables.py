@@ -29,7 +29,18 @@ def show(figures: dict[str, Any]) -> None:
     }
     for name, make in tables.items():
         if name in figures:
-            console.print(make(figures[name]))
+            print_part(console, make(figures[name]))
+
+
+def print_part(console: Console, table: Table) -> None:
+    """A table with its title above and its words below, which may be wider than it is."""
+    title, words = table.title, table.caption
+    table.title = table.caption = None
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
+    if words:
+        console.print(words, soft_wrap=True)
+    console.print()
 
 
 def verdict(is_met: bool) -> str:
@@ -39,7 +50,7 @@ def verdict(is_met: bool) -> str:
 
 def _table(title: str, columns: Iterable[str], caption: str = "") -> Table:
     first, *others = columns
-    table = Table(title=title, box=box.SIMPLE_HEAD, caption=caption or None, caption_justify="left")
+    table = Table(title=title, box=box.SIMPLE_HEAD, caption=caption or None)
     table.add_column(first)
     for column in others:
         table.add_column(column, justify="right")
@@ -155,7 +166,8 @@ def speed(figures: dict[str, Any]) -> Table:
         f"one appended point behind {figures['lengths'][-1]:,}: {1e3 * append['median']:.2f} ms median, "
         f"{1e3 * append['mean']:.2f} mean, {1e3 * append['longest']:.1f} longest (aim {1e3 * APPEND_AIM:.0f}: "
         f"{verdict(append['mean'] <= APPEND_AIM)})\n"
-        f"{MANY:,} series of {MANY_LENGTH} points on two processes: {many['seconds']:.1f} s, "
+        f"{MANY:,} series of {MANY_LENGTH} points on two processes{'' if many['measured'] == MANY else ', estimated from the first'}: "
+        f"{many['seconds']:.1f} s, "
         f"{many['cpu_seconds']:.1f} s of processor time (aim {MANY_AIM:.0f} s: {verdict(many['seconds'] <= MANY_AIM)})\n"
         f"memory while analysing, bytes a point at 10,000 / 100,000: {memory}",
     )

@@ -114,10 +114,10 @@ class Analysis:
 
     @cached_property
     def anomalies(self) -> tuple[Anomaly, ...]:
-        """Values that do not belong to their regime, in order."""
+        """Values that do not belong to their regime, in order; what begins a regime is a change and none of these."""
         from dtf.core.trend.anomalies import find_anomalies
 
-        return tuple(find_anomalies(self.values, self.times))
+        return find_anomalies(self.values, self.times, changes=self.change_points)
 
     def forecast(self, horizon: int) -> Forecast:
         """The next `horizon` values with intervals. Raises ValueError if `horizon` is below 1."""

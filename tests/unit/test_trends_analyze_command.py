@@ -162,3 +162,16 @@ def test_what_is_sent_is_cut_into_calls_that_keep_each_series_in_order() -> None
 
 def test_equal_times_are_sent_a_nanosecond_apart() -> None:
     assert rising([5, 5, 5, 6, 20]) == [5, 6, 7, 8, 20]
+
+
+def test_a_png_is_drawn_by_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    path, picture = write_history(tmp_path / "h.csv"), tmp_path / "out.png"
+    assert (
+        run_cli(["trends", "analyze", str(path), "--column", "latency", "--plot", str(picture)])
+        == ExitCode.OK
+    )
+    data = picture.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(data) > 10_000
+    capsys.readouterr()
