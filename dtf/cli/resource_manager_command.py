@@ -5,10 +5,12 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -40,6 +42,7 @@ from dtf.settings.model import Settings
 from dtf.settings.project import namespace_dir, state_dir
 from dtf.settings.rules import POOL_NAME
 
+FEED_REPORT_SECONDS = 30.0
 ALL_POOLS = "pools"
 """Name of the state file of a resource manager that looks after every pool."""
 
@@ -241,12 +244,13 @@ async def _serve_pools(deployment: _Deployment) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, manager.stop)
         feed = await _live_feed(settings, clock, stack)
+        address = _publish_figures(settings, manager, feed, stack)
         async with asyncio.TaskGroup() as tasks:
-            address = _publish_figures(settings, manager, feed, stack)
             beside = [tasks.create_task(manager.measure_forever())] if address else []
             beside += [
                 tasks.create_task(_tell_ready(manager, address)),
                 tasks.create_task(feed.run()),
+                tasks.create_task(_report_feed(feed, fleet, deployment.state_name, clock)),
                 tasks.create_task(OrphanReaper(site.child_ids, clock).run()),
             ]
             await manager.run()
@@ -272,6 +276,14 @@ async def _live_feed(settings: Settings, clock: SystemClock, stack: contextlib.A
     log = await JetStreamLog.attach(settings.nats, namespace, clock)
     stack.push_async_callback(log.close)
     return LiveFeed(log, settings.nats, namespace, clock)
+
+
+async def _report_feed(feed: LiveFeed, fleet: GrpcFleet, name: str, clock: SystemClock) -> NoReturn:
+    """Have the coordinator know what the live feed did not send, once there is any: it knows of none otherwise."""
+    while True:
+        if feed.skipped_count:
+            await fleet.report_live_feed(f"{name}@{socket.gethostname()}", feed.skipped_count)
+        await clock.sleep(FEED_REPORT_SECONDS)
 
 
 async def _tell_ready(manager: ResourceManager, metrics: str) -> None:

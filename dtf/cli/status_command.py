@@ -42,7 +42,7 @@ def command(invocation: Invocation, as_json: bool) -> int:
         fleet_document = MessageToDict(fleet, preserving_proto_field_name=True) if fleet else None
         click.echo(json.dumps({"running": True, "stack": stack, "fleet": fleet_document}))
     else:
-        _print(addresses, stack, fleet)
+        print_status(addresses, stack, fleet)
     return ExitCode.OK
 
 
@@ -65,11 +65,12 @@ async def _ask_fleet(addresses: StackAddresses) -> fleet_service_pb2.GetFleetRes
         return await client.get_fleet()
 
 
-def _print(
+def print_status(
     addresses: StackAddresses,
     stack: dict[str, Any] | None,
     fleet: fleet_service_pb2.GetFleetResponse | None,
 ) -> None:
+    """Write it for people, a line a thing."""
     click.echo(f"server    {addresses.server or 'starting'}")
     for name, value in (("analysis", addresses.analysis), ("nats", addresses.nats)):
         if value:
@@ -90,6 +91,8 @@ def _print(
             f"log       sequence {fleet.log_sequence}, epoch {fleet.epoch}, namespace {fleet.namespace}"
         )
         click.echo(f"blobs     {_blobs(fleet)}")
+        if fleet.live_feed_skipped_count:
+            click.echo(f"live feed {fleet.live_feed_skipped_count:,} lines were not sent: too much happened")
         if fleet.refusing_reason:
             click.echo(f"REFUSING  new work: {fleet.refusing_reason}")
 

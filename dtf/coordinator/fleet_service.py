@@ -20,12 +20,16 @@ from dtf.rpc.handlers import Context, answering
 SETTLE_SECONDS = 2.0
 """How long GetFleet waits for what is on its way to the log; an append takes milliseconds."""
 
+MOST_REPORTERS = 64
+
 
 class FleetService:
     """The service. Every answer rests on durable state."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._skipped_lines: dict[str, int] = {}
+        """Of the live feed, by who sends it, the newest report last."""
         self._durable_glance = self._glance()  # a reign begins with a state that is in the log
 
     @answering
@@ -101,6 +105,19 @@ class FleetService:
         return fleet_service_pb2.ReportWorkerLostResponse(worker=await self._durable(request.worker_id))
 
     @answering
+    async def ReportLiveFeed(
+        self, request: fleet_service_pb2.ReportLiveFeedRequest, context: Context
+    ) -> fleet_service_pb2.ReportLiveFeedResponse:
+        """Keeps what a sender of the live feed counted; not in the log, for it decides nothing."""
+        require(request.reporter, "reporter")
+        skipped = self._skipped_lines
+        skipped.pop(request.reporter, None)
+        skipped[request.reporter] = request.skipped_count
+        if len(skipped) > MOST_REPORTERS:
+            del skipped[next(iter(skipped))]
+        return fleet_service_pb2.ReportLiveFeedResponse()
+
+    @answering
     async def GetFleet(
         self, request: fleet_service_pb2.GetFleetRequest, context: Context
     ) -> fleet_service_pb2.GetFleetResponse:
@@ -120,6 +137,7 @@ class FleetService:
             glance.CopyFrom(self._durable_glance)
         refusing = desk.writer.refusing
         glance.log_sequence, glance.log_hash = desk.writer.durable_sequence, desk.writer.durable_hash
+        glance.live_feed_skipped_count = sum(self._skipped_lines.values())
         glance.refusing_reason = refusing.message if refusing is not None else ""
         return glance
 

@@ -107,6 +107,13 @@ class GrpcFleet:
             self._stub.ReportWorkerLost(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
         )
 
+    async def report_live_feed(self, reporter: str, skipped_count: int) -> bool:
+        """Say how many lines of the live feed were not sent; False if the coordinator did not hear it."""
+        request = fleet_service_pb2.ReportLiveFeedRequest(reporter=reporter, skipped_count=skipped_count)
+        return await _is_answered(
+            self._stub.ReportLiveFeed(request, metadata=self._peer.metadata, timeout=CALL_TIMEOUT_SECONDS)
+        )
+
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()

@@ -460,6 +460,7 @@ class GetFleetResponse(_message.Message):
     BLOB_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     BLOB_REMOVED_COUNT_FIELD_NUMBER: _builtins.int
+    LIVE_FEED_SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace the coordinator serves."""
     version: _builtins.str
@@ -486,6 +487,8 @@ class GetFleetResponse(_message.Message):
     """The most that may be ([blobs] max_bytes); 0: there is no limit."""
     blob_removed_count: _builtins.int
     """Blobs, and runs' output, that were removed since this coordinator began to lead."""
+    live_feed_skipped_count: _builtins.int
+    """Lines of the live feed that were listened to and not sent, because too much happened, since their sender began."""
     @_builtins.property
     def workers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Workers by state, keyed by the state's name in lower case."""
@@ -507,11 +510,55 @@ class GetFleetResponse(_message.Message):
         blob_bytes: _builtins.int = ...,
         blob_limit_bytes: _builtins.int = ...,
         blob_removed_count: _builtins.int = ...,
+        live_feed_skipped_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_count", b"active_run_count", "blob_bytes", b"blob_bytes", "blob_limit_bytes", b"blob_limit_bytes", "blob_removed_count", b"blob_removed_count", "epoch", b"epoch", "leading_since_at", b"leading_since_at", "leased_count", b"leased_count", "log_hash", b"log_hash", "log_sequence", b"log_sequence", "namespace", b"namespace", "queued_count", b"queued_count", "refusing_reason", b"refusing_reason", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run_count", b"active_run_count", "blob_bytes", b"blob_bytes", "blob_limit_bytes", b"blob_limit_bytes", "blob_removed_count", b"blob_removed_count", "epoch", b"epoch", "leading_since_at", b"leading_since_at", "leased_count", b"leased_count", "live_feed_skipped_count", b"live_feed_skipped_count", "log_hash", b"log_hash", "log_sequence", b"log_sequence", "namespace", b"namespace", "queued_count", b"queued_count", "refusing_reason", b"refusing_reason", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetFleetResponse: _TypeAlias = GetFleetResponse  # noqa: Y015
+
+@_typing.final
+class ReportLiveFeedRequest(_message.Message):
+    """What a sender of the live feed counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTER_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    reporter: _builtins.str
+    """Who counted."""
+    skipped_count: _builtins.int
+    """Lines that were not sent since it began."""
+    def __init__(
+        self,
+        *,
+        reporter: _builtins.str = ...,
+        skipped_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reporter", b"reporter", "skipped_count", b"skipped_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLiveFeedRequest: _TypeAlias = ReportLiveFeedRequest  # noqa: Y015
+
+@_typing.final
+class ReportLiveFeedResponse(_message.Message):
+    """It is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLiveFeedResponse: _TypeAlias = ReportLiveFeedResponse  # noqa: Y015

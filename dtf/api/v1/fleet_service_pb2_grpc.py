@@ -60,6 +60,11 @@ class FleetServiceStub:
                 request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.SerializeToString,
                 response_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.FromString,
                 _registered_method=True)
+        self.ReportLiveFeed = channel.unary_unary(
+                '/dtf.api.v1.FleetService/ReportLiveFeed',
+                request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedResponse.FromString,
+                _registered_method=True)
         self.GetFleet = channel.unary_unary(
                 '/dtf.api.v1.FleetService/GetFleet',
                 request_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.GetFleetRequest.SerializeToString,
@@ -106,6 +111,13 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportLiveFeed(self, request, context):
+        """Says how many lines of the live feed were not sent, as who sends them counts: what cannot be heard by listening.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetFleet(self, request, context):
         """The fleet and the log at a glance.
         """
@@ -140,6 +152,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ReportWorkerLost,
                     request_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.FromString,
                     response_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.SerializeToString,
+            ),
+            'ReportLiveFeed': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLiveFeed,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedResponse.SerializeToString,
             ),
             'GetFleet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFleet,
@@ -283,6 +300,33 @@ class FleetService:
             '/dtf.api.v1.FleetService/ReportWorkerLost',
             dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostRequest.SerializeToString,
             dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportWorkerLostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLiveFeed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.FleetService/ReportLiveFeed',
+            dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_fleet__service__pb2.ReportLiveFeedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class FleetServiceStub:
     """Lets a drained or quarantined worker work again."""
     ReportWorkerLost: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportWorkerLostRequest, _fleet_service_pb2.ReportWorkerLostResponse]
     """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
+    ReportLiveFeed: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportLiveFeedRequest, _fleet_service_pb2.ReportLiveFeedResponse]
+    """Says how many lines of the live feed were not sent, as who sends them counts: what cannot be heard by listening."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_service_pb2.GetFleetRequest, _fleet_service_pb2.GetFleetResponse]
     """The fleet and the log at a glance."""
 
@@ -61,6 +63,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Lets a drained or quarantined worker work again."""
     ReportWorkerLost: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportWorkerLostRequest, _fleet_service_pb2.ReportWorkerLostResponse]  # type: ignore[assignment]
     """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
+    ReportLiveFeed: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReportLiveFeedRequest, _fleet_service_pb2.ReportLiveFeedResponse]  # type: ignore[assignment]
+    """Says how many lines of the live feed were not sent, as who sends them counts: what cannot be heard by listening."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetFleetRequest, _fleet_service_pb2.GetFleetResponse]  # type: ignore[assignment]
     """The fleet and the log at a glance."""
 
@@ -106,6 +110,14 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_service_pb2.ReportWorkerLostResponse, _abc.Awaitable[_fleet_service_pb2.ReportWorkerLostResponse]]:
         """Says that a worker's process is gone, as its provider saw: its leases end now, not when they expire."""
+
+    @_abc_1.abstractmethod
+    def ReportLiveFeed(
+        self,
+        request: _fleet_service_pb2.ReportLiveFeedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_service_pb2.ReportLiveFeedResponse, _abc.Awaitable[_fleet_service_pb2.ReportLiveFeedResponse]]:
+        """Says how many lines of the live feed were not sent, as who sends them counts: what cannot be heard by listening."""
 
     @_abc_1.abstractmethod
     def GetFleet(

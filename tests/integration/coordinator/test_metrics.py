@@ -12,8 +12,12 @@ import pytest
 from dtf.cli.coordinator_metrics import CoordinatorCollector
 from dtf.cli.errors import CommandError
 from dtf.cli.metrics_server import MetricsPlace, metrics_server
+from dtf.cli.status_command import print_status
 from dtf.client.client import Client
+from dtf.client.stack import StackAddresses
 from dtf.coordinator.process import Coordinator
+from dtf.resource_manager.fleet import GrpcFleet
+from dtf.rpc.channel import Peer
 from tests.integration.coordinator.rig import Crew, start_run
 
 pytestmark = pytest.mark.coordinator
@@ -87,3 +91,18 @@ def test_an_empty_token_file_is_no_token(tmp_path: Path) -> None:
     (tmp_path / "token").chmod(0o600)
     with pytest.raises(CommandError, match="is empty"):
         MetricsPlace("coordinator", "127.0.0.1:0", str(tmp_path / "token")).token()
+
+
+async def test_what_the_live_feed_did_not_send_is_told_of_the_fleet(
+    client: Client, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = GrpcFleet(peer)
+    for reporter, count in (("pools@a", 3), ("gpu@b", 1000), ("pools@a", 5)):
+        assert await fleet.report_live_feed(reporter, count)
+    await fleet.close()
+    told = await client.get_fleet()
+    assert told.live_feed_skipped_count == 1005
+    print_status(StackAddresses(server="127.0.0.1:7070"), None, told)
+    shown = capsys.readouterr().out
+    assert "live feed 1,005 lines were not sent: too much happened\n" in shown
+    assert "blobs     0.0 GiB with output\n" in shown

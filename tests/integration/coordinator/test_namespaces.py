@@ -105,7 +105,7 @@ async def test_a_session_of_one_is_unknown_to_the_other(realms: tuple[Realm, Rea
         async with resumed_worker(worker, peer_of(there.coordinator)) as astray:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await astray.attach()
-        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert await there.client.list_workers() == []
 
 
