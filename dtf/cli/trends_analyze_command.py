@@ -23,36 +23,41 @@ KINDS = (".svg", ".png")
 
 def file_options(function: Any) -> Any:
     """The options that say how files are read, shared with `dtf trends import`."""
-    for option in (
-        click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
-        click.option(
-            "--column",
-            "columns",
-            multiple=True,
-            metavar="NAME",
-            help="A column or series; repeatable. All unless given.",
-        ),
-        click.option(
-            "--time-column", default="", metavar="NAME", help="Column of the times, if not found by itself."
-        ),
-        click.option(
-            "--revision-column",
-            default="",
-            metavar="NAME",
-            help="Column of the revisions, if not found by itself.",
-        ),
-        click.option(
-            "--lower-is-better/--higher-is-better",
-            "lower_is_better",
-            default=None,
-            help="Which direction is good, whatever the file says.",
-        ),
-        click.option(
-            "--file-times",
-            "is_file_time",
-            is_flag=True,
-            help="Values without a time have that of their file's last change.",
-        ),
+    for option in reversed(
+        (
+            click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
+            click.option(
+                "--column",
+                "columns",
+                multiple=True,
+                metavar="NAME",
+                help="A column or series; repeatable. All unless given.",
+            ),
+            click.option(
+                "--time-column",
+                default="",
+                metavar="NAME",
+                help="Column of the times, if not found by itself.",
+            ),
+            click.option(
+                "--revision-column",
+                default="",
+                metavar="NAME",
+                help="Column of the revisions, if not found by itself.",
+            ),
+            click.option(
+                "--lower-is-better/--higher-is-better",
+                "lower_is_better",
+                default=None,
+                help="Which direction is good, whatever the file says.",
+            ),
+            click.option(
+                "--file-times",
+                "is_file_time",
+                is_flag=True,
+                help="Values without a time have that of their file's last change.",
+            ),
+        )
     ):
         function = option(function)
     return function

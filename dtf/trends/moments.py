@@ -101,6 +101,8 @@ def _check(found: Floats, moments: Sequence[Any] | Floats) -> None:
 
 
 def as_text(moment: float) -> str:
-    """ISO text of seconds since 1970, to the second unless it has a fraction."""
+    """ISO text of seconds since 1970: the date of a midnight, else with the time, to the second unless it has a fraction."""
     when = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+    if not (when.hour or when.minute or when.second or when.microsecond):
+        return when.date().isoformat()
     return when.isoformat(sep=" ", timespec="milliseconds" if when.microsecond else "seconds")
