@@ -17,6 +17,7 @@ from dtf.core.trend.changes.noise import (
 )
 from dtf.core.trend.changes.search import LEAST_SEGMENT, Search
 from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.changes.waves import wave_cost
 from dtf.core.trend.seasonality import find_seasonality
 
 LEAST_VALUES = 2 * LEAST_SEGMENT
@@ -25,13 +26,15 @@ CHANGE_PRICE = 3.0
 """Price of a change in units of ln n long-run variances. Schwarz's criterion for a level, a slope and a place
 would be 3; simulation of six families of noise without changes says how often that is wrong
 (docs/statistics.md)."""
-SLOPE_PRICE = 1.0
+SLOPE_PRICE = 2.0
 """Price of a slope in the same units."""
 LEAST_FOR_SEASON = 48
 """Values below which no season is looked for."""
+PLAIN_SLOPE = 0.5
+"""Share of the slope's price at which a line across a boundary is its rival."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
-SMALL_SAMPLE = 12.0
+SMALL_SAMPLE = 16.0
 """Values' worth of doubt in the noise itself: prices rise by 1 + this / n."""
 
 
@@ -92,6 +95,9 @@ def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Loo
     grain /= rough.sigma
     sums = Sums(np.arange(len(pulled), dtype=np.float64), pulled, weights)
     noise, inner = _settled(sums, pulled, weights, grain)
+    inner = _pruned(sums, inner, noise)
+    if inner and season is None and _is_wave(sums, pulled, weights, inner, noise):
+        inner = []
     slope_cost = slope_cost_of(noise, len(pulled))
     edges = [0, *inner, len(pulled)]
     boundaries = tuple(
@@ -99,6 +105,34 @@ def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Loo
         for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
     )
     return Look(boundaries, centre, rough.sigma, noise, season)
+
+
+def _pruned(sums: Sums, inner: list[int], noise: Noise) -> list[int]:
+    """The boundaries without those that a line across is worth as much as, at Schwarz's price of a slope; weakest first."""
+    change, slope = change_cost_of(noise, sums.length), slope_cost_of(noise, sums.length)
+    kept = list(inner)
+    while kept:
+        edges = np.array([0, *kept, sums.length])
+        level, line = sums.costs(edges[:-1], edges[1:])
+        parts = np.minimum(level, line + slope)
+        level, line = sums.costs(edges[:-2], edges[2:])
+        across = np.minimum(level, line + slope * PLAIN_SLOPE)
+        excess = parts[:-1] + parts[1:] + change - across
+        weakest = int(excess.argmax())
+        if excess[weakest] <= 0.0:
+            break
+        del kept[weakest]
+    return kept
+
+
+def _is_wave(sums: Sums, values: Vector, weights: Vector, inner: list[int], noise: Noise) -> bool:
+    """Whether one wave on a line, at the price of one change, does what the partition does at the price of its changes."""
+    count = len(values)
+    change, slope = change_cost_of(noise, count), slope_cost_of(noise, count)
+    starts, ends = np.array([0, *inner]), np.array([*inner, count])
+    level, line = sums.costs(starts, ends)
+    partition = float(np.minimum(level, line + slope).sum()) + change * len(inner)
+    return wave_cost(values, weights) + change <= partition
 
 
 def change_cost_of(noise: Noise, count: int) -> float:

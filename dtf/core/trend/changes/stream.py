@@ -26,7 +26,14 @@ from dtf.core.trend.changes.codec import (
     window_to_plain,
 )
 from dtf.core.trend.changes.evidence import confidence_of
-from dtf.core.trend.changes.findings import change_points_of, effect_of, impact_of, is_same, matched
+from dtf.core.trend.changes.findings import (
+    SETTLED_AFTER,
+    change_points_of,
+    effect_of,
+    impact_of,
+    is_same,
+    matched,
+)
 from dtf.core.trend.changes.look import Season, look_at, season_of
 from dtf.core.trend.changes.watch import (
     LEAST_REGIME,
@@ -34,6 +41,7 @@ from dtf.core.trend.changes.watch import (
     REACH,
     Alarm,
     Regime,
+    is_wave,
     regime_of,
     score_since,
     watch,
@@ -43,6 +51,8 @@ from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
 WINDOW = 1024
 """Finite values that are looked at together at most; a look at so many costs milliseconds."""
+LONGEST_WAVE = 128
+"""Newest values of which an alarm may be a wave's rise: longer seasons are known by their cycles, or rise slowly."""
 CONTEXT = 64
 """Values kept before the newer half when the older is frozen, so that a change at its edge has a before."""
 LOOKS_AT = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
@@ -187,7 +197,7 @@ class ChangeStream:
             self._window.length -= fresh - alarm.offset - 1
             fresh = alarm.offset + 1
         self._known += fresh
-        if alarm is not None and alarm.is_sure:
+        if alarm is not None and alarm.is_sure and not self._is_wave(alarm):
             return fresh, self._raise(alarm)
         if alarm is not None or self._is_look_due():
             return fresh, self._look()
@@ -208,6 +218,13 @@ class ChangeStream:
         rest_until = self._looked_at + max(8, self._window.length // 16)
         calm = max(rest_until - self._known - 1, 0)
         return watch(self._regime, *self._level_values(start, end), fresh, calm)
+
+    def _is_wave(self, alarm: Alarm) -> bool:
+        """Whether the alarm may be a season's that is not known yet."""
+        if self._season is not None:
+            return False
+        end = self._window.length
+        return is_wave(*self._level_values(max(self._regime_start(), end - LONGEST_WAVE), end), alarm.count)
 
     def _level_values(self, start: int, end: int) -> tuple[Places, Vector, Vector]:
         """Positions, values without the season, and weights of a stretch of the window."""
@@ -272,7 +289,7 @@ class ChangeStream:
         found = [
             change
             for change in change_points_of(look, self._window, self._lower_is_better)
-            if change.index >= self._frozen_before
+            if change.index >= self._frozen_before and self._is_told(change)
         ]
         old = list(self._standing)
         alarm = self._alarm
@@ -280,6 +297,12 @@ class ChangeStream:
             old, alarm = sorted([*old, alarm], key=_by_index), None
         standing, news = matched(old, found)
         return _Outcome(standing, alarm, news, look.season)
+
+    def _is_told(self, change: ChangePoint) -> bool:
+        """Whether a look may tell this change: one with few values behind it is an alarm's matter, unless known before."""
+        behind = self._window.length - int(np.searchsorted(self._window.positions, change.index))
+        known = [*self._standing, *([self._alarm] if self._alarm else [])]
+        return behind >= SETTLED_AFTER or any(is_same(each, change) for each in known)
 
     def _is_pending(self, alarm: ChangePoint) -> bool:
         """Whether a full look may yet bear the alarm out: checks are left, and the old regime has not come back."""

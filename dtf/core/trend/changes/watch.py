@@ -15,6 +15,7 @@ import numpy as np
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
 from dtf.core.trend.changes.evidence import LOCATION_DROP
 from dtf.core.trend.changes.noise import (
+    MOST_MEMORY,
     clipped,
     long_run_of,
     middle_of,
@@ -23,6 +24,7 @@ from dtf.core.trend.changes.noise import (
     resolution,
 )
 from dtf.core.trend.changes.segments import Line, Sums
+from dtf.core.trend.changes.waves import wave_cost
 
 LEAST_REGIME = 8
 """Values that a regime has at least before it is watched."""
@@ -30,23 +32,29 @@ LONGEST_REGIME = 256
 """Newest values of a regime that are its memory: enough to know tails of one in a hundred."""
 REACH = 32
 """Newest values that are compared at most."""
-BAR = 4.6
+BAR = 4.1
 """Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
+HEAVY = 6.0
+"""By what the bar rises for each share of values beyond 3 standard deviations that a normal law has not."""
 SUSPICION = 3.5
 """Standard errors beyond which a full look is worth its time."""
 SUSPECTED_FROM = 6
 """Values in a row from which on there is suspicion: fewer are an alarm's matter."""
-VALUE_LIMIT = 4.0
-"""Standard deviations to which a value is limited in a mean."""
+VALUE_LIMIT = 3.5
+"""Standard deviations to which a value is limited in the mean of many."""
+SHORT_LIMIT = 8.0
+"""The same for the few values that ranks have a say in."""
 FAR_AT = 5.0
 """Standard deviations beyond which a value is far: left out where the regime has such."""
 FAR_CHANCE = 1e-4
 """Chance below which so many far values among k are no accident."""
 UNSEEN = 0.3
 """Values' worth of doubt in a tail that was not seen."""
-RANK_CHANCE = 2e-5
+RANK_CHANCE = 3e-5
 """Chance below which k values in a row beyond a level are no accident of the tail."""
-RANKED_UP_TO = 4
+RANK_MARGIN = (0.7, 0.7, 0.9, 1.0, 1.0, 1.0)
+"""By what the nearest of k values is drawn in before it is ranked, by k - 1: a new record is no new regime."""
+RANKED_UP_TO = len(RANK_MARGIN)
 """Values in a row up to which ranks have a say: beyond, means are normal enough."""
 
 
@@ -62,6 +70,8 @@ class Regime:
     count: int
     tail: Vector
     """Absolute residuals in standard deviations, ascending."""
+    heaviness: float
+    """Share of values beyond 3 standard deviations, a normal law's left out."""
     weight_unit: float
     """Weight of a value whose deviation is sigma."""
     inflation: Vector
@@ -104,7 +114,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
     limit = VALUE_LIMIT
     noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, 0.0)
     sigma = max(noise.sigma, 1e-9)
-    memory = min(noise.memory + 0.5 / math.sqrt(count), 0.97)
+    memory = min(noise.memory + (0.4 + 0.8 * noise.memory) / math.sqrt(count), MOST_MEMORY)
     placed = Line(
         line.centre + float(positions[0]),
         centre + line.level * rough.sigma,
@@ -120,6 +130,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         long_run=long_run_of(memory),
         count=count,
         tail=tail,
+        heaviness=max(1.0 - float(np.searchsorted(tail, 3.0)) / count - 0.0027, 0.0),
         weight_unit=unit,
         inflation=_inflation(memory),
     )
@@ -153,6 +164,19 @@ def watch(
     )
 
 
+def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> bool:
+    """Whether one wave on a line explains these values as well as a line and a step before the newest `count` do."""
+    rough = noise_of_differences(values, resolution(values))
+    pulled = (values - middle_of(values)) / rough.sigma
+    x = (positions - positions[0]) / len(values)
+    root = np.sqrt(weights)
+    step = np.arange(len(values)) >= len(values) - count
+    design = np.stack([root, root * x, root * step], axis=1)
+    solution = np.linalg.lstsq(design, root * pulled, rcond=None)[0]
+    left = root * pulled - design @ solution
+    return wave_cost(pulled, weights) <= float(left @ left) * (1.0 + 4.0 / len(values))
+
+
 def score_since(regime: Regime, positions: Places, values: Vector, weights: Vector) -> float:
     """Score of all these values together, standard errors; limited like an alarm's."""
     count = len(values)
@@ -170,7 +194,8 @@ def score_since(regime: Regime, positions: Places, values: Vector, weights: Vect
 def _bar(regime: Regime) -> float:
     """BAR as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much the regime knows."""
     known = max(regime.count * (1.0 - regime.memory) / (1.0 + regime.memory), 4.0)
-    return math.sqrt(known * math.expm1(BAR * BAR / known))
+    bar = BAR * (1.0 + HEAVY * regime.heaviness)
+    return math.sqrt(known * math.expm1(bar * bar / known))
 
 
 def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) -> Vector:
@@ -179,6 +204,7 @@ def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) 
     weights = weights / regime.weight_unit
     deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
     reach = min(REACH, len(values))
+    few = min(RANKED_UP_TO, reach)
     limited = np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT) * weights
     total, share = _newest(limited, reach), _newest(weights, reach)
     is_far = np.abs(deviations) > FAR_AT
@@ -186,6 +212,8 @@ def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) 
         is_accident = _newest(is_far.astype(np.float64), reach) <= _plausible_far(regime.tail)[:reach, None]
         total = np.where(is_accident, _newest(np.where(is_far, 0.0, limited), reach), total)
         share = np.where(is_accident, _newest(np.where(is_far, 0.0, weights), reach), share)
+    total[:few] = _newest(np.clip(deviations, -SHORT_LIMIT, SHORT_LIMIT) * weights, few)
+    share[:few] = _newest(weights, few)
     share = np.maximum(share, 1e-12)
     counts = np.arange(1, reach + 1, dtype=np.float64)[:, None]
     middle = positions[None, :] - (counts - 1.0) / 2.0
@@ -193,7 +221,6 @@ def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) 
     error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
     scores: Vector = total / share / np.sqrt(error) / _bar(regime)
     scores[counts > np.arange(1, len(values) + 1)] = 0.0
-    few = min(RANKED_UP_TO, reach)
     scores = np.abs(scores)
     is_over = scores[:few] >= 1.0
     if is_over.any():
@@ -239,15 +266,11 @@ def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Flags:
     """Whether the newest k values lie on one side and their tail is too thin for an accident; shape (reach, values)."""
     count = len(deviations)
     tail = regime.tail
-    exceed = len(tail) - np.searchsorted(tail, np.abs(deviations), side="left")
-    chance = np.log((exceed + UNSEEN) / (len(tail) + 1.0))
-    chance = np.where(deviations > 0.0, chance, -chance)
     rare = np.zeros((reach, count), dtype=np.bool_)
-    for k in range(2, reach + 1):
-        if count < k:
-            break
-        windows = np.lib.stride_tricks.sliding_window_view(chance, k)
-        up, down = windows.max(axis=1), windows.min(axis=1)
-        smallest = np.where(down > 0.0, -down, np.where(up < 0.0, up, 0.0))
-        rare[k - 1, k - 1 :] = k * smallest <= math.log(RANK_CHANCE)
+    for k in range(2, min(reach, count) + 1):
+        windows = np.lib.stride_tricks.sliding_window_view(deviations, k)
+        nearest = np.maximum(windows.min(axis=1), -windows.max(axis=1)) * RANK_MARGIN[k - 1]
+        beyond = len(tail) - np.searchsorted(tail, nearest, side="left")
+        chance = k * np.log((beyond + UNSEEN) / (len(tail) + 1.0))
+        rare[k - 1, k - 1 :] = (nearest > 0.0) & (chance <= math.log(RANK_CHANCE))
     return rare
