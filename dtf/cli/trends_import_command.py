@@ -83,7 +83,10 @@ def command(
 def as_record(
     series: ImportedSeries, suite: str, pool: str, lower_is_better: bool | None, source: str
 ) -> findings_pb2.PointsImported:
-    """A series for the analyzer, without its missing values. Raises CommandError for one without times."""
+    """A series for the analyzer, without its missing values. Raises CommandError for one without times.
+
+    A column of a table, which has no case, is a case by itself.
+    """
     if not (series.times and series.has_dates):
         raise CommandError(
             f"{plain_line(series.name)} has no dates, and a history needs them",
@@ -93,7 +96,10 @@ def as_record(
     kept = [number for number, value in enumerate(series.values) if math.isfinite(value)]
     record = findings_pb2.PointsImported(
         series=findings_pb2.FindingSeries(
-            suite=suite, case_name=series.case, metric=series.metric, pool=pool
+            suite=suite,
+            case_name=series.case or series.metric,
+            metric=series.metric if series.case else "value",
+            pool=pool,
         ),
         unit=series.unit,
         times_unix_nanos=rising([round(series.times[number] * 1e9) for number in kept]),

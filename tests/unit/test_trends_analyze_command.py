@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from dtf.api.v1 import findings_pb2
+from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.main import run_cli
-from dtf.cli.trends_import_command import requests, rising
+from dtf.cli.trends_import_command import as_record, requests, rising
+from dtf.core.trend.imports.series import ImportedSeries
 
 HISTORIES = Path(__file__).parents[1] / "histories"
 
@@ -175,3 +177,34 @@ def test_a_png_is_drawn_by_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixt
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(data) > 10_000
     capsys.readouterr()
+
+
+def test_a_series_is_sent_without_its_missing_values_and_with_all_that_is_known() -> None:
+    series = ImportedSeries(
+        case="parse",
+        metric="median",
+        values=(1.0, float("nan"), 3.0),
+        unit="s",
+        is_lower_better=True,
+        times=(10.0, 11.0, 12.5),
+        weights=(2.0, 3.0, 4.0),
+        revisions=("a", "b", "c"),
+    )
+    sent = as_record(series, "suite", "", None, "file.json")
+    assert (sent.series.suite, sent.series.case_name, sent.series.metric) == ("suite", "parse", "median")
+    assert list(sent.times_unix_nanos) == [10_000_000_000, 12_500_000_000]
+    assert (list(sent.values), list(sent.weights), list(sent.revisions)) == (
+        [1.0, 3.0],
+        [2.0, 4.0],
+        ["a", "c"],
+    )
+    assert (sent.unit, sent.is_lower_better, sent.source) == ("s", True, "file.json")
+    assert as_record(series, "suite", "", False, "").is_lower_better is False
+
+
+def test_a_column_is_a_case_by_itself_and_must_have_dates() -> None:
+    sent = as_record(ImportedSeries("", "latency", (1.0,), times=(5e8,)), "suite", "lab", None, "")
+    assert (sent.series.case_name, sent.series.metric, sent.series.pool) == ("latency", "value", "lab")
+    assert not sent.HasField("is_lower_better")
+    with pytest.raises(CommandError, match="latency has no dates, and a history needs them"):
+        as_record(ImportedSeries("", "latency", (1.0,)), "suite", "", None, "")
