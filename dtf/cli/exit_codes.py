@@ -26,3 +26,5 @@ class ExitCode(IntEnum):
     """`dtf doctor` found something to mend."""
     LOG_LOST = 9
     """The event log lacks what it had acknowledged: nothing starts on it until it is repaired (`dtf log repair`)."""
+    REGRESSED = 10
+    """`dtf gate` found a regression beyond the limits."""

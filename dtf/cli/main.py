@@ -56,6 +56,12 @@ COMMANDS: Mapping[str, Entry] = {
     "store": Entry("dtf.cli.store_command", "InfluxDB as metric store: `store setup|status|rejected`."),
     "grafana": Entry("dtf.cli.grafana_command", "Grafana's dashboards: `grafana export DIR`."),
     "report": Entry("dtf.cli.report_command", "What happened in a run, as page or text."),
+    "trends": Entry(
+        "dtf.cli.trends_command", "What became slower or faster; `trends accept|reject|mute ID`."
+    ),
+    "gate": Entry(
+        "dtf.cli.gate_command", "Exit non-zero on a regression, and say what it would take to pass."
+    ),
     "doctor": Entry("dtf.cli.doctor_command", "Check this machine and say what to mend."),
     "config": Entry("dtf.cli.config_command", "Show each setting, its value and where it came from."),
     "demo": Entry("dtf.cli.demo_command", "Run the example suite and watch the pool."),
@@ -140,7 +146,7 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: Sequenc
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 cancelled, 3 fault of dtf, 4 usage or settings, "
     "5 nothing to run, 6 nothing reachable, 8 doctor found something, "
-    "9 the log lost what it had acknowledged.",
+    "9 the log lost what it had acknowledged, 10 a regression beyond the limits (gate).",
 )
 @click.option(
     "--project", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Project directory."

@@ -26,6 +26,18 @@ from dtf.settings.project import state_dir
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object; write no page.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Where to write the page.")
 @click.option(
+    "--compare", metavar="BASE..HEAD", help="Instead of a run: how two revisions of a suite differ."
+)
+@click.option("--suite", default="", help="Of --compare; the settings' or the project's, unless named.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["text", "md", "html", "json", "junit"]),
+    default="text",
+    show_default=True,
+    help="Of --compare; to standard output.",
+)
+@click.option(
     "--wait",
     "wait_seconds",
     type=float,
@@ -35,7 +47,14 @@ from dtf.settings.project import state_dir
 )
 @click.pass_obj
 def command(
-    invocation: Invocation, run_id: str, as_json: bool, page: Path | None, wait_seconds: float
+    invocation: Invocation,
+    run_id: str,
+    as_json: bool,
+    page: Path | None,
+    compare: str | None,
+    suite: str,
+    kind: str,
+    wait_seconds: float,
 ) -> int:
     """Say what ran, what failed and whose fault it was, what was slow, and how it compares with history.
 
@@ -45,7 +64,13 @@ def command(
     Example:
         dtf report                      the newest run
         dtf report 7f3k --html out.html
+        dtf report --compare 4f2a91c..9d3e001 --format md
     """
+    if compare is not None:
+        # Imported here because a report of a run needs none of it.
+        from dtf.cli.report_comparison import print_comparison
+
+        return print_comparison(invocation, compare, suite, "json" if as_json else kind, page)
     report = asyncio.run(_gather(invocation, run_id, wait_seconds))
     if as_json:
         click.echo(json.dumps(report_document(report)))

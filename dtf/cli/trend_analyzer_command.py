@@ -24,6 +24,7 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
 from dtf.cli.log_paths import archive_dir_of
+from dtf.cli.notifiers import make_notifiers
 from dtf.client.connect import read_token
 from dtf.client.stack import read_stack
 from dtf.ports.clock import Clock
@@ -130,6 +131,8 @@ async def _serve(
             vault=vault,
             clock=clock,
             namespace=namespace,
+            notifiers=make_notifiers(settings.notify),
+            notify=settings.notify,
             token=read_token(settings.analyzer.token_file or settings.coordinator.token_file),
             certificates=certificates,
         )

@@ -18,6 +18,7 @@ from dtf.settings.providers import (
     SlurmSettings,
     SshSettings,
 )
+from dtf.settings.trends import GateSettings, NotifySettings
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -252,6 +253,8 @@ class Settings:
     gcp: GcpSettings = field(default_factory=GcpSettings)
     azure: AzureSettings = field(default_factory=AzureSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
     blobs: BlobSettings = field(default_factory=BlobSettings)
 
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)

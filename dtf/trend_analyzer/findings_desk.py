@@ -8,7 +8,7 @@ from itertools import pairwise
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
 from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
-from dtf.core.trend.comparing import Difference, compare_series, revisions_of
+from dtf.core.trend.comparing import Difference, compare_series, compare_since, revisions_of
 from dtf.core.trend.finding_track import Tracked
 from dtf.core.trend.findings import ChangeState
 from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook, Known
@@ -127,7 +127,8 @@ class FindingsDesk:
     async def compare(self, request: pb.CompareRevisionsRequest) -> pb.CompareRevisionsResponse:
         """The series of a suite at two revisions, those that changed first."""
         keys = self._keys(request.suite)
-        base, head = await self._revisions(request, keys)
+        since_ns = round(request.since_at * 1e9)
+        base, head = ("", "") if since_ns else self._revisions(request, keys)
         response = pb.CompareRevisionsResponse(base=base, head=head)
         changed: list[Difference] = []
         unchanged: list[Difference] = []
@@ -135,7 +136,12 @@ class FindingsDesk:
             if number % SERIES_A_TURN == 0:
                 await self._clock.sleep(0)
             series = self._keeper.book.peek(key)
-            found = compare_series(series, base, head, self._is_raised) if series is not None else None
+            if series is None:
+                continue
+            if since_ns:
+                found = compare_since(series, since_ns, self._is_raised)
+            else:
+                found = compare_series(series, base, head, self._is_raised)
             if found is None:
                 continue
             if not found.head_values:
@@ -200,9 +206,7 @@ class FindingsDesk:
             raise NotFound(f"no series of a suite {suite!r}; `dtf runs` shows the suites")
         return keys
 
-    async def _revisions(
-        self, request: pb.CompareRevisionsRequest, keys: Sequence[SeriesKey]
-    ) -> tuple[str, str]:
+    def _revisions(self, request: pb.CompareRevisionsRequest, keys: Sequence[SeriesKey]) -> tuple[str, str]:
         asked = [self._keeper.book.peek(key) for key in keys[:SERIES_FOR_REVISIONS]]
         known = list(revisions_of(series for series in asked if series is not None))
         head = _full(known, request.head, "head") if request.head else (known[-1] if known else "")

@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from dtf.api.v1 import (
     analysis_service_pb2_grpc,
@@ -31,13 +32,16 @@ from dtf.core.upcast import read_commit
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream, StoredCommit
 from dtf.ports.metric_store import Checkpoint, MetricStore
+from dtf.ports.notifier import Notifier
 from dtf.ports.series_vault import SeriesVault, VaultCheckpoint
 from dtf.rpc.certificates import ServerCertificates, certificates_of
 from dtf.rpc.server import ListenAddress, RpcServer
 from dtf.settings.model import AnalyzerSettings
+from dtf.settings.trends import NotifySettings
 from dtf.trend_analyzer.findings_desk import FindingsDesk
 from dtf.trend_analyzer.findings_keeper import FindingsKeeper
 from dtf.trend_analyzer.intake import StreamIntake
+from dtf.trend_analyzer.notices import NoticeKeeper
 from dtf.trend_analyzer.service import NAME, AnalysisService
 
 LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
@@ -46,6 +50,10 @@ LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
 _EVERY_SERIES = 2**31
 _MOST_SHARE_USED = 0.8
 _log = logging.getLogger(__name__)
+
+
+class _Work(Protocol):
+    async def run(self) -> None: ...
 
 
 class TrendAnalyzer:
@@ -68,6 +76,8 @@ class TrendAnalyzer:
         clock: Clock,
         token: str,
         namespace: str = "default",
+        notifiers: Sequence[Notifier] = (),
+        notify: NotifySettings | None = None,
         certificates: ServerCertificates | None = None,
     ) -> None:
         """`certificates`: what the listener shows; None: the settings' files, if they name any."""
@@ -82,6 +92,8 @@ class TrendAnalyzer:
         self._store = store
         self._vault = vault
         self._namespace = namespace
+        self._notifiers = notifiers
+        self._notify = notify or NotifySettings()
         self._clock = clock
         self._token = token
         self._stack = AsyncExitStack()
@@ -123,8 +135,8 @@ class TrendAnalyzer:
         await self._read_findings()
         await self._serve()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        intakes = (self._intake, telemetry, scaling, self._analysis_intake)
-        self._tasks = [group.create_task(each.run()) for each in (*intakes, self._keeper)]
+        intakes: list[_Work] = [self._intake, telemetry, scaling, self._analysis_intake]
+        self._tasks = [group.create_task(each.run()) for each in [*intakes, self._keeper, *self._notices()]]
 
     async def stop(self) -> None:
         """Stop serving and reading. What was folded and not written is read again next time."""
@@ -136,6 +148,10 @@ class TrendAnalyzer:
         """Return when the intakes have ended, which they do by `stop` or by failing."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _notices(self) -> list[NoticeKeeper]:
+        rest = (self._notify, self._findings, self._analysis, self._namespace, self._clock)
+        return [NoticeKeeper(notifier, *rest) for notifier in self._notifiers]
 
     def _make_log_intake(self) -> StreamIntake[events_pb2.Commit]:
         return StreamIntake(

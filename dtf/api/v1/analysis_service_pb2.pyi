@@ -884,22 +884,26 @@ class CompareRevisionsRequest(_message.Message):
     SUITE_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    SINCE_AT_FIELD_NUMBER: _builtins.int
     suite: _builtins.str
     """The suite."""
     base: _builtins.str
     """The revision compared with, or the beginning of it; empty: the last one before `head`."""
     head: _builtins.str
     """The revision compared, or the beginning of it; empty: the newest."""
+    since_at: _builtins.float
+    """Instead of `base`: each series' newest point before this instant, or its first one; 0: not used."""
     def __init__(
         self,
         *,
         suite: _builtins.str = ...,
         base: _builtins.str = ...,
         head: _builtins.str = ...,
+        since_at: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "suite", b"suite"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "since_at", b"since_at", "suite", b"suite"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1003,7 +1007,7 @@ class CompareRevisionsResponse(_message.Message):
     ONLY_HEAD_COUNT_FIELD_NUMBER: _builtins.int
     OMITTED_COUNT_FIELD_NUMBER: _builtins.int
     base: _builtins.str
-    """The base, in full."""
+    """The base, in full; empty: an instant was asked for."""
     head: _builtins.str
     """The head, in full."""
     only_base_count: _builtins.int

@@ -48,6 +48,20 @@ def revisions_of(series: Iterable[Series]) -> dict[str, int]:
     return dict(sorted(newest.items(), key=lambda item: item[1]))
 
 
+def compare_since(series: Series, since_ns: int, is_raised: Callable[[Tracked], bool]) -> Difference | None:
+    """The series' newest point beside its newest before an instant, or its first; None: it has no points."""
+    if not series.positions:
+        return None
+    first = series.count - len(series.positions)
+    earlier = sum(position.time_ns < since_ns for position in series.positions)
+    base = max(earlier - 1, 0)
+    between = [
+        tracked for tracked in series.standing if tracked.change.index > first + base and is_raised(tracked)
+    ]
+    values = (series.positions[base].value,), (series.positions[-1].value,)
+    return _summed(series, *values, between)
+
+
 def compare_series(
     series: Series, base: str, head: str, is_raised: Callable[[Tracked], bool]
 ) -> Difference | None:

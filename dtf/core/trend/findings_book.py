@@ -10,7 +10,8 @@ from typing import Any
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend import measurements
-from dtf.core.trend.points import PointBuffer, Points
+from dtf.core.trend.points import PointBuffer, Points, Value
+from dtf.core.trend.series_points import SeriesKey
 from dtf.core.trend.triage import RuleRecord
 
 MOST_FINDINGS = 50_000
@@ -75,9 +76,11 @@ class FindingsBook:
         self._most = most_findings
         self._records = {kind: RuleRecord() for kind in KIND_NAMES}
         self._buffer = PointBuffer()
+        self._rows: dict[tuple[int, SeriesKey, str], dict[str, Value]] = {}
+        """Points of `findings` by time and tags: the newest of each, which is what the store keeps."""
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) + len(self._rows)
 
     def apply(self, event: pb.AnalysisEvent, sequence: int) -> None:
         """Fold one event."""
@@ -103,6 +106,10 @@ class FindingsBook:
 
     def take(self) -> list[Points]:
         """The points of every event folded since the last call."""
+        points = self._buffer.of(measurements.FINDINGS)
+        for (time_ns, _key, _kind), row in self._rows.items():
+            points.add(time_ns, row)
+        self._rows = {}
         return self._buffer.take()
 
     def state(self) -> dict[str, Any]:
@@ -184,35 +191,34 @@ class FindingsBook:
         series = finding.series
         moved = "moved" if finding.is_moved else ""
         required: dict[int, float] = {finding.kind: self.record_of(finding.kind).required_confidence}
-        self._buffer.of(measurements.FINDINGS).add(
-            finding.time_unix_nanos,
-            {
-                "suite": series.suite,
-                "case": series.case_name,
-                "metric": series.metric,
-                "pool": series.pool,
-                "kind": KIND_NAMES.get(finding.kind, "unknown"),
-                "finding": finding.finding_id,
-                "state": state or moved or STATE_NAMES.get(finding.state, "unknown"),
-                "impact": IMPACT_NAMES.get(finding.impact, "change"),
-                "triage": TRIAGE_NAMES.get(known.verdict, ""),
-                "is_raised": not state and self.is_raised(known, required),
-                "level_before": finding.level_before,
-                "level_after": finding.level_after,
-                "absolute": finding.absolute,
-                "relative": finding.relative,
-                "relative_low": finding.relative_low,
-                "relative_high": finding.relative_high,
-                "confidence": finding.confidence,
-                "unit": finding.unit,
-                "revision_before": finding.revision_before,
-                "revision": finding.revision,
-                "revision_last": finding.revision_last,
-                "run": finding.run_id,
-                "log_sequence": finding.log_sequence,
-                "found_ms": finding.caused_unix_nanos // _MILLISECOND_NS,
-            },
-        )
+        kind = KIND_NAMES.get(finding.kind, "unknown")
+        key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
+        self._rows[finding.time_unix_nanos, key, kind] = {
+            "suite": series.suite,
+            "case": series.case_name,
+            "metric": series.metric,
+            "pool": series.pool,
+            "kind": kind,
+            "finding": finding.finding_id,
+            "state": state or moved or STATE_NAMES.get(finding.state, "unknown"),
+            "impact": IMPACT_NAMES.get(finding.impact, "change"),
+            "triage": TRIAGE_NAMES.get(known.verdict, ""),
+            "is_raised": not state and self.is_raised(known, required),
+            "level_before": finding.level_before,
+            "level_after": finding.level_after,
+            "absolute": finding.absolute,
+            "relative": finding.relative,
+            "relative_low": finding.relative_low,
+            "relative_high": finding.relative_high,
+            "confidence": finding.confidence,
+            "unit": finding.unit,
+            "revision_before": finding.revision_before,
+            "revision": finding.revision,
+            "revision_last": finding.revision_last,
+            "run": finding.run_id,
+            "log_sequence": finding.log_sequence,
+            "found_ms": finding.caused_unix_nanos // _MILLISECOND_NS,
+        }
 
     def _write_imported(self, imported: pb.PointsImported) -> None:
         series = imported.series

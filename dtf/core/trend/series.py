@@ -1,24 +1,29 @@
 """One series: its newest positions, what the engine knows of it, and the findings that a new point brings."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 from dtf.api.v1 import findings_pb2 as pb
-
+from dtf.core.trend.anomalies.detector import FINDING_SCORE, AnomalyDetector
+from dtf.core.trend.anomalies.detector import STATE_VERSION as ANOMALIES_VERSION
 from dtf.core.trend.changes import ChangeStream
+from dtf.core.trend.changes.stream import STATE_VERSION as CHANGES_VERSION
 from dtf.core.trend.finding_track import FindingTrack, Place, Tracked, finding_id
-from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Effect, Impact, Interval
+from dtf.core.trend.findings import (
+    AnomalyKind,
+    ChangeKind,
+    ChangePoint,
+    ChangeState,
+    Effect,
+    Impact,
+    Interval,
+)
 from dtf.core.trend.series_points import SeriesKey, SeriesPoint
 
-RULE_VERSION = 1
+RULE_VERSION = 10_000 + 100 * CHANGES_VERSION + ANOMALIES_VERSION
 """Rises when the same points would give other findings: an analyzer then searches its log anew."""
 POSITIONS_KEPT = 512
 """Newest positions of which run, revision and value are known: two months of eight runs a day."""
-ANOMALY_SCORE = 0.999
-"""Score of a value that is told: on normal data one in a thousand."""
-USUAL_VALUES = 20
-"""Values before an anomaly whose median is called the expected one."""
 SIZES_KEPT = 20
 """Runs of a suite that say how large it is."""
 LEAST_SIZE_RATIO = 0.9
@@ -28,6 +33,11 @@ KINDS: "Mapping[str, pb.FindingKind.ValueType]" = {
     ChangeKind.STEP: pb.FINDING_KIND_STEP,
     ChangeKind.DRIFT: pb.FINDING_KIND_DRIFT,
     ChangeKind.VARIANCE: pb.FINDING_KIND_VARIANCE,
+}
+ANOMALY_KINDS: "Mapping[str, pb.FindingKind.ValueType]" = {
+    AnomalyKind.POINT: pb.FINDING_KIND_POINT,
+    AnomalyKind.COLLECTIVE: pb.FINDING_KIND_COLLECTIVE,
+    AnomalyKind.MULTIVARIATE: pb.FINDING_KIND_MULTIVARIATE,
 }
 STATES: "Mapping[str, pb.FindingState.ValueType]" = {
     ChangeState.PROVISIONAL: pb.FINDING_STATE_PROVISIONAL,
@@ -66,7 +76,7 @@ class Series:
         """The newest of them."""
         self._sizes: list[int] = []
         self._changes = ChangeStream(lower_is_better=is_lower_better)
-        self._anomalies: Any = None
+        self._anomalies = AnomalyDetector()
         self._track = FindingTrack(key)
 
     @property
@@ -89,8 +99,8 @@ class Series:
         if self._changes.append(time, point.value, point.weight):
             said = self._track.update(self._changes.change_points, point.sequence, self._place_of)
             found = [self._change_finding(each, point) for each in said]
-        score = self._anomalies.update(time, point.value) if self._anomalies is not None else 0.0
-        if score >= ANOMALY_SCORE:
+        score = self._anomalies.update(time, point.value)
+        if score >= FINDING_SCORE:
             found.append(self._anomaly_finding(index, score, point))
         return found
 
@@ -109,7 +119,7 @@ class Series:
             "positions": [list(each) for each in self.positions],
             "sizes": self._sizes,
             "changes": self._changes.state(),
-            "anomalies": None,
+            "anomalies": self._anomalies.state(),
             "tracked": [_packed(each) for each in self._track.standing],
         }
 
@@ -121,6 +131,7 @@ class Series:
         series.positions = [Position(*each) for each in state["positions"]]
         series._sizes = list(state["sizes"])
         series._changes = ChangeStream.restore(state["changes"])
+        series._anomalies = AnomalyDetector.restore(state["anomalies"])
         series._track = FindingTrack(series.key, map(_unpacked, state["tracked"]))
         return series
 
@@ -171,9 +182,8 @@ class Series:
 
     def _anomaly_finding(self, index: int, score: float, point: SeriesPoint) -> pb.Finding:
         finding = self._finding(finding_id(self.key, "point", index, point.sequence), 1, point)
-        usual = [each.value for each in self.positions[-1 - USUAL_VALUES : -1]] or [point.value]
-        expected = median(usual)
-        finding.kind = pb.FINDING_KIND_POINT
+        expected = self._anomalies.expected
+        finding.kind = ANOMALY_KINDS[self._anomalies.kind]
         finding.state = pb.FINDING_STATE_CONFIRMED
         difference = point.value - expected
         finding.impact = self._impact_of(difference)

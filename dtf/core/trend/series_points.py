@@ -6,13 +6,13 @@
     runs         work of a suite as a whole (the pool's size does not change it, as it changes the time
                  from beginning to end), of runs in which every case was judged and none failed
 
-A reader that starts again is given the commits since the oldest open run again, as LogFold is.
+What runs that are still open have measured so far is part of the state that a restart goes on from.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dtf.api.v1 import events_pb2
 from dtf.core.trend import measurements
@@ -73,6 +73,20 @@ class SeriesReader:
 
     def __init__(self) -> None:
         self._open: dict[str, dict[SeriesKey, _Replicates]] = {}
+
+    def state(self) -> list[Any]:
+        """What `restore` takes, as JSON values."""
+        return [
+            [run_id, [[list(key), asdict(found)] for key, found in series.items()]]
+            for run_id, series in self._open.items()
+        ]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from `state`."""
+        self._open = {
+            run_id: {SeriesKey(*key): _Replicates(**found) for key, found in series}
+            for run_id, series in state
+        }
 
     def read(self, fold: LogFold) -> list[SeriesPoint]:
         """The series' points that the last commit folded completes."""
@@ -158,6 +172,16 @@ class AnalyzedLogFold(LogFold):
         if sequence > self.sequence:
             super().apply(commit, sequence)
             self._waiting += self._reader.read(self)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, as JSON values."""
+        return {**super().state(), "replicates": self._reader.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        super().restore(state)
+        self._reader.restore(state.get("replicates", ()))
+        self._waiting = []
 
     def take_series_points(self) -> list[SeriesPoint]:
         """The series' points of every commit folded since the last call."""

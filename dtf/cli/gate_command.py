@@ -1,0 +1,160 @@
+"""`dtf gate`: exit non-zero on a regression beyond the limits, and say what it would take to pass."""
+
+import json
+from datetime import timedelta
+
+import click
+
+from dtf.adapters.system_clock import SystemClock
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.cli.trends_client import Analyzer, ask_analyzer
+from dtf.core.trend.finding_text import finding_sentence, relative_text
+from dtf.core.trend.gating import Breach, GateRule, GateVerdict, judge
+from dtf.report.compare import comparison_document
+from dtf.report.output import plain_line
+from dtf.report.wording import counted
+from dtf.settings.model import Settings
+
+
+@click.command("gate")
+@click.option("--suite", default="", help="The suite; the settings' or the project's, unless named.")
+@click.option(
+    "--base", default="", metavar="REVISION", help="Compare with this revision, not with the last 30 days."
+)
+@click.option(
+    "--head",
+    default="",
+    metavar="REVISION",
+    help="Revision to judge; the newest, unless named. Needs --base.",
+)
+@click.option(
+    "--max-regression",
+    type=click.FloatRange(0),
+    default=None,
+    metavar="SHARE",
+    help="Share that a series may have become worse by, as 0.05.",
+)
+@click.option(
+    "--days", type=click.FloatRange(0.01), default=None, help="Without --base: how far back a change counts."
+)
+@click.option("--provisional", is_flag=True, default=None, help="Fail on what is not confirmed yet, too.")
+@click.option("--github", is_flag=True, help="Say it as annotations of GitHub Actions.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    suite: str,
+    base: str,
+    head: str,
+    max_regression: float | None,
+    days: float | None,
+    provisional: bool | None,
+    github: bool,
+    as_json: bool,
+) -> int:
+    """Exit with 10 if something became worse beyond the limits ([gate]), and say what it would take to pass.
+
+    Only confirmed changes count; what was rejected or muted does not. A change that was taken back
+    since, or made good by another, passes.
+
+    \b
+    Example:
+        dtf gate
+        dtf gate --base main --max-regression 0.1 --github
+    """
+    if head and not base:
+        raise CommandError(
+            "--head needs --base", "`dtf gate` alone judges the newest", exit_code=ExitCode.USAGE
+        )
+    settings = invocation.load(
+        gate__max_regression=max_regression, gate__window_days=days, gate__provisional=provisional
+    ).settings
+    name = suite or settings.run.suite or invocation.project_dir.name
+    request = pb.CompareRevisionsRequest(suite=name, base=base, head=head)
+    if not base:
+        window = timedelta(days=settings.gate.window_days).total_seconds()
+        request.since_at = max(1.0, SystemClock().now_ns() / 1e9 - window)
+
+    async def ask(analyzer: Analyzer) -> pb.CompareRevisionsResponse:
+        await analyzer.settle()
+        return await analyzer.stub.CompareRevisions(request, **analyzer.call)
+
+    compared = ask_analyzer(invocation, ask)
+    verdict = judge(compared.series, _rule(settings))
+    if as_json:
+        click.echo(json.dumps(_document(compared, verdict)))
+    else:
+        for line in [*_lines(verdict, compared, settings), *(_annotations(verdict) if github else [])]:
+            click.echo(plain_line(line))
+    return ExitCode.OK if verdict.is_passed else ExitCode.REGRESSED
+
+
+def _rule(settings: Settings) -> GateRule:
+    limits: dict[str, float] = {}
+    for pattern, text in settings.gate.limits.items():
+        try:
+            limits[pattern] = float(text)
+        except ValueError as error:
+            raise CommandError(
+                f"[gate.limits] {pattern!r} is {text!r}, expected a share as 0.2", exit_code=ExitCode.USAGE
+            ) from error
+    return GateRule(settings.gate.max_regression, limits, settings.gate.provisional)
+
+
+def _lines(verdict: GateVerdict, compared: pb.CompareRevisionsResponse, settings: Settings) -> list[str]:
+    lines = []
+    for breach in verdict.breaches:
+        lines.append(f"regression   {breach.sentence}")
+        lines += [f"    to pass  {remedy}" for remedy in breach.remedies]
+    lines += [f"waiting      {breach.sentence}: more runs will tell" for breach in verdict.waiting]
+    searched = counted(len(compared.series) + compared.omitted_count, "series", "series")
+    between = (
+        f"{compared.base[:12]}..{compared.head[:12]}"
+        if compared.base
+        else f"{settings.gate.window_days:g} days"
+    )
+    aside = f", {verdict.within} worse within the limits" if verdict.within else ""
+    word = "passed" if verdict.is_passed else "failed"
+    beyond = counted(len(verdict.breaches), "regression")
+    limit = relative_text(settings.gate.max_regression)
+    return [*lines, f"gate {word}: {beyond} beyond the limit ({limit}) in {searched} over {between}{aside}"]
+
+
+def _annotations(verdict: GateVerdict) -> list[str]:
+    """Workflow commands of GitHub Actions, one a breach."""
+    return [
+        *(f"::error title=performance regression::{_escaped(breach)}" for breach in verdict.breaches),
+        *(
+            f"::warning title=possible performance regression::{_escaped(breach)}"
+            for breach in verdict.waiting
+        ),
+    ]
+
+
+def _escaped(breach: Breach) -> str:
+    text = plain_line(breach.sentence)
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _document(compared: pb.CompareRevisionsResponse, verdict: GateVerdict) -> dict[str, object]:
+    return {
+        "is_passed": verdict.is_passed,
+        "breaches": [_breach_document(breach) for breach in verdict.breaches],
+        "waiting": [_breach_document(breach) for breach in verdict.waiting],
+        "within_limits": verdict.within,
+        "comparison": comparison_document(compared),
+    }
+
+
+def _breach_document(breach: Breach) -> dict[str, object]:
+    return {
+        "sentence": breach.sentence,
+        "limit": breach.limit,
+        "is_confirmed": breach.is_confirmed,
+        "relative": breach.compared.relative,
+        "to_pass": breach.remedies,
+        "findings": [finding_sentence(each.finding) for each in breach.compared.findings],
+    }

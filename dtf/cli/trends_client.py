@@ -1,0 +1,68 @@
+"""How commands ask the trend analyzer: the one the settings name, that of the running stack, or one started for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.cli.connection import client_of, join
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.client.client import Client
+from dtf.client.stack import read_stack, remote_addresses
+
+CALL_SECONDS = 60.0
+SEARCH_SECONDS = 60.0
+"""How long the search for findings may be behind the store before an answer is given without its end."""
+
+Answer = TypeVar("Answer")
+
+
+class Analyzer:
+    """The analyzer's service with what every call carries."""
+
+    def __init__(self, client: Client) -> None:
+        if not client.has_analyzer:
+            raise CommandError(
+                "it is not known where the trend analyzer listens",
+                'set [analyzer] server = "host:port" (DTF_ANALYZER_SERVER)',
+                exit_code=ExitCode.USAGE,
+            )
+        self.stub = client.analysis
+        self.call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
+
+    async def settle(self) -> pb.GetCheckpointResponse:
+        """Wait until what the store has was searched for findings."""
+        now = await self.stub.GetCheckpoint(pb.GetCheckpointRequest(), **self.call)
+        if now.findings_sequence >= now.log_sequence:
+            return now
+        request = pb.GetCheckpointRequest(wait_for_findings=now.log_sequence)
+        return await self.stub.GetCheckpoint(request, **(self.call | {"timeout": SEARCH_SECONDS}))
+
+
+def ask_analyzer(invocation: Invocation, ask: Callable[[Analyzer], Awaitable[Answer]]) -> Answer:
+    """What the analyzer answers. Raises CommandError."""
+
+    async def call() -> Answer:
+        async with _client(invocation) as client:
+            return await ask(Analyzer(client))
+
+    return asyncio.run(call())
+
+
+@asynccontextmanager
+async def _client(invocation: Invocation) -> AsyncIterator[Client]:
+    loaded = invocation.load()
+    running = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
+    if running is not None:
+        async with client_of(running) as client:
+            yield client
+        return
+    membership = await asyncio.to_thread(join, invocation)
+    try:
+        async with client_of(membership.addresses) as client:
+            yield client
+    finally:
+        await asyncio.to_thread(membership.close)

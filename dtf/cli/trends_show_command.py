@@ -1,0 +1,285 @@
+"""`dtf trends show SERIES`: its values and what was found in them, drawn in the terminal or into a file."""
+
+import json
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.api.v1 import common_pb2, findings_pb2
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.invocation import Invocation
+from dtf.cli.trends_client import Analyzer, ask_analyzer
+from dtf.cli.trends_list_command import finding_document, finding_lines
+from dtf.core.trend.finding_text import value_text
+from dtf.core.trend.findings import (
+    Anomaly,
+    AnomalyKind,
+    ChangeKind,
+    ChangePoint,
+    ChangeState,
+    Effect,
+    Impact,
+    Interval,
+)
+from dtf.core.trend.findings_book import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
+from dtf.trends.plotting import Picture, draw_png, draw_svg, plot_lines
+
+MOST_VALUES = 10_000
+_BAD_VERDICTS = (common_pb2.VERDICT_FAILED, common_pb2.VERDICT_ERROR, common_pb2.VERDICT_SKIPPED)
+
+
+@dataclass(slots=True)
+class History:
+    """A series as it is shown: one value a run."""
+
+    key: pb.SeriesKey
+    times: list[float]
+    values: list[float]
+    runs: list[str]
+    findings: list[pb.TrackedFinding]
+
+
+@click.command("show")
+@click.argument("series", metavar="SERIES")
+@click.option("--metric", default="", help="Which metric, if the case has several.")
+@click.option("--suite", default="", help="Which suite, if several have such a case.")
+@click.option("--pool", default="", help="Only what this pool measured.")
+@click.option("--all", "include_all", is_flag=True, help="Draw also what was rejected or muted.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the picture to FILE.svg or FILE.png.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: values and findings.")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    series: str,
+    metric: str,
+    suite: str,
+    pool: str,
+    include_all: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw one series with what was found in it.
+
+    SERIES is a case's name or a part of it that only one has, the name of a suite for the suite as a
+    whole, or the identity of a finding.
+
+    \b
+    Example:
+        dtf trends show test_parse.py::test_big
+        dtf trends show 635d259c51 --plot big.svg
+    """
+    if plot is not None and plot.suffix not in (".svg", ".png"):
+        raise CommandError(f"{plot} is neither .svg nor .png", exit_code=ExitCode.USAGE)
+
+    async def ask(analyzer: Analyzer) -> History:
+        await analyzer.settle()
+        key = await _find_series(analyzer, series, pb.SeriesKey(suite=suite, metric=metric, pool=pool))
+        return await _read(analyzer, key)
+
+    history = ask_analyzer(invocation, ask)
+    shown = [each for each in history.findings if include_all or _is_drawn(each)]
+    if as_json:
+        click.echo(json.dumps(_document(history)))
+    if plot is not None:
+        picture = _picture(history, shown)
+        plot.write_bytes(draw_png(picture) if plot.suffix == ".png" else draw_svg(picture).encode())
+    if as_json:
+        return
+    for line in _lines(history, shown):
+        click.echo(line)
+    if plot is not None:
+        click.echo(f"picture      {plot}")
+
+
+async def _find_series(analyzer: Analyzer, name: str, wanted: pb.SeriesKey) -> pb.SeriesKey:
+    named = await _of_finding(analyzer, name)
+    if named is not None:
+        return named
+    found: list[pb.SeriesKey] = []
+    request = pb.ListSeriesRequest(suite=wanted.suite, page_size=10_000)
+    while True:
+        answer = await analyzer.stub.ListSeries(request, **analyzer.call)
+        found += [key for key in answer.series if wanted.metric in ("", key.metric)]
+        if not answer.next_page_token:
+            break
+        request.page_token = answer.next_page_token
+    key = _choose(found, name, wanted)
+    key.pool = wanted.pool
+    return key
+
+
+async def _of_finding(analyzer: Analyzer, name: str) -> pb.SeriesKey | None:
+    """The series of the finding of that identity; None: `name` is no identity of one."""
+    if not 4 <= len(name) <= 10 or not set(name) <= set("0123456789abcdef"):
+        return None
+    request = pb.ListFindingsRequest(include_all=True, page_size=10_000)
+    for each in (await analyzer.stub.ListFindings(request, **analyzer.call)).findings:
+        if each.finding.finding_id.startswith(name):
+            own = each.finding.series
+            return pb.SeriesKey(suite=own.suite, case_name=own.case_name, metric=own.metric, pool=own.pool)
+    return None
+
+
+def _choose(found: list[pb.SeriesKey], name: str, wanted: pb.SeriesKey) -> pb.SeriesKey:
+    exact = [key for key in found if name == (key.case_name or key.suite)]
+    chosen = exact or [key for key in found if name in key.case_name]
+    cases = sorted({(key.suite, key.case_name) for key in chosen})
+    if not chosen:
+        raise CommandError(
+            f"no series {name!r} among {len(found)}",
+            "a series begins with the first run that passes; `dtf trends list --all` names those with findings",
+            exit_code=ExitCode.EMPTY,
+        )
+    if len(cases) > 1:
+        names = ", ".join(f"{suite} {case}".strip() for suite, case in cases[:5])
+        raise CommandError(
+            f"{name!r} is in {len(cases)} series: {names}",
+            "name it in full, or pass --suite",
+            exit_code=ExitCode.USAGE,
+        )
+    metrics = [key.metric for key in chosen]
+    first = "duration_seconds" if cases[0][1] else "busy_seconds"
+    if len(chosen) > 1 and not wanted.metric and first not in metrics:
+        raise CommandError(
+            f"{name!r} has {len(metrics)} metrics: {', '.join(metrics)}",
+            "pass --metric",
+            exit_code=ExitCode.USAGE,
+        )
+    return next((key for key in chosen if key.metric == first), chosen[0])
+
+
+async def _read(analyzer: Analyzer, key: pb.SeriesKey) -> History:
+    points = await analyzer.stub.QuerySeries(
+        pb.QuerySeriesRequest(series=key, limit=MOST_VALUES), **analyzer.call
+    )
+    request = pb.ListFindingsRequest(
+        suite=key.suite,
+        case_name=key.case_name,
+        metric=key.metric,
+        pool=key.pool,
+        include_all=True,
+        page_size=1000,
+    )
+    found = (await analyzer.stub.ListFindings(request, **analyzer.call)).findings
+    history = History(
+        key, [], [], [], [each for each in found if each.finding.series.case_name == key.case_name]
+    )
+    good = [point for point in points.points if point.verdict not in _BAD_VERDICTS]
+    for run_id, group in groupby(enumerate(good), key=lambda item: item[1].run_id or str(item[0])):
+        members = [point for _, point in group]
+        history.times.append(members[-1].time_at)
+        history.values.append(median(point.value for point in members))
+        history.runs.append(run_id)
+    return history
+
+
+def _is_drawn(tracked: pb.TrackedFinding) -> bool:
+    finding = tracked.finding
+    if finding.state == findings_pb2.FINDING_STATE_WENT_AWAY:
+        return False
+    is_aside = tracked.triage.verdict in (
+        findings_pb2.TRIAGE_VERDICT_REJECTED,
+        findings_pb2.TRIAGE_VERDICT_MUTED,
+    )
+    return not is_aside and (tracked.is_raised or finding.kind in ANOMALIES)
+
+
+def _index(history: History, finding: findings_pb2.Finding) -> int:
+    if finding.run_id and finding.run_id in history.runs:
+        return history.runs.index(finding.run_id)
+    return min(bisect_left(history.times, finding.time_unix_nanos / 1e9 - 1e-6), len(history.times) - 1)
+
+
+def _picture(history: History, shown: list[pb.TrackedFinding]) -> Picture:
+    found = [each.finding for each in shown if history.values]
+    return Picture(
+        title=f"{history.key.case_name or history.key.suite} {history.key.metric}",
+        values=np.array(history.values),
+        times=np.array(history.times),
+        has_dates=True,
+        changes=sorted(
+            (_change(history, each) for each in found if each.kind not in ANOMALIES), key=lambda c: c.index
+        ),
+        anomalies=[_anomaly(history, each) for each in found if each.kind in ANOMALIES],
+        unit=_unit(history),
+    )
+
+
+def _unit(history: History) -> str:
+    known = {"duration_seconds": "s", "cpu_seconds": "s", "busy_seconds": "s", "peak_memory_bytes": "bytes"}
+    units = [each.finding.unit for each in history.findings]
+    return units[0] if units else known.get(history.key.metric, "")
+
+
+def _change(history: History, finding: findings_pb2.Finding) -> ChangePoint:
+    index = _index(history, finding)
+    return ChangePoint(
+        index=index,
+        time=finding.time_unix_nanos / 1e9,
+        kind=ChangeKind(KIND_NAMES[finding.kind]),
+        state=ChangeState(STATE_NAMES[finding.state]),
+        confidence=finding.confidence,
+        effect=Effect(
+            finding.absolute,
+            finding.relative,
+            Interval(finding.absolute_low, finding.absolute_high),
+            Interval(finding.relative_low, finding.relative_high),
+        ),
+        first_index=max(0, index - (finding.index - finding.first_index)),
+        last_index=min(len(history.values) - 1, index + finding.last_index - finding.index),
+        level_before=finding.level_before,
+        level_after=finding.level_after,
+        impact=Impact(IMPACT_NAMES[finding.impact]),
+    )
+
+
+def _anomaly(history: History, finding: findings_pb2.Finding) -> Anomaly:
+    index = _index(history, finding)
+    expected = Interval(finding.level_before, finding.level_before)
+    return Anomaly(
+        index=index,
+        end_index=index + 1,
+        time=finding.time_unix_nanos / 1e9,
+        kind=AnomalyKind(KIND_NAMES[finding.kind]),
+        score=finding.confidence,
+        value=finding.level_after,
+        expected=expected,
+    )
+
+
+def _lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]:
+    key = history.key
+    if not history.values:
+        return [f"{key.case_name or key.suite} {key.metric}: no values yet"]
+    unit = _unit(history)
+    newest = value_text(history.values[-1], unit)
+    head = f"{key.case_name or key.suite}  {key.metric}  {len(history.values)} runs, newest {newest}"
+    lines = [head, *plot_lines(_picture(history, shown))]
+    for each in sorted(shown, key=lambda tracked: tracked.finding.time_unix_nanos):
+        lines += finding_lines(each)
+    return lines if shown else [*lines, "no change was found"]
+
+
+def _document(history: History) -> dict[str, object]:
+    key = history.key
+    return {
+        "suite": key.suite,
+        "case_name": key.case_name,
+        "metric": key.metric,
+        "unit": _unit(history),
+        "times": history.times,
+        "values": history.values,
+        "runs": history.runs,
+        "findings": [finding_document(each) for each in history.findings],
+    }

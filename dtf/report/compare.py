@@ -1,0 +1,191 @@
+"""How two revisions differ: as lines, Markdown for a pull request, one page, JSON, JUnit XML."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from xml.etree import ElementTree
+
+import jinja2
+from google.protobuf.json_format import MessageToDict
+
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.api.v1 import findings_pb2
+from dtf.core.trend.finding_text import finding_sentence, relative_text, series_text, value_text
+from dtf.report.output import plain, plain_line
+from dtf.report.wording import counted
+
+UNCHANGED_SHOWN = 500
+"""Series without a change that a page names."""
+_SHOWN = 12
+"""Characters of a revision."""
+
+_WORDS = {
+    findings_pb2.FINDING_IMPACT_REGRESSION: "worse",
+    findings_pb2.FINDING_IMPACT_IMPROVEMENT: "better",
+    findings_pb2.FINDING_IMPACT_CHANGE: "different",
+    findings_pb2.FINDING_IMPACT_UNSPECIFIED: "no change found",
+}
+
+
+def render_comparison(compared: pb.CompareRevisionsResponse, suite: str, kind: str) -> str:
+    """The comparison as "text", "md", "html", "json" or "junit"."""
+    return _RENDERERS[kind](compared, suite)
+
+
+def comparison_document(compared: pb.CompareRevisionsResponse) -> dict[str, object]:
+    """The comparison as JSON has it, zeros included."""
+    document: dict[str, object] = MessageToDict(
+        compared, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return document
+
+
+def changed(compared: pb.CompareRevisionsResponse) -> list[pb.SeriesComparison]:
+    """Series with a change, the worst first."""
+    return [each for each in compared.series if each.impact]
+
+
+def summary_sentence(compared: pb.CompareRevisionsResponse) -> str:
+    """ "2 series worse, 1 better, 37 without a change"."""
+    counts = dict.fromkeys(("worse", "better", "different"), 0)
+    for each in changed(compared):
+        counts[_WORDS[each.impact]] += 1
+    rest = len(compared.series) + compared.omitted_count - len(changed(compared))
+    parts = [f"{count} {word}" for word, count in counts.items() if count]
+    return f"{', '.join([*parts, f'{rest} without a change'])} of {counted(rest + len(changed(compared)), 'series', 'series')}"
+
+
+def change_of(each: pb.SeriesComparison) -> str:
+    """ "+30 % (+28 % to +32 %)", or "within noise" """
+    if not each.impact:
+        return "within noise"
+    return f"{relative_text(each.relative)} ({relative_text(each.relative_low)} to {relative_text(each.relative_high)})"
+
+
+def values_of(each: pb.SeriesComparison) -> tuple[str, str]:
+    """The values at the base and at the head."""
+    return value_text(each.base_value, each.unit), value_text(each.head_value, each.unit)
+
+
+def _text(compared: pb.CompareRevisionsResponse, suite: str) -> str:
+    lines = [f"{suite}  {compared.base[:_SHOWN]}..{compared.head[:_SHOWN]}: {summary_sentence(compared)}"]
+    for each in changed(compared):
+        base, head = values_of(each)
+        lines.append(
+            f"{_WORDS[each.impact]:<10} {series_text(each.series)}  {change_of(each)}  {base} → {head}"
+        )
+        lines += [
+            f"           {found.finding.finding_id}  {finding_sentence(found.finding)}"
+            for found in each.findings
+        ]
+    return "\n".join(map(plain_line, lines)) + "\n"
+
+
+def _markdown(compared: pb.CompareRevisionsResponse, suite: str) -> str:
+    lines = [
+        f"### Performance of `{_cell(suite)}`: `{_cell(compared.base[:_SHOWN])}` to `{_cell(compared.head[:_SHOWN])}`",
+        "",
+        summary_sentence(compared) + ".",
+    ]
+    if changed(compared):
+        lines += ["", "| | series | base | head | change | finding |", "|---|---|---|---|---|---|"]
+    for each in changed(compared):
+        base, head = values_of(each)
+        findings = ", ".join(f"`{found.finding.finding_id}` {_state(found)}" for found in each.findings)
+        word = _WORDS[each.impact]
+        lines.append(
+            f"| {word} | {_cell(series_text(each.series))} | {base} | {head} | {change_of(each)} | {findings} |"
+        )
+    lines += [
+        "",
+        "A change is told where the history of the series bears it out; what differs otherwise is noise.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _state(found: pb.TrackedFinding) -> str:
+    return findings_pb2.FindingState.Name(found.finding.state).removeprefix("FINDING_STATE_").lower()
+
+
+def _cell(text: str) -> str:
+    return plain_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def _json(compared: pb.CompareRevisionsResponse, suite: str) -> str:
+    return json.dumps({"suite": suite, **comparison_document(compared)}) + "\n"
+
+
+def _junit(compared: pb.CompareRevisionsResponse, suite: str) -> str:
+    """A test case a series; a regression is a failure."""
+    root = ElementTree.Element("testsuites")
+    failed = [each for each in changed(compared) if each.impact == findings_pb2.FINDING_IMPACT_REGRESSION]
+    name = f"performance of {plain_line(suite)} {compared.base[:_SHOWN]}..{compared.head[:_SHOWN]}"
+    group = ElementTree.SubElement(
+        root, "testsuite", name=name, tests=str(len(compared.series)), failures=str(len(failed)), errors="0"
+    )
+    for each in compared.series:
+        case = ElementTree.SubElement(
+            group, "testcase", classname=plain_line(suite), name=plain_line(series_text(each.series))
+        )
+        if each.impact == findings_pb2.FINDING_IMPACT_REGRESSION:
+            message = f"{change_of(each)}: {' → '.join(values_of(each))}"
+            failure = ElementTree.SubElement(case, "failure", message=message, type="regression")
+            failure.text = plain("\n".join(finding_sentence(found.finding) for found in each.findings))
+        elif each.impact:
+            ElementTree.SubElement(case, "system-out").text = plain(
+                f"{_WORDS[each.impact]}: {change_of(each)}"
+            )
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _html(compared: pb.CompareRevisionsResponse, suite: str) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates = files("dtf.report") / "templates"
+    template = environment.from_string((templates / "compare.html.j2").read_text("utf-8"))
+    unchanged = [each for each in compared.series if not each.impact]
+    return template.render(
+        suite=plain_line(suite),
+        base=plain_line(compared.base),
+        head=plain_line(compared.head),
+        sentence=summary_sentence(compared),
+        verdict="failed" if any(each["word"] == "worse" for each in _rows(changed(compared))) else "passed",
+        changed=_rows(changed(compared)),
+        unchanged=_rows(unchanged[:UNCHANGED_SHOWN]),
+        omitted=max(0, len(unchanged) - UNCHANGED_SHOWN) + compared.omitted_count,
+        only_base=compared.only_base_count,
+        only_head=compared.only_head_count,
+        style=(templates / "report.css").read_text("utf-8"),
+    )
+
+
+def _rows(series: Sequence[pb.SeriesComparison]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for each in series:
+        base, head = values_of(each)
+        ratio = each.head_value / each.base_value - 1 if each.base_value else math.nan
+        rows.append(
+            {
+                "word": _WORDS[each.impact],
+                "name": plain_line(series_text(each.series)),
+                "base": base,
+                "head": head,
+                "change": change_of(each) if each.impact else f"{relative_text(ratio)}, within noise",
+                "findings": [
+                    (found.finding.finding_id, plain_line(finding_sentence(found.finding)))
+                    for found in each.findings
+                ],
+            }
+        )
+    return rows
+
+
+_RENDERERS: Mapping[str, Callable[[pb.CompareRevisionsResponse, str], str]] = {
+    "text": _text,
+    "md": _markdown,
+    "html": _html,
+    "json": _json,
+    "junit": _junit,
+}

@@ -1,0 +1,170 @@
+"""Findings over real gRPC: found as points come in, the same after a restart, judged, compared, imported."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from dtf.adapters.duckdb_store import DuckDbStore
+from dtf.adapters.memory_vault import MemoryVault
+from dtf.adapters.sqlite_vault import SqliteVault
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.api.v1 import findings_pb2
+from dtf.ports.series_vault import VaultCheckpoint
+from dtf.rpc.errors import parse
+from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
+from tests.trend_histories import LATENCY, bench_history, noise, search, stepped
+
+pytestmark = pytest.mark.trend_analyzer
+
+LATENCIES = stepped(noise(1, 80, 0.1, 0.002), 40, 0.02)
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[DuckDbStore]:
+    """An empty DuckDB store."""
+    made = await DuckDbStore.open(tmp_path / "metrics.duckdb")
+    yield made
+    await made.close()
+
+
+async def searched(client: AnalysisClient, sequence: int) -> dict[str, Any]:
+    """Wait until everything up to `sequence` was searched; what further calls carry."""
+    call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
+    await client.stub.GetCheckpoint(pb.GetCheckpointRequest(wait_for_findings=sequence), **call)
+    return call
+
+
+def recorded(streams: Streams) -> list[findings_pb2.Finding]:
+    """Every version of every finding on the stream, in order."""
+    events = [findings_pb2.AnalysisEvent.FromString(each.payload) for each in streams.analysis.records]
+    return [event.finding for event in events if event.HasField("finding")]
+
+
+async def test_findings_are_events_points_and_answers(store: DuckDbStore) -> None:
+    streams = Streams()
+    last = streams.append(bench_history(LATENCIES))
+    async with analyzing(streams, store) as client:
+        call = await searched(client, last)
+        (found,) = (await client.stub.ListFindings(pb.ListFindingsRequest(), **call)).findings
+        assert found.finding == recorded(streams)[-1]
+        judged = await client.stub.TriageFinding(
+            pb.TriageFindingRequest(
+                finding_id=found.finding.finding_id[:4],
+                verdict=findings_pb2.TRIAGE_VERDICT_REJECTED,
+                reason="the machine was changed",
+                requested_by="ann@host",
+            ),
+            **call,
+        )
+        assert (judged.finding.is_raised, judged.finding.triage.reason) == (False, "the machine was changed")
+        assert not (await client.stub.ListFindings(pb.ListFindingsRequest(), **call)).findings
+        (step, *_) = (await client.stub.ListRules(pb.ListRulesRequest(), **call)).rules
+        assert (step.kind, step.rejected, step.precision) == (findings_pb2.FINDING_KIND_STEP, 1, 0.0)
+    rows = await store.query(
+        "SELECT \"case\", metric, state, triage, is_raised, impact FROM findings WHERE state <> 'moved'"
+    )
+    assert rows == [("load", "latency", "confirmed", "rejected", False, "regression")]
+
+
+@pytest.mark.parametrize("at", [100, 164, 170, 172, 200])
+async def test_a_restart_goes_on_where_it_was_and_says_nothing_twice(store: DuckDbStore, at: int) -> None:
+    commits = bench_history(LATENCIES)
+    streams = Streams()
+    first = streams.append(commits[:at])
+    async with analyzing(streams, store) as client:
+        await searched(client, first)
+    last = streams.append(commits[at:])
+    async with analyzing(streams, store) as client:
+        await searched(client, last)
+    assert recorded(streams) == search(commits, MemoryVault())[1]
+
+
+async def test_a_vault_that_is_lost_or_behind_is_filled_again_from_the_log(store: DuckDbStore) -> None:
+    commits = bench_history(LATENCIES)
+    streams = Streams()
+    first = streams.append(commits[:180])
+    async with analyzing(streams, store) as client:
+        await searched(client, first)
+    old = streams.vault
+    streams.vault = MemoryVault()
+    last = streams.append(commits[180:])
+    async with analyzing(streams, store) as client:
+        await searched(client, last)
+    assert recorded(streams) == search(commits, MemoryVault())[1]
+    streams.vault = old  # as after a restore of an older copy
+    async with analyzing(streams, store) as client:
+        await searched(client, last)
+    assert recorded(streams) == search(commits, MemoryVault())[1]
+
+
+async def test_two_revisions_are_compared_by_the_changes_between_them(store: DuckDbStore) -> None:
+    streams = Streams()
+    last = streams.append(bench_history(LATENCIES))
+    async with analyzing(streams, store) as client:
+        call = await searched(client, last)
+        request = pb.CompareRevisionsRequest(suite="bench", base="rev0010", head="rev0039")
+        answer = await client.stub.CompareRevisions(request, **call)
+        worst = answer.series[0]
+        assert (worst.series.metric, worst.impact) == ("latency", findings_pb2.FINDING_IMPACT_REGRESSION)
+        assert worst.relative_low < 0.2 < worst.relative_high
+        assert (worst.base_count, worst.head_count) == (2, 2)
+        assert {each.impact for each in answer.series[1:]} == {findings_pb2.FINDING_IMPACT_UNSPECIFIED}
+        request = pb.CompareRevisionsRequest(suite="bench", base="rev0001", head="rev0015")
+        assert not any(each.impact for each in (await client.stub.CompareRevisions(request, **call)).series)
+        request = pb.CompareRevisionsRequest(suite="bench", since_at=1.0)
+        assert (await client.stub.CompareRevisions(request, **call)).series[0].series.metric == "latency"
+        for wrong in (
+            pb.CompareRevisionsRequest(suite="nothing"),
+            pb.CompareRevisionsRequest(suite="bench", base="nowhere"),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                await client.stub.CompareRevisions(wrong, **call)
+            assert parse(refused.value).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_imported_history_is_searched_stored_and_survives_a_restart(store: DuckDbStore) -> None:
+    streams = Streams()
+    imported = findings_pb2.PointsImported(
+        series=findings_pb2.FindingSeries(suite="old", case_name="sort", metric="mean"),
+        unit="s",
+        is_lower_better=True,
+        times_unix_nanos=[number * 10**12 for number in range(1, 81)],
+        values=LATENCIES,
+        revisions=[f"v{number}" for number in range(80)],
+    )
+    for _ in range(2):  # the second time every point is known
+        async with analyzing(streams, store) as client:
+            call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
+            await client.stub.ImportPoints(pb.ImportPointsRequest(series=[imported]), **call)
+            last = streams.append(bench_history(noise(5, 2, 1.0, 0.1)))
+            await searched(client, last)
+            (found,) = (await client.stub.ListFindings(pb.ListFindingsRequest(suite="old"), **call)).findings
+            assert (found.finding.series.pool, found.finding.revision_last) == ("imported", "v40")
+    assert await store.query("SELECT count(*) FROM benchmarks WHERE suite = 'old'") == [(80,)]
+    versions = [(each.finding_id, each.version) for each in recorded(streams)]
+    assert len(versions) == len(set(versions))
+
+
+async def test_a_sqlite_vault_keeps_what_it_was_given_and_begins_anew_where_it_is_damaged(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.series.sqlite"
+    vault = await SqliteVault.open(path)
+    assert await vault.checkpoint() == VaultCheckpoint()
+    await vault.save({LATENCY: b"\x00one"}, VaultCheckpoint(7, "{}", 3, 1))
+    await vault.save({LATENCY: b"\x00two"}, VaultCheckpoint(8, "{}", 3, 1))
+    await vault.close()
+    vault = await SqliteVault.open(path)
+    assert (vault.load(LATENCY), vault.keys("bench")) == (b"\x00two", [LATENCY])
+    assert await vault.checkpoint() == VaultCheckpoint(8, "{}", 3, 1)
+    await vault.clear()
+    assert (vault.load(LATENCY), await vault.checkpoint()) == (None, VaultCheckpoint())
+    await vault.close()
+    path.write_bytes(b"this is no database, but long enough to be taken for one by its size" * 100)
+    vault = await SqliteVault.open(path)
+    assert vault.keys("bench") == []
+    await vault.close()

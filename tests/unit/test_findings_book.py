@@ -1,0 +1,124 @@
+"""The fold of the analysis stream: newest versions, judgements, what is raised, and the points of the store."""
+
+import pytest
+
+from dtf.api.v1 import findings_pb2 as pb
+from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.triage import RuleRecord
+
+pytestmark = pytest.mark.trend_analyzer
+
+STEP = pb.FINDING_KIND_STEP
+
+
+def finding(
+    identity: str = "a1", version: int = 1, confidence: float = 0.99, **rest: object
+) -> pb.AnalysisEvent:
+    """A confirmed step."""
+    values: dict[str, object] = {
+        "kind": STEP,
+        "state": pb.FINDING_STATE_CONFIRMED,
+        "impact": pb.FINDING_IMPACT_REGRESSION,
+        "time_unix_nanos": 1000,
+        **rest,
+    }
+    made = pb.Finding(
+        finding_id=identity,
+        version=version,
+        confidence=confidence,
+        rule_version=1,
+        series=pb.FindingSeries(suite="s", case_name="c", metric="m", pool="p"),
+        **values,  # type: ignore[arg-type]  # of the message's fields
+    )
+    return pb.AnalysisEvent(finding=made)
+
+
+def triaged(identity: str, verdict: "pb.TriageVerdict.ValueType") -> pb.AnalysisEvent:
+    """A judgement."""
+    return pb.AnalysisEvent(
+        finding_triaged=pb.FindingTriaged(finding_id=identity, verdict=verdict, reason="why")
+    )
+
+
+def book_of(*events: pb.AnalysisEvent) -> FindingsBook:
+    """The fold of these events."""
+    book = FindingsBook()
+    for sequence, event in enumerate(events, start=1):
+        book.apply(event, sequence)
+    return book
+
+
+def raised(book: FindingsBook) -> list[str]:
+    """Identities of what is raised."""
+    required = book.required_confidences()
+    return [identity for identity, known in book.findings.items() if book.is_raised(known, required)]
+
+
+def test_the_highest_version_counts_and_one_said_twice_changes_nothing() -> None:
+    book = book_of(
+        finding(version=2, level_after=5.0),
+        finding(version=1, level_after=4.0),
+        finding(version=2, level_after=6.0),
+    )
+    assert book.findings["a1"].finding.level_after == 5.0
+    assert book.record_of(STEP).standing == 1
+
+
+def test_what_went_away_was_rejected_or_muted_is_not_raised_and_what_was_accepted_is() -> None:
+    book = book_of(
+        finding("gone", state=pb.FINDING_STATE_WENT_AWAY),
+        finding("no"),
+        finding("quiet"),
+        finding("yes"),
+        finding("spike", kind=pb.FINDING_KIND_POINT),
+        triaged("no", pb.TRIAGE_VERDICT_REJECTED),
+        triaged("quiet", pb.TRIAGE_VERDICT_MUTED),
+        triaged("yes", pb.TRIAGE_VERDICT_ACCEPTED),
+    )
+    assert raised(book) == ["yes"]
+    book.apply(triaged("no", pb.TRIAGE_VERDICT_UNSPECIFIED), 9)
+    assert raised(book) == ["no", "yes"]
+
+
+def test_a_rule_whose_findings_are_rejected_needs_more_evidence() -> None:
+    rejections = [
+        each
+        for number in range(8)
+        for each in (finding(f"x{number}"), triaged(f"x{number}", pb.TRIAGE_VERDICT_REJECTED))
+    ]
+    book = book_of(*rejections, finding("weak", confidence=0.99), finding("sure", confidence=0.9999))
+    assert book.record_of(STEP).precision == 0.0
+    assert raised(book) == ["sure"]
+    acceptances = [
+        each
+        for number in range(40)
+        for each in (finding(f"y{number}"), triaged(f"y{number}", pb.TRIAGE_VERDICT_ACCEPTED))
+    ]
+    for sequence, event in enumerate(acceptances, start=100):
+        book.apply(event, sequence)
+    assert {"weak", "sure"} <= set(raised(book))
+
+
+def test_precision_has_an_interval_that_narrows() -> None:
+    few, many = RuleRecord(accepted=8, rejected=2), RuleRecord(accepted=80, rejected=20)
+    assert few.precision == many.precision == 0.8
+    assert few.precision_interval == pytest.approx((0.4901, 0.9433), abs=1e-3)
+    assert many.precision_interval == pytest.approx((0.7112, 0.8666), abs=1e-3)
+    assert RuleRecord(accepted=1).required_confidence == 0.0
+    assert RuleRecord(rejected=10).required_confidence == pytest.approx(1 - 0.05 * (4 / 11) / 4)
+
+
+def test_a_finding_that_moves_leaves_its_old_point_marked() -> None:
+    book = book_of(finding(version=1), finding(version=2, time_unix_nanos=2000))
+    (points,) = book.take()
+    rows = points.as_dicts()
+    assert [(row["time_ns"], row["state"]) for row in rows][-2:] == [(1000, "moved"), (2000, "confirmed")]
+
+
+def test_only_the_newest_findings_are_known_and_those_that_went_away_are_forgotten_first() -> None:
+    book = FindingsBook(most_findings=2)
+    for sequence, event in enumerate(
+        (finding("a"), finding("b", state=pb.FINDING_STATE_WENT_AWAY), finding("c"), finding("d")), 1
+    ):
+        book.apply(event, sequence)
+    assert list(book.findings) == ["c", "d"]
