@@ -60,6 +60,11 @@ class LocalPreparation:
             os.close(its_input)
             os.close(its_output)
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether one has come and was not taken."""
+        return self._answers is not None and self._answers.has_frame
+
     def send(self, request: bytes) -> None:
         """Send a request; see the port."""
         if self._requests is None or self._requests.is_closing():
@@ -129,6 +134,11 @@ class _Answers(asyncio.Protocol):
         self._fault = self._fault or fault
         self._something.set()
         self.close()
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether one has come and was not taken."""
+        return bool(self._frames)
 
     def close(self) -> None:
         """Let go of the pipe."""

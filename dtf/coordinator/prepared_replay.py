@@ -73,7 +73,7 @@ class PreparedReplay:
             self._consider_help()
             if not self._send(part):
                 self._fold_all(part)
-            while len(self._sent) > PARTS_AHEAD:
+            while self._sent and (len(self._sent) > PARTS_AHEAD or self._process.has_answer):
                 await self._fold_oldest()
 
     async def finish(self) -> None:

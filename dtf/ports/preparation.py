@@ -26,6 +26,11 @@ class PreparationProcess(Protocol):
         """Send a request; it is on its way when the event loop next runs. Raises PreparationFailed."""
         ...
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether `receive` would return at once."""
+        ...
+
     async def receive(self) -> bytes:
         """The answer to the oldest request without one; the event loop has run. Raises PreparationFailed."""
         ...

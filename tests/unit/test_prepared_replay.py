@@ -56,6 +56,10 @@ class Inside:
         if answer:
             self.answers.append(answer)
 
+    @property
+    def has_answer(self) -> bool:
+        return len(self.answers) > 3
+
     async def receive(self) -> bytes:
         self.received += 1
         return self.spoil(self.received - 1, self.answers.popleft())
