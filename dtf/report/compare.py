@@ -92,7 +92,9 @@ def _markdown(compared: pb.CompareRevisionsResponse, suite: str) -> str:
         lines += ["", "| | series | base | head | change | finding |", "|---|---|---|---|---|---|"]
     for each in changed(compared):
         base, head = values_of(each)
-        findings = ", ".join(f"`{found.finding.finding_id}` {_state(found)}" for found in each.findings)
+        findings = ", ".join(
+            f"`{_cell(found.finding.finding_id)}` {_state(found)}" for found in each.findings
+        )
         word = _WORDS[each.impact]
         lines.append(
             f"| {word} | {_cell(series_text(each.series))} | {base} | {head} | {change_of(each)} | {findings} |"
@@ -174,7 +176,7 @@ def _rows(series: Sequence[pb.SeriesComparison]) -> list[dict[str, object]]:
                 "head": head,
                 "change": change_of(each) if each.impact else f"{relative_text(ratio)}, within noise",
                 "findings": [
-                    (found.finding.finding_id, plain_line(finding_sentence(found.finding)))
+                    (plain_line(found.finding.finding_id), plain_line(finding_sentence(found.finding)))
                     for found in each.findings
                 ],
             }
