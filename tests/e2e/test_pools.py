@@ -17,8 +17,12 @@ import pytest
 
 from dtf.adapters.nats_server import NatsServer
 from dtf.api.v1 import common_pb2, scaling_pb2
+from dtf.resource_manager.process import resolve_policy
+from dtf.settings.loader import load_settings
+from tests.e2e.manager_again import ManagerAgain
 from tests.integration.pool_rig import QUICK, PoolRig, pool_rig
 from tests.integration.scripted_pool import WAIT_SECONDS, read_decisions
+from tests.streams.scenario import read_commits, read_stream
 
 pytestmark = pytest.mark.resource_manager
 
@@ -174,6 +178,21 @@ async def test_two_pools_share_a_bound_and_tell_prometheus(
         assert "dtf_live_feed_shed_total 0.0" in figures
         await stop(manager)
         assert rig.worker_processes() == {}
+        await decide_again(rig, "local", "big")
+
+
+async def decide_again(rig: PoolRig, *pools: str) -> None:
+    """Every decision follows from the log, what it says it heard, and the allocation that it carries."""
+    file = rig.directory / "log.dtfstream"
+    assert (await rig.command("events", "export", str(file)))[0] == 0
+    commits, settings = read_commits(read_stream(file)), load_settings(rig.directory, environ={}).settings
+    decisions = await read_decisions(rig.records)
+    for pool in pools:
+        again = ManagerAgain(resolve_policy(settings.of_pool(pool).pool, 2), commits)
+        recorded = [each for each in decisions if each.pool == pool and "told to stop" not in each.reason]
+        assert any(each.HasField("allocation") for each in recorded)
+        for decision in recorded:
+            assert again.decide_like(decision) == decision
 
 
 def scrape(address: str) -> str:

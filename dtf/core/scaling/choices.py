@@ -55,7 +55,7 @@ class ScalingChoices:
     scale_in_limit_ratio: float = 0.0
     limit_seconds: float = 60.0
     backlog_aim_seconds: float = 0.0
-    """Work that a launched worker should have; 0: half the learned start-up delay, at least 2 s."""
+    """Work that a launched worker should have; 0: the learned start-up delay, at least 2 s."""
     scale_in_idle_seconds: float = 0.0
     """A worker that nothing needs and that is idle for this long may be drained; 0: a tenth of the learned
     start-up delay, at least 2 s."""

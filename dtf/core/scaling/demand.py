@@ -210,9 +210,16 @@ class DemandProjection:
 
     def _tasks_submitted(self, now_ns: int, event: events_pb2.TasksSubmitted) -> None:
         if run := self.runs.get(event.run_id):
+            free = self.free_slots()
             for load, count in run.submit(event, suite_durations(self.suites, run.suite)):
                 self.arrivals.add(now_ns, count)
-                self.traffic_of(load).arrived(now_ns, count)
+                self.traffic_of(load).arrived(now_ns, count, free)
+                free -= count
+
+    def free_slots(self) -> int:
+        """Slots of workers that take work, less the tasks that hold or wait for one."""
+        slots = sum(worker.slots for worker in self.workers.values() if worker.takes_work)
+        return slots - sum(traffic.tasks for traffic in self.traffic.values())
 
     def traffic_of(self, load: TemplateLoad) -> Traffic:
         """What is learned of the class of tasks that `load` belongs to, created if need be."""

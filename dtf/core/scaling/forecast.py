@@ -17,6 +17,7 @@ serverless platforms do (Shahrad et al. 2020).
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from dtf.core.scaling.rates import NANOS
 from dtf.core.scaling.traffic import LEVELS, Traffic
@@ -84,9 +85,16 @@ def flowing(
     spread = (1.0 + traffic.dispersion() * unit / batch) / 2
     variance = present * left * (1.0 - left) + coming * spread
     base = mean - variance + unit  # what comes takes so much more than it finds taken
-    needed = base + poisson_quantile(variance, MISSED_RATIO)
-    enough = base + poisson_quantile(variance, SPARE_RATIO)
+    missed, spare = service_ratios(traffic)
+    needed = base + poisson_quantile(variance, missed)
+    enough = base + poisson_quantile(variance, spare)
     return needed, enough
+
+
+def service_ratios(traffic: Traffic) -> tuple[float, float]:
+    """Shares of tasks that may find no slot free, to launch by and to keep by, as the class has turned out."""
+    factor = math.exp(-traffic.strictness)
+    return MISSED_RATIO * factor, SPARE_RATIO * factor
 
 
 def recurring(
@@ -127,7 +135,7 @@ def poisson_quantile(mean: float, missed_ratio: float) -> float:
     if mean <= 0:
         return 0.0
     if mean > 200.0:
-        return mean + 1.64 * math.sqrt(mean)  # near the normal's 95 % point
+        return mean + NormalDist().inv_cdf(1.0 - missed_ratio) * math.sqrt(mean)
     term = math.exp(-mean)
     total, n = term, 0
     while total < 1.0 - missed_ratio:

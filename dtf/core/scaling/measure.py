@@ -147,17 +147,21 @@ def is_nowhere(projection: DemandProjection, requirement: str) -> bool:
 
 
 def _count_staff(measured: Measured, projection: DemandProjection, ledger: PoolLedger) -> None:
-    launches, idle = ledger.launches, measured.idle
+    launches, drains, pool, idle = ledger.launches, ledger.drains_asked, ledger.pool, measured.idle
     staff = slots = busy_workers = busy_slots = 0
     for worker in projection.workers.values():
-        if not ledger.employs(worker):
+        # ledger.employs(worker), without a call: a decision looks at every worker
+        if worker.pool != pool or worker.is_draining or worker.is_quarantined or worker.worker_id in drains:
+            continue
+        launch = launches.get(worker.launch_id) if worker.launch_id else None
+        if worker.launch_id and (launch is None or launch.is_stopping):
             continue
         staff += 1
         slots += worker.slots
         if worker.lease_count:
             busy_workers += 1
             busy_slots += worker.lease_count if worker.lease_count < worker.slots else worker.slots
-        elif worker.launch_id in launches:
+        elif launch is not None:
             idle.append(worker)
     measured.staff, measured.slots = staff, slots
     measured.busy_workers, measured.busy_slots = busy_workers, busy_slots

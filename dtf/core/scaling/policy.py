@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from dtf.core.fleet.pool_wish import PoolWish
 from dtf.core.scaling.choices import ScalingChoices, Strategy
 
-POLICY_VERSION = 4
+POLICY_VERSION = 5
 """Raised whenever the same measurements lead to another decision; a decision carries it."""
 REGISTRATION_SECONDS = 120.0
-AIM_STARTUP_RATIO = 1 / 2
-"""Of the start-up delay: waiting so much longer than the worker takes to come is no harm."""
+AIM_STARTUP_RATIO = 1.0
+"""Of the start-up delay: what a worker is launched for is at least as much as launching it costs."""
 LEAST_AIM_SECONDS = 2.0
 IDLE_STARTUP_RATIO = 1 / 10
 LEAST_IDLE_SECONDS = 2.0

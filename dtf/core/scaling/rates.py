@@ -16,7 +16,9 @@ class RateMeter:
 
     def add(self, now_ns: int, amount: float) -> None:
         """`amount` happened at `now_ns`."""
-        self._advance(now_ns // NANOS)
+        second = now_ns // NANOS
+        if second != self.second:
+            self._advance(second)
         self.buckets[self.second % WINDOW_SECONDS] += amount
 
     def total(self, now_ns: int) -> float:
@@ -24,8 +26,11 @@ class RateMeter:
         stale = now_ns // NANOS - self.second
         if stale >= WINDOW_SECONDS:
             return 0.0
-        gone = {(self.second + 1 + k) % WINDOW_SECONDS for k in range(max(0, stale))}
-        return sum(value for index, value in enumerate(self.buckets) if index not in gone)
+        if stale <= 0:
+            return sum(self.buckets)
+        first = (self.second + 1 + stale) % WINDOW_SECONDS
+        end = first + WINDOW_SECONDS - stale
+        return sum(self.buckets[first:end]) + sum(self.buckets[: max(0, end - WINDOW_SECONDS)])
 
     def per_second(self, now_ns: int) -> float:
         """The mean rate over the last minute, or over the meter's life if that is shorter."""
@@ -37,6 +42,9 @@ class RateMeter:
     def _advance(self, second: int) -> None:
         if not self.first_second:
             self.first_second = self.second = second
-        for step in range(1, min(second - self.second, WINDOW_SECONDS) + 1):
-            self.buckets[(self.second + step) % WINDOW_SECONDS] = 0.0
+        if second - self.second >= WINDOW_SECONDS:
+            self.buckets[:] = [0.0] * WINDOW_SECONDS
+        else:
+            for passed in range(self.second + 1, second + 1):
+                self.buckets[passed % WINDOW_SECONDS] = 0.0
         self.second = max(self.second, second)

@@ -127,7 +127,7 @@ def _only_idle(wanted: int, policy: ScalingPolicy, situation: Situation) -> tupl
 
 def _limit_rate(wanted: int, policy: ScalingPolicy, situation: Situation) -> tuple[int, str]:
     since_ns = situation.now_ns - int(policy.limit_seconds * NANOS)
-    if wanted > situation.effective:
+    if wanted > situation.effective and (policy.scale_out_limit or policy.scale_out_limit_ratio):
         done = sum(1 for at_ns in situation.launched if at_ns > since_ns)
         limit = _limit(
             policy.scale_out_limit, policy.scale_out_limit_ratio, max(1, situation.effective - done)
@@ -135,7 +135,7 @@ def _limit_rate(wanted: int, policy: ScalingPolicy, situation: Situation) -> tup
         floor = max(situation.effective + situation.dead, policy.min_workers)
         if limit is not None and wanted > (most := max(floor, situation.effective + max(0, limit - done))):
             return most, f"at most {limit} workers are launched in {policy.limit_seconds:g} s"
-    if wanted < situation.effective:
+    if wanted < situation.effective and (policy.scale_in_limit or policy.scale_in_limit_ratio):
         done = sum(1 for at_ns in situation.drained if at_ns > since_ns)
         limit = _limit(policy.scale_in_limit, policy.scale_in_limit_ratio, situation.effective + done)
         if limit is not None and wanted < (least := situation.effective - max(0, limit - done)):

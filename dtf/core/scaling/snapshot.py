@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a field of what is stored changes its meaning; the fold then begins anew."""
 
 T = TypeVar("T")

@@ -25,6 +25,19 @@ BATCH_MEMORY = 0.97
 """What each new batch leaves of the older ones' weight in the mean size: about 33 count."""
 SILENCE_LIMIT = 5.0
 """A silence of five mean intervals has a chance of one in 150: the arrivals have stopped."""
+NEW_FLOW_SILENCE = 20.0
+"""After a silence of so many what comes is another flow: nothing of the old one says how it comes."""
+BURST_RATIO = 1 / 6
+"""What has come for less than this share of the time that is looked ahead is a burst: the queue, not a rate, says
+what it needs."""
+WAITING_AIM = 0.04
+"""Share of tasks that may find no free slot: with what comes in clusters, 95 % wait for nothing."""
+CONTROL_GAIN = 0.06
+"""A task that waits weighs as much as 24 that do not; 16 more that wait than should make the ratio 2.6 times
+stricter."""
+STREAK_COUNTED = 24
+"""Of tasks in a row that find no free slot so many count."""
+STRICTNESS_LIMIT = 1.5
 ARRIVALS_NEEDED = 6
 """Before so many came nothing is said of their rate."""
 SAME_BATCH_NANOS = NANOS // 50
@@ -94,6 +107,11 @@ class Traffic:
     """Of LEVELS, as far up as the class has been."""
     reached: int = 0
     """Levels at or below `tasks`."""
+    streak: int = 0
+    """Tasks in a row that found no free slot."""
+    strictness: float = 0.0
+    """How much more (or, negative, less) than by the forecast alone has to be there for as few tasks to wait as
+    should: the logarithm of a factor."""
     weight: float = 1.0
     total: float = 0.0
     running_seconds: float = 0.0
@@ -103,10 +121,12 @@ class Traffic:
     history: list[int] = field(default_factory=list)
     """Tasks that came in each bin of five minutes, newest last."""
 
-    def arrived(self, now_ns: int, tasks: int) -> None:
-        """Tasks were submitted."""
+    def arrived(self, now_ns: int, tasks: int, free: int | None = None) -> None:
+        """Tasks were submitted; `free`: slots that nobody had taken or waited for, None: not known."""
         if tasks <= 0:
             return
+        if free is not None:
+            self._control(tasks, max(0, tasks - max(0, free)))
         self._advance(now_ns)
         if self.instants and now_ns - self.instants[-1] < SAME_BATCH_NANOS:
             self.last_size += tasks
@@ -117,9 +137,19 @@ class Traffic:
         self.tasks += tasks
         self._rise(now_ns)
 
+    def _control(self, tasks: int, waiting: int) -> None:
+        """Integral control of the service level; of a crowd nobody could have served only the first count."""
+        self.streak = self.streak + waiting if waiting == tasks else waiting
+        passed_over = max(0, min(waiting, self.streak - STREAK_COUNTED))
+        change = CONTROL_GAIN * (waiting - passed_over - WAITING_AIM * (tasks - passed_over))
+        self.strictness = min(max(self.strictness + change, -STRICTNESS_LIMIT), STRICTNESS_LIMIT)
+
     def _new_batch(self, now_ns: int, tasks: int) -> None:
         self.batch_tasks = (self.batch_tasks + self.last_size) * BATCH_MEMORY
         self.batch_squares = (self.batch_squares + self.last_size * self.last_size) * BATCH_MEMORY
+        if self.instants and self._has_stopped(now_ns, NEW_FLOW_SILENCE):
+            self.instants.clear()
+            self.intervals = self.interval_sum = self.interval_squares = 0.0
         if self.instants:
             interval = (now_ns - self.instants[-1]) / NANOS
             self.intervals = self.intervals * BATCH_MEMORY + 1.0
@@ -188,18 +218,25 @@ class Traffic:
         count = len(instants)
         if count < ARRIVALS_NEEDED:
             return 0.0
-        silence = (now_ns - instants[-1]) / NANOS
-        if silence * _rate(instants, min(count, 16), instants[-1])[0] > SILENCE_LIMIT:
+        if self._has_stopped(now_ns, SILENCE_LIMIT):
             return 0.0
         base, lasted = _rate(instants, min(count, ARRIVALS_KEPT), now_ns)
+        if lasted < ahead * BURST_RATIO:
+            return 0.0
         rate = base * lasted / (lasted + ahead)
         for window, factor in RATE_WINDOWS:
             if count > window:
                 newer, lasted = _rate(instants, window, now_ns)
-                if newer > base * factor or newer * factor < base:
+                if lasted >= ahead * BURST_RATIO and (newer > base * factor or newer * factor < base):
                     rate += (newer - rate) * lasted / (lasted + ahead)
                     base = newer
         return rate
+
+    def _has_stopped(self, now_ns: int, limit: float) -> bool:
+        """Whether it has been silent for `limit` times as long as it is between the newest arrivals."""
+        instants = self.instants
+        silence = (now_ns - instants[-1]) / NANOS
+        return silence * _rate(instants, min(len(instants), 16), instants[-1])[0] > limit
 
     def level_for(self, missed_ratio: float) -> int:
         """The fewest tasks at once that all but `missed_ratio` of the arrivals stayed within."""

@@ -7,7 +7,7 @@ out: what they would have changed is changed here, task by task, at a fraction o
 from dtf.api.v1 import scaling_pb2
 from dtf.core.scaling.backlog import RunBacklog, TemplateLoad, Work
 from dtf.core.scaling.decide import decide_scaling
-from dtf.core.scaling.demand import DemandProjection, Departure, Gone, WorkerView
+from dtf.core.scaling.demand import DemandProjection, WorkerView
 from dtf.core.scaling.durations import Kind, suite_durations
 from dtf.core.scaling.ledger import PoolLedger
 from dtf.core.scaling.policy import ScalingPolicy
@@ -25,6 +25,8 @@ LARGE_TRACE = 100_000
 LARGE_PACE_SECONDS = 20.0
 """The pace on traces of more tasks than that: a month by the minute is replayed in about a minute, not in five."""
 RUN = SUITE = "trace"
+_UNKNOWN = Work(1, 0.0, 1, 1)
+"""A task of which nothing is known."""
 
 
 class ShippedPolicy(Listener):
@@ -60,21 +62,23 @@ class ShippedPolicy(Listener):
 
     def submitted(self, pool: SimulatedPool, task: int) -> None:
         """A TasksSubmitted of one task."""
+        now_ns = _instant(pool)
         self._load.queued.add(self._work(pool, task))
-        self._projection.arrivals.add(_instant(pool), 1)
-        self._traffic.arrived(_instant(pool), 1)
+        self._projection.arrivals.add(now_ns, 1)
+        free = len(self._projection.workers) * pool.shape.slots - self._traffic.tasks
+        self._traffic.arrived(now_ns, 1, free)
 
     def started(self, pool: SimulatedPool, task: int, worker: SimulatedWorker) -> None:
         """A LeasesGranted of one lease."""
-        work = self._work(pool, task)
+        work, now_ns = self._work(pool, task), _instant(pool)
         self._load.queued.subtract(work)
         self._load.leased.add(work)
         view = self._projection.workers[self._workers[worker.number]]
         if not view.lease_count:
-            self._count_busy(_instant(pool))
+            self._count_busy(now_ns)
             self._busy_count += 1
         view.lease_count += 1
-        self._traffic.started(_instant(pool), 1, len(self._projection.workers) * pool.shape.slots)
+        self._traffic.started(now_ns, 1, len(self._projection.workers) * pool.shape.slots)
 
     def finished(self, pool: SimulatedPool, task: int, worker: SimulatedWorker) -> None:
         """A ResultsAccepted of one result."""
@@ -134,8 +138,8 @@ class ShippedPolicy(Listener):
             case scaling_pb2.SCALING_ACTION_SCALE_IN:
                 gone = pool.drain(self._numbers[worker_id] for worker_id in decision.worker_ids)
                 for number in gone:
-                    self._left(self._workers[number], now_ns)
-                for worker_id in set(decision.worker_ids) - {self._workers[number] for number in gone}:
+                    self._left(number, now_ns)
+                for worker_id in set(decision.worker_ids) & self._numbers.keys():
                     self._ledger.drains_asked.pop(worker_id, None)  # refused: it got work meanwhile
             case scaling_pb2.SCALING_ACTION_TERMINATE:
                 for launch_id in decision.launch_ids:
@@ -148,9 +152,11 @@ class ShippedPolicy(Listener):
             case _:
                 pass  # a hold asks nothing of anyone
 
-    def _left(self, launch_id: str, now_ns: int) -> None:
-        del self._projection.workers[launch_id]
-        self._projection.gone[launch_id] = Gone(launch_id, Departure.LEFT, now_ns, "drained")
+    def _left(self, number: int, now_ns: int) -> None:
+        """A WorkerLeft, and its process, which ends by itself."""
+        launch_id = self._workers.pop(number)
+        del self._projection.workers[launch_id], self._numbers[launch_id]
+        self._ledger.exited(launch_id, "exited with code 0", now_ns, is_clean=True)
         self._fleet_changed()
 
     def _know(self, worker: SimulatedWorker, launch_id: str) -> None:
@@ -163,7 +169,7 @@ class ShippedPolicy(Listener):
 
     def _work(self, pool: SimulatedPool, task: int) -> Work:
         seconds = pool.trace.expected[task] if pool.trace.expected else 0.0
-        return Work(1, seconds, 0, 0) if seconds else Work(1, 0.0, 1, 1)
+        return Work(1, seconds, 0, 0) if seconds else _UNKNOWN
 
     def _count_busy(self, now_ns: int) -> None:
         if self._busy_count:
