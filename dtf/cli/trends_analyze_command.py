@@ -19,6 +19,8 @@ from dtf.trends.files import load
 from dtf.trends.plotting import PlotUnavailable, draw_png, draw_svg
 
 KINDS = (".svg", ".png")
+MANY_SERIES = 20
+"""From here on it may take seconds."""
 
 
 def file_options(function: Any) -> Any:
@@ -105,7 +107,7 @@ def command(
     series = select(
         read_files(files, columns, time_column, revision_column, is_file_time=is_file_time), columns
     )
-    analyses = [analyze_imported(each, lower_is_better) for each in series]
+    analyses = _analyzed(series, lower_is_better)
     if not any(len(each.values) for each in analyses):
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
     if plot is not None:
@@ -117,6 +119,18 @@ def command(
     else:
         click.echo("\n".join(_lines(series, analyses, horizon)))
     return _exit_code(analyses) if fail_on_regression else ExitCode.OK
+
+
+def _analyzed(series: Sequence[ImportedSeries], lower_is_better: bool | None) -> list[Analysis]:
+    """The series with their change points found; a bar says how far it is, where there are many."""
+    label = f"{len(series):,} series"
+    with click.progressbar(series, label=label, file=sys.stderr, hidden=len(series) < MANY_SERIES) as bar:
+        analyses = []
+        for each in bar:
+            analysis = analyze_imported(each, lower_is_better)
+            assert analysis.change_points is not None  # found now, while the bar is shown
+            analyses.append(analysis)
+    return analyses
 
 
 def read_files(
