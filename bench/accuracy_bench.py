@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,6 @@ def main() -> int:
     except FolderError as error:
         say(f"error: {error}")
         return 2
-    tables.show(figures)
     if options.json:
         print(json.dumps({"bench": "accuracy", **figures}))
     return 0
@@ -66,24 +66,27 @@ def arguments() -> argparse.Namespace:
     unknown = set(options.parts) - set(PARTS) - {"tcpd", "nab"}
     if unknown:
         parser.error(f"no part {sorted(unknown)[0]!r}; there are {', '.join(PARTS)}")
+    if missing := [name for name in ("tcpd", "nab") if name in options.parts and not getattr(options, name)]:
+        parser.error(f"part {missing[0]!r} needs {missing[0].upper()}=folder")
     return options
 
 
 def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """The figures of each part asked for, by name."""
+    """The figures of each part asked for, by name; each is shown as soon as it is there."""
+    points = options.series * CALIBRATION_POINTS_A_SERIES
+    measures: dict[str, Callable[[], Any]] = {
+        "alarms": lambda: measure_alarms(options.series, peers, pool),
+        "delays": lambda: measure_delays(max(8, options.series // 2), peers, pool),
+        "calibration": lambda: measure_calibration(points, pool),
+        "speed": lambda: measure_speed(peers, pool),
+        "tcpd": lambda: measure_annotated(options.tcpd, peers, pool),
+        "nab": lambda: measure_labelled(options.nab, pool),
+    }
+    wanted = [*options.parts, *(["tcpd"] if options.tcpd else []), *(["nab"] if options.nab else [])]
     figures: dict[str, Any] = {}
-    if "alarms" in options.parts:
-        figures["alarms"] = measure_alarms(options.series, peers, pool)
-    if "delays" in options.parts:
-        figures["delays"] = measure_delays(max(8, options.series // 2), peers, pool)
-    if "calibration" in options.parts:
-        figures["calibration"] = measure_calibration(options.series * CALIBRATION_POINTS_A_SERIES, pool)
-    if "speed" in options.parts:
-        figures["speed"] = measure_speed(peers, pool)
-    if options.tcpd:
-        figures["tcpd"] = measure_annotated(options.tcpd, peers, pool)
-    if options.nab:
-        figures["nab"] = measure_labelled(options.nab, pool)
+    for name in dict.fromkeys(wanted):
+        figures[name] = measures[name]()
+        tables.show({name: figures[name]})
     return figures
 
 
