@@ -19,6 +19,12 @@ ANSWER_SECONDS = 20.0
 MAX_FRAME_BYTES = 256 << 20
 
 
+def local_preparation() -> "LocalPreparation | None":
+    """One on this machine; None where this process may use a single processor, which gains nothing by it."""
+    is_single = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < 2
+    return None if is_single or os.cpu_count() == 1 else LocalPreparation()
+
+
 class LocalPreparation:
     """The PreparationProcess port on a process of this machine."""
 

@@ -19,7 +19,7 @@ from dtf.adapters.file_snapshots import FileSnapshots
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.leader_bucket import LeaderBucket
 from dtf.adapters.object_store_snapshots import ObjectStoreSnapshots
-from dtf.adapters.preparation_process import LocalPreparation
+from dtf.adapters.preparation_process import local_preparation
 from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.spool import FileSpool
 from dtf.adapters.system_clock import SystemClock
@@ -184,7 +184,7 @@ async def _serve(
             spool=spool,
             snapshot_launcher=SnapshotProcess(settings, invocation.project_dir, snapshots),
             certificates=certificates,
-            preparation=LocalPreparation(),
+            preparation=local_preparation(),
         )
         if not await _started(coordinator, stop, standby):
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dtf.adapters.memory_log import MemoryLog
-from dtf.adapters.preparation_process import LocalPreparation
+from dtf.adapters.preparation_process import LocalPreparation, local_preparation
 from dtf.adapters.stream_file import StreamFile
 from dtf.api.v1 import events_pb2
 from dtf.coordinator import recovery
@@ -286,6 +286,15 @@ async def test_a_program_that_is_not_there_is_done_without(tmp_path: Path) -> No
     found, prepared = await helped(messages, LocalPreparation([str(tmp_path / "none")]))
     assert prepared == 0
     assert_same(found, alone(messages))
+
+
+@pytest.mark.parametrize(("processors", "is_helped"), [({3}, False), ({0, 3}, True)], ids=["one", "two"])
+def test_who_has_one_processor_goes_without(
+    processors: set[int], is_helped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: processors)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert (local_preparation() is not None) is is_helped
 
 
 class Watched(Inside):
