@@ -67,6 +67,8 @@ class ScriptedWorker:
     session: worker_service_pb2.CreateSessionResponse
     call: "grpc.aio.StreamStreamCall[worker_service_pb2.AttachRequest, worker_service_pb2.AttachResponse] | None" = None
     sequence: int = 0
+    first_sequence: int = 0
+    """What it says its streams begin with; 0: nothing."""
     held: dict[int, Assigned] = field(default_factory=dict)
     """Leases assigned and not reported, by fence."""
     contexts: list[str] = field(default_factory=list)
@@ -92,6 +94,7 @@ class ScriptedWorker:
             session_token=self.session.session_token,
             held_fences=held,
             known_runs=known_runs,
+            first_sequence=self.first_sequence,
         )
 
     async def attach(

@@ -75,6 +75,8 @@ class SessionHub:
         self._sessions.weigh(session)
         self._pace(session, stream)
         session.revoked.clear()
+        if session.posted_sequence is None and handle.first_sequence:
+            session.posted_sequence = handle.first_sequence - 1
         stream.outbox.acknowledged_sequence = session.acknowledged_sequence
         stream.outbox.is_draining = self._sessions.worker(session).state == common_pb2.WORKER_STATE_DRAINING
         held = tuple(handle.held_fences)
@@ -192,8 +194,8 @@ class SessionHub:
     def _is_next(session: Session, sequence: int) -> bool:
         """Whether this is the next message; False for one seen before. Raises InvalidRequest on a gap.
 
-        The first message of a reign may have any number: what came before was acknowledged to the
-        worker, or is sent again, by the reign before.
+        The first message of a reign has the number that the worker said when it attached: what came
+        before was acknowledged by the reign before. A worker that said none may begin with any.
         """
         posted = session.posted_sequence
         if posted is not None and sequence <= posted:
@@ -214,6 +216,10 @@ class SessionHub:
             return
         stream.has_failed = True
         session.posted_sequence = sequence - 1
+        if session.stream is not None and session.stream is not stream:
+            # It said the same again meanwhile, and was passed over: it has to say it once more.
+            session.stream.has_failed = True
+            session.stream.end(_as_rejection(outcome.error))
         log.warning(
             "a worker's report was refused",
             extra={

@@ -10,8 +10,8 @@ dtf.rpc.invitation says what follows. The server's own Access says who it is.
 
 import hashlib
 import hmac
-import json
 import inspect
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass

@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from dtf.api.v1 import run_service_pb2, worker_service_pb2
 from dtf.rpc.addresses import parse_addresses as parse_addresses
 
 KEEPALIVE_SECONDS = 20.0
@@ -37,22 +38,31 @@ SEVERAL_LONGEST_RECONNECT_SECONDS = 0.5
 NEXT_ADDRESS_SECONDS = 0.1
 """How long an address may take to answer before the next one is tried beside it."""
 
-_RETRY = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "3s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],  # see errors.SERVER_WENT
-                },
-            }
-        ]
+
+def _service_config() -> str:
+    """What gRPC repeats by itself: calls of one request, when the server went away before it answered.
+
+    Not streams of requests: when one is repeated while it is being written, gRPC (1.85.1) may leave a
+    message out (docs/reliability.md). Who opens one repeats it.
+    """
+    streams = [
+        {"service": service.full_name, "method": method.name}
+        for file in (run_service_pb2.DESCRIPTOR, worker_service_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+        if method.client_streaming
+    ]
+    retry = {
+        "maxAttempts": 5,
+        "initialBackoff": "0.2s",
+        "maxBackoff": "3s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],  # see errors.SERVER_WENT
     }
-)
+    return json.dumps({"methodConfig": [{"name": streams}, {"name": [{}], "retryPolicy": retry}]})
+
+
+_SERVICE_CONFIG = _service_config()
 
 Option = tuple[str, int | str]
 
@@ -75,7 +85,7 @@ def channel_options(address_count: int = 1) -> list[Option]:
         ("grpc.max_reconnect_backoff_ms", int(longest * 1000)),
         ("grpc.happy_eyeballs_connection_attempt_delay_ms", int(NEXT_ADDRESS_SECONDS * 1000)),
         ("grpc.enable_retries", 1),
-        ("grpc.service_config", _RETRY),
+        ("grpc.service_config", _SERVICE_CONFIG),
     ]
 
 
@@ -154,13 +164,14 @@ def _resolve(address: str) -> list[str]:
 
 
 def _options(peer: Peer, extra: Sequence[Option]) -> list[Option]:
-    options = [*channel_options(len(peer.addresses)), *extra]
+    options: dict[str, int | str] = dict(channel_options(len(peer.addresses)))
+    options.update(extra)  # gRPC takes the first of two options of one name
     if peer.server_name:
-        options.append(("grpc.ssl_target_name_override", peer.server_name))
+        options["grpc.ssl_target_name_override"] = peer.server_name
     elif len(peer.addresses) > 1 and peer.is_secure:
         # A list of addresses has no name of its own: every certificate must be good for the first host's.
-        options.append(("grpc.ssl_target_name_override", peer.addresses[0].rpartition(":")[0].strip("[]")))
-    return options
+        options["grpc.ssl_target_name_override"] = peer.addresses[0].rpartition(":")[0].strip("[]")
+    return list(options.items())
 
 
 def _secure(peer: Peer) -> grpc.ChannelCredentials | None:

@@ -121,6 +121,11 @@ class Outbound:
         return self._unacknowledged[0][0].sequence if self._unacknowledged else 0
 
     @property
+    def next_sequence(self) -> int:
+        """Number of the message that is said first after `rewind`."""
+        return self.first_unacknowledged or self._sequence + 1
+
+    @property
     def unacknowledged_fences(self) -> set[int]:
         """Fences of leases reported in full, or about to be, as far as that is not known to be durable."""
         waiting = {item.fence for _, item, _, is_last in self._results if is_last}

@@ -228,6 +228,7 @@ class Session:
         handle = self.session_handle()
         handle.held_fences.extend(self._handler.held_fences())
         handle.known_runs.extend(self._handler.known_runs())
+        handle.first_sequence = self._outbound.next_sequence
         first = Up(session=handle, credits=self._handler.credits(), state=self._handler.state())
         await self._send(call, first)
         while True:

@@ -216,12 +216,17 @@ class SessionHandle(_message.Message):
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     HELD_FENCES_FIELD_NUMBER: _builtins.int
     KNOWN_RUNS_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     incarnation: _builtins.int
     """Its incarnation."""
     session_token: _builtins.str
     """The secret CreateSession gave."""
+    first_sequence: _builtins.int
+    """Number of the first message with content that this stream will carry: everything before it was
+    acknowledged. A coordinator that has not heard this session yet refuses a later one; 0: not said.
+    """
     @_builtins.property
     def held_fences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Fences of every lease the worker knows and has not reported in full, run or waiting."""
@@ -238,10 +243,11 @@ class SessionHandle(_message.Message):
         session_token: _builtins.str = ...,
         held_fences: _abc.Iterable[_builtins.int] | None = ...,
         known_runs: _abc.Iterable[_builtins.str] | None = ...,
+        first_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_fences", b"held_fences", "incarnation", b"incarnation", "known_runs", b"known_runs", "session_token", b"session_token", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "held_fences", b"held_fences", "incarnation", b"incarnation", "known_runs", b"known_runs", "session_token", b"session_token", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -17,8 +18,10 @@ from dtf.api.v1 import (
 )
 from dtf.client.client import Client
 from dtf.coordinator import announcer
+from dtf.coordinator.commits import Outcome, Settle
 from dtf.coordinator.session_hub import SessionHub
-from dtf.rpc.errors import parse
+from dtf.core.run.commands import Command, ReportResults
+from dtf.rpc.errors import NotLeading, parse
 from tests.coordinators import create_request, peer_of, running_coordinator, tasks
 from tests.fakes import FakeClock
 from tests.integration.coordinator.rig import Crew, end_of, failure_of, resumed_worker, start_run
@@ -297,6 +300,61 @@ async def test_a_restarted_coordinator_goes_on_with_the_sessions_there_are(
             assert ended.counts.passed == 3
             assert resumed.held == {}, "nothing was assigned a second time"
             assert second.desk.writer.epoch == 2
+
+
+async def test_a_message_lost_on_the_way_to_the_next_coordinator_is_no_report(
+    log: MemoryLog, tmp_path: Path
+) -> None:
+    """A stream that begins behind what the worker said it would is refused: nothing is acknowledged unheard."""
+    async with AsyncExitStack() as stack:
+        async with running_coordinator(log, tmp_path) as first:
+            worker = await stack.enter_async_context(scripted_worker(peer_of(first)))
+        async with running_coordinator(log, tmp_path) as second:
+            resumed = await stack.enter_async_context(resumed_worker(worker, peer_of(second)))
+            resumed.first_sequence = 4
+            await resumed.attach()
+            await resumed.say(sequence=5, released_fences=[1])
+            assert "message 5 came after 3; expected 4" in (await end_of(resumed)).message
+            await resumed.attach()
+            await resumed.say(sequence=4, released_fences=[1])
+            await resumed.hear_acknowledged(4)
+
+
+async def test_what_fails_behind_a_newer_stream_is_said_again_on_it(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer stream repeated a message that was being decided, and was passed over: then that failed."""
+    async with (
+        running_coordinator(log, tmp_path) as coordinator,
+        scripted_worker(peer_of(coordinator)) as worker,
+    ):
+        await worker.attach()
+        writer = coordinator.desk.writer
+        undecided: asyncio.Queue[Settle] = asyncio.Queue()
+        post = writer.post
+
+        def hold_reports(command: Command, settle: Settle | None = None, **how: Any) -> None:
+            if isinstance(command, ReportResults):
+                assert settle is not None
+                undecided.put_nowait(settle)
+            else:
+                post(command, settle, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "post", hold_reports)
+            await worker.say(sequence=1, released_fences=[1])
+            told = await undecided.get()
+            await worker.attach()
+            await worker.say(sequence=1, released_fences=[1])
+            await worker.say(sequence=2, released_fences=[2])
+            later = await undecided.get()
+            told(Outcome(0, (), NotLeading("the log does not answer")))
+            later(Outcome(1, (), None))
+        assert "the log does not answer" in (await end_of(worker)).message
+        assert worker.acknowledged == 0
+        await worker.attach()
+        await worker.say(sequence=1, released_fences=[1])
+        await worker.hear_acknowledged(1)
 
 
 @pytest.mark.parametrize("failing", ["leases_granted", "tell_exhausted"])
