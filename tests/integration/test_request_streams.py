@@ -38,8 +38,8 @@ class Leaving:
         return b""
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        stream = grpc.stream_stream_rpc_method_handler(self.stream)
-        single = grpc.unary_unary_rpc_method_handler(self.single)
+        stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self.stream)
+        single: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(self.single)
         return [
             grpc.method_handlers_generic_handler(f"dtf.api.v1.{service}", {method: handler})
             for service, method, handler in (
