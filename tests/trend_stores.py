@@ -121,6 +121,12 @@ class WatchedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def wait_until(self, until: dict[str, int]) -> None:
+        """What `wait` waits for from now on."""
+        self._until = until
+        self.reached.clear()
+        self._look()
+
     async def wait(self, deadline_seconds: float) -> None:
         """Return when every stream has come as far as it should."""
         await asyncio.wait_for(self.reached.wait(), deadline_seconds)
@@ -132,5 +138,8 @@ class WatchedStore:
             raise self.failures.pop(0)
         await self._store.write(points, checkpoint)
         self._sequences[checkpoint.stream] = checkpoint.sequence
+        self._look()
+
+    def _look(self) -> None:
         if all(self._sequences.get(stream, 0) >= sequence for stream, sequence in self._until.items()):
             self.reached.set()

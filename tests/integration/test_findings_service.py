@@ -13,10 +13,13 @@ from dtf.adapters.memory_vault import MemoryVault
 from dtf.adapters.sqlite_vault import SqliteVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.ports.series_vault import VaultCheckpoint
 from dtf.rpc.errors import parse
 from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
+from tests.influxd import Influxd
 from tests.trend_histories import LATENCY, bench_history, noise, search, stepped
+from tests.trend_stores import PointTable, WatchedStore, influx_content
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -147,6 +150,26 @@ async def test_imported_history_is_searched_stored_and_survives_a_restart(store:
     assert await store.query("SELECT count(*) FROM benchmarks WHERE suite = 'old'") == [(80,)]
     versions = [(each.finding_id, each.version) for each in recorded(streams)]
     assert len(versions) == len(set(versions))
+
+
+@pytest.mark.influxdb
+async def test_influxdb_holds_exactly_these_findings(influxd: Influxd) -> None:
+    streams, bucket = Streams(), "findings-service"
+    last = streams.append(bench_history(LATENCIES))
+    store = await influxd.open_store(bucket)
+    watched = WatchedStore(store)
+    try:
+        async with analyzing(streams, watched) as client:
+            await searched(client, last)
+            watched.wait_until({"analysis": len(streams.analysis.records)})
+            await watched.wait(CALL_SECONDS)
+        book, table = FindingsBook(), PointTable()
+        for each in streams.analysis.records:
+            book.apply(findings_pb2.AnalysisEvent.FromString(each.payload), each.sequence)
+        table.write(book.take())
+        assert (await influx_content(store, bucket))["findings"] == table.content()["findings"]
+    finally:
+        await store.close()
 
 
 async def test_a_sqlite_vault_keeps_what_it_was_given_and_begins_anew_where_it_is_damaged(
