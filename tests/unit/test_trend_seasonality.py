@@ -107,3 +107,13 @@ def test_missing_values_are_bridged_and_units_do_not_matter() -> None:
     assert found is not None and scaled is not None
     assert found.period == scaled.period == 24
     np.testing.assert_allclose(np.array(scaled.pattern) * 1e9, found.pattern, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**900])
+def test_no_scale_is_too_large_or_too_small(scale: float) -> None:
+    rng = np.random.default_rng(66_000)
+    values = rng.standard_normal(200) + wave(200, 3.0)
+    found, scaled = find_seasonality(values), find_seasonality(values * scale)
+    assert found is not None and scaled is not None
+    assert (found.period, found.strength) == (scaled.period, scaled.strength)
+    assert [each * scale for each in found.pattern] == list(scaled.pattern)

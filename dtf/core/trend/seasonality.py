@@ -57,12 +57,14 @@ def find_seasonality(values: ArrayLike) -> Seasonality | None:
     filled = filled[skipped:]
     if len(filled) < LEAST_POINTS:
         return None
+    exponent = int(np.frexp(np.max(np.abs(filled)))[1])
+    filled = np.ldexp(filled, -exponent)  # so that no square overflows, exactly
     found = [_most_evident(_quotients(look), len(filled)) for look in _looks(filled)]
     evident = [each for each in found if each is not None]
     if not evident:
         return None
     _, period, harmonics = min(evident)
-    return _confirmed(filled, period, harmonics, skipped)
+    return _confirmed(filled, period, harmonics, skipped, exponent)
 
 
 def _looks(values: Vector) -> list[Vector]:
@@ -194,8 +196,10 @@ def _log_tail(total: Vector, shape: int) -> Vector:
     return np.asarray(np.log(series) - total, dtype=np.float64)
 
 
-def _confirmed(values: Vector, period: int, harmonics: int, skipped: int) -> Seasonality | None:
-    """The season, if both halves have it."""
+def _confirmed(
+    values: Vector, period: int, harmonics: int, skipped: int, exponent: int
+) -> Seasonality | None:
+    """The season of the values before `skipped` were cut off and the power of two taken out, if both halves have it."""
     around = _around_level(values, period)
     clipped = _clipped(around)
     if clipped is None:
@@ -210,7 +214,7 @@ def _confirmed(values: Vector, period: int, harmonics: int, skipped: int) -> Sea
     pattern = _pattern(around, period, harmonics, 0)
     phases = np.arange(len(values)) % period
     strength = 1.0 - _spread_of(around - pattern[phases]) / max(_spread_of(around), 1e-300)
-    pattern = np.roll(pattern, skipped % period)
+    pattern = np.ldexp(np.roll(pattern, skipped % period), exponent)
     return Seasonality(period, float(np.clip(strength, 0.0, 1.0)), tuple(pattern.tolist()))
 
 

@@ -17,15 +17,15 @@ from dtf.core.trend.anomalies.measures import OF_ONE_VALUE, SEASONAL, Measure, M
 from dtf.core.trend.anomalies.ranks import Ranks
 from dtf.core.trend.findings import AnomalyKind
 
-ALARM_SCORE = 0.9965
-"""For watching long series that have anomalies: at most 3.5 in a thousand values where there is none, and as an
+ALARM_SCORE = 0.996
+"""For watching long series that have anomalies: at most 4 in a thousand values where there is none, and as an
 alarm is followed by a rest about one in a thousand."""
 FINDING_SCORE = 0.9999
 """For findings, which have to be rare: once in ten thousand values where nothing is unusual."""
 WARM_UP = 30
 """Values that are only learned from."""
-OTHERS_WEIGHT = 0.5
-"""Part of the other measures' evidence that is added to the largest."""
+OTHERS_WEIGHT = 1.0
+"""Part of the mean of the other measures' evidence that is added to the largest."""
 BEYOND_WEIGHT = 0.5
 """Part of the evidence beyond the largest ever that is believed, as it is extrapolated twice."""
 SETTLING = 15.0
@@ -37,8 +37,13 @@ FAR_MORE = 0.05
 """A chance of less than this part of that of the alarm ends a rest."""
 RESTING_SCORE = 0.5
 LEAST_DIFFERENCE_RATIO = 1e-3
+USUAL_SPREAD = 0.1
+"""Logarithm of a change of the spread that is none: twelve values do not tell it to a tenth."""
 USUAL_CHANCE = 0.01
 """A value that is this rare or rarer by itself is a point anomaly, not a part of a collective one."""
+LEAST_CHANCE = 1e-300
+LARGEST_VALUE = 1e150
+"""What is larger counts as so much: its square has to be a number."""
 STATE_VERSION = 1
 
 
@@ -82,7 +87,7 @@ class AnomalyDetector:
         """The score of `value`, in [0, 1]. `time` may be anything: values are taken as they come."""
         if not math.isfinite(value):
             return 0.0
-        found = self._measures.update(value)
+        found = self._measures.update(min(LARGEST_VALUE, max(-LARGEST_VALUE, value)))
         evidence = self._weigh(found)
         if self._measures.period != self._period:
             self._period = self._measures.period
@@ -92,7 +97,7 @@ class AnomalyDetector:
             return 0.0
         chance = self._evidence.share(evidence) * (1.0 + SETTLING / (1.0 + len(self._evidence)))
         beyond = evidence - self._evidence.largest
-        if 0.0 < beyond < math.inf:
+        if 0.0 < beyond < math.inf:  # infinite where there is no past
             chance *= math.exp(-BEYOND_WEIGHT * beyond)
         self._evidence.add(evidence)
         return self._rested(chance)
@@ -104,9 +109,9 @@ class AnomalyDetector:
         for measure, number in found.items():
             ranks = self._ranks[measure]
             if is_warm and len(ranks) >= (self._period if measure in SEASONAL else 1):
-                is_usual = number <= (0.0 if measure is Measure.SPREAD else self._least_difference)
+                is_usual = number <= (USUAL_SPREAD if measure is Measure.SPREAD else self._least_difference)
                 chance = 1.0 if is_usual else ranks.chance(number)
-                weights.append((-math.log(chance), measure))
+                weights.append((-math.log(max(chance, LEAST_CHANCE)), measure))
             ranks.add(number)
         if not weights:
             return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from dtf.core.trend.anomalies.contexts import Contexts
 from dtf.core.trend.anomalies.expectation import Expectation, of_phase
+from dtf.core.trend.anomalies.recurrence import find_recurrence
 from dtf.core.trend.seasonality import find_seasonality
 
 NEAR, DAY = 6, 24
@@ -142,8 +143,9 @@ class Measures:
 
     def _look_for_season(self) -> None:
         """The season may be new, another or gone."""
-        found = find_seasonality(self._history[-KEPT:])
-        period = found.period if found and found.strength >= LEAST_STRENGTH else 0
+        history = self._history[-KEPT:]
+        found = find_seasonality(history)
+        period = found.period if found and found.strength >= LEAST_STRENGTH else find_recurrence(history)
         if period != self.period:
             self.period = period
             self._off_season.clear()
