@@ -46,7 +46,9 @@ def coordinator_of(namespace: str, cluster_id: str) -> tuple[Admission, SessionS
 
 
 @pytest.mark.parametrize("other", [("staging", "c1"), ("default", "c2")])
-def test_a_session_is_none_of_another_namespace_or_cluster_with_the_same_token(other: tuple[str, str]) -> None:
+def test_a_session_is_none_of_another_namespace_or_cluster_with_the_same_token(
+    other: tuple[str, str],
+) -> None:
     admission, secrets = coordinator_of("default", "c1")
     elsewhere, _ = coordinator_of(*other)
     credential = session_credential("w", 1, secrets.of("w", 1))
