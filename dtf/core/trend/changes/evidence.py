@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
-from dtf.core.trend.changes.noise import Noise
+from dtf.core.trend.changes.noise import Noise, middle_of
 from dtf.core.trend.changes.segments import Line, Sums
 from dtf.core.trend.findings import ChangeKind
 
@@ -14,6 +14,8 @@ LOCATION_DROP = 7.4
 """Twice the log likelihood by which a place may be worse and still belong to the 95 % location interval:
 the law of the argument of the maximum of two-sided Brownian motion with drift (Siegmund, Annals of
 Statistics 16, 1988): 1 - (1 - exp(-x / 2))^2 = .05."""
+LAST = 5
+"""Last values of a segment whose median says whether the change lasts."""
 LEAST_JUMP = 2.5
 """Standard errors that a jump has at least to be one where slopes differ too."""
 
@@ -37,6 +39,8 @@ class Boundary:
     deviation: float
     """Standard error of level_after - level_before."""
     deviation_before: float
+    is_lasting: bool
+    """Whether the last values of the segment are still nearer to the level that it began with than to the one before."""
 
 
 def weigh(
@@ -66,7 +70,13 @@ def weigh(
         level_after=after.at(far),
         deviation=math.sqrt(variance_before + after.variance_at(far) * unit),
         deviation_before=math.sqrt(variance_before),
+        is_lasting=kind is ChangeKind.DRIFT or _is_lasting(values[place:end], before.at(old), after.at(old)),
     )
+
+
+def _is_lasting(values: Vector, old: float, new: float) -> bool:
+    rise = new - old
+    return (middle_of(values[-LAST:]) - old) * rise > 0.5 * rise * rise
 
 
 def confidence_of(gain: float, length: int) -> float:

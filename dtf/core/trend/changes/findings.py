@@ -30,6 +30,7 @@ def _change_point(
     after = look.centre + look.scale * boundary.level_after
     effect = effect_of(before, after, look.scale * boundary.deviation, look.scale * boundary.deviation_before)
     is_settled = boundary.end - boundary.place >= SETTLED_AFTER and boundary.confidence >= SURE
+    is_settled = is_settled and (boundary.is_lasting or boundary.end < window.length)
     return ChangePoint(
         index=int(positions[boundary.place]),
         time=float(window.times[boundary.place]),

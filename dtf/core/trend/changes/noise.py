@@ -89,8 +89,10 @@ def noise_of_residuals(residuals: Vector, parameters: int, grain: float) -> Nois
     count = len(residuals)
     variance = float(residuals @ residuals) / max(count - parameters, 1)
     sigma = max(math.sqrt(variance), grain * 0.29)
-    if count < 4 or variance <= 0.0:
-        return Noise(sigma, 0.0, 1.0)
+    if count < 4 or variance <= (grain * 0.29) ** 2:
+        return Noise(
+            sigma, 0.0, 1.0
+        )  # what is below the values' resolution is rounding, whose memory means nothing
     raw = float(residuals[1:] @ residuals[:-1]) / float(residuals @ residuals)
     memory = min(max(raw + (parameters + 1.0 + 3.0 * max(raw, 0.0)) / count, 0.0), MOST_MEMORY)
     return Noise(sigma, memory, long_run_of(memory) * _beyond(residuals, raw))

@@ -10,11 +10,12 @@ When a look happens depends on the values alone, so that a thousand values appen
 leave the same state. A block of values is watched at once up to the next look.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dtf.core.trend.changes.arrays import Places, Vector
 from dtf.core.trend.changes.codec import (
@@ -51,11 +52,13 @@ from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
 WINDOW = 1024
 """Finite values that are looked at together at most; a look at so many costs milliseconds."""
+SURE_AT_ANY_TIME = 0.9999
+"""Confidence that a change has which no look of the schedule has told: it may be asked for after each value."""
 LONGEST_WAVE = 128
 """Newest values of which an alarm may be a wave's rise: longer seasons are known by their cycles, or rise slowly."""
 CONTEXT = 64
 """Values kept before the newer half when the older is frozen, so that a change at its edge has a before."""
-LOOKS_AT = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+LOOKS_AT = (16, 32, 64, 128, 256, 512)
 """Numbers of finite values at which the window is looked at, whatever they say; later only when it is full."""
 CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
 """Values behind an alarm's place at which it is looked at again."""
@@ -101,7 +104,7 @@ class ChangeStream:
     def change_points(self) -> tuple[ChangePoint, ...]:
         """What stands now, by index: frozen ones and what a look at the window says at its newest value."""
         if self._view[0] != self._known:
-            outcome = self._outcome(is_season_due=True)
+            outcome = self._outcome(is_season_due=True, least_confidence=SURE_AT_ANY_TIME)
             alive = sorted([*outcome.standing, *([outcome.alarm] if outcome.alarm else [])], key=_by_index)
             self._view = (self._known, (*self._frozen, *alive))
         return self._view[1]
@@ -112,9 +115,9 @@ class ChangeStream:
 
     def extend(
         self,
-        times: Sequence[float] | Vector,
-        values: Sequence[float] | Vector,
-        weights: Sequence[float] | Vector | None = None,
+        times: ArrayLike,
+        values: ArrayLike,
+        weights: ArrayLike | None = None,
     ) -> list[ChangePoint]:
         """The same as `append` for each in turn, all that they would have returned in one list, but fast.
 
@@ -199,7 +202,7 @@ class ChangeStream:
         self._known += fresh
         if alarm is not None and alarm.is_sure and not self._is_wave(alarm):
             return fresh, self._raise(alarm)
-        if alarm is not None or self._is_look_due():
+        if self._is_look_due() or (alarm is not None and self._known >= self._rest_until()):
             return fresh, self._look()
         if self._known >= self._next_fit:
             self._fit()
@@ -215,9 +218,12 @@ class ChangeStream:
             return None
         end = self._window.length
         start = max(end - fresh - REACH + 1, self._regime_range[1])
-        rest_until = self._looked_at + max(8, self._window.length // 16)
-        calm = max(rest_until - self._known - 1, 0)
+        calm = max(self._rest_until() - self._known - 1, 0)
         return watch(self._regime, *self._level_values(start, end), fresh, calm)
+
+    def _rest_until(self) -> int:
+        """Number of finite values before which a suspicion is not worth another look."""
+        return self._looked_at + max(8, min(self._looked_at, WINDOW) // 16)
 
     def _is_wave(self, alarm: Alarm) -> bool:
         """Whether the alarm may be a season's that is not known yet."""
@@ -271,17 +277,19 @@ class ChangeStream:
         """A full look, what it changes, and a new regime to watch."""
         self._looked_at = self._known
         self._checks = [check for check in self._checks if check > self._known]
-        outcome = self._outcome(is_season_due=self._known in LOOKS_AT or self._window.length >= WINDOW)
+        outcome = self._outcome(
+            is_season_due=self._known in LOOKS_AT or self._window.length >= WINDOW, least_confidence=0.0
+        )
         self._standing, self._alarm = outcome.standing, outcome.alarm
         if self._alarm is None:
-            self._checks = []
+            self._checks = self._settling()
             self._season = outcome.season
             if self._window.length >= WINDOW:
                 self._freeze()
             self._fit()
         return outcome.news
 
-    def _outcome(self, *, is_season_due: bool) -> "_Outcome":
+    def _outcome(self, *, is_season_due: bool, least_confidence: float) -> "_Outcome":
         """What a look now leaves standing; changes nothing."""
         window = self._window
         season = season_of(window.positions, window.values) if is_season_due else self._season
@@ -289,7 +297,7 @@ class ChangeStream:
         found = [
             change
             for change in change_points_of(look, self._window, self._lower_is_better)
-            if change.index >= self._frozen_before and self._is_told(change)
+            if change.index >= self._frozen_before and self._is_told(change, least_confidence)
         ]
         old = list(self._standing)
         alarm = self._alarm
@@ -298,11 +306,27 @@ class ChangeStream:
         standing, news = matched(old, found)
         return _Outcome(standing, alarm, news, look.season)
 
-    def _is_told(self, change: ChangePoint) -> bool:
+    def _behind(self, change: ChangePoint) -> int:
+        """Values from the change point on."""
+        return self._window.length - int(np.searchsorted(self._window.positions, change.index))
+
+    def _settling(self) -> list[int]:
+        """The number of finite values at which the newest change point can be confirmed, if it is not."""
+        newest = self._standing[-1:]
+        if (
+            not newest
+            or newest[0].state is not ChangeState.PROVISIONAL
+            or self._behind(newest[0]) >= SETTLED_AFTER
+        ):
+            return []
+        return [self._known + SETTLED_AFTER - self._behind(newest[0])]
+
+    def _is_told(self, change: ChangePoint, least_confidence: float) -> bool:
         """Whether a look may tell this change: one with few values behind it is an alarm's matter, unless known before."""
-        behind = self._window.length - int(np.searchsorted(self._window.positions, change.index))
         known = [*self._standing, *([self._alarm] if self._alarm else [])]
-        return behind >= SETTLED_AFTER or any(is_same(each, change) for each in known)
+        if any(is_same(each, change) for each in known):
+            return True
+        return self._behind(change) >= SETTLED_AFTER and change.confidence >= least_confidence
 
     def _is_pending(self, alarm: ChangePoint) -> bool:
         """Whether a full look may yet bear the alarm out: checks are left, and the old regime has not come back."""
@@ -354,9 +378,9 @@ def _by_index(change: ChangePoint) -> int:
 
 
 def _columns(
-    times: Sequence[float] | Vector,
-    values: Sequence[float] | Vector,
-    weights: Sequence[float] | Vector | None,
+    times: ArrayLike,
+    values: ArrayLike,
+    weights: ArrayLike | None,
 ) -> tuple[Vector, Vector, Vector]:
     """Columns of one length, checked."""
     columns = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)

@@ -101,7 +101,8 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         return None
     unit = float(weights.mean())
     weights = weights / unit
-    rough = noise_of_differences(values, resolution(values))
+    grain = resolution(values)
+    rough = noise_of_differences(values, grain)
     centre = middle_of(values)
     pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
     sums = Sums((positions - positions[0]).astype(np.float64), pulled, weights)
@@ -112,7 +113,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         (values - centre) / rough.sigma - line.level - line.slope * (positions - positions[0] - line.centre)
     )
     limit = VALUE_LIMIT
-    noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, 0.0)
+    noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, grain / rough.sigma)
     sigma = max(noise.sigma, 1e-9)
     memory = min(noise.memory + (0.4 + 0.8 * noise.memory) / math.sqrt(count), MOST_MEMORY)
     placed = Line(
@@ -167,7 +168,8 @@ def watch(
 def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> bool:
     """Whether one wave on a line explains these values as well as a line and a step before the newest `count` do."""
     rough = noise_of_differences(values, resolution(values))
-    pulled = (values - middle_of(values)) / rough.sigma
+    old = clipped(values[: len(values) - count], rough.sigma)
+    pulled = (np.concatenate([old, values[len(values) - count :]]) - middle_of(values)) / rough.sigma
     x = (positions - positions[0]) / len(values)
     root = np.sqrt(weights)
     step = np.arange(len(values)) >= len(values) - count
