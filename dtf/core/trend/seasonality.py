@@ -13,6 +13,8 @@ Last, the pattern of the first half has to be that of the second: a wave without
 with complex roots) loses its phase.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -144,14 +146,28 @@ def _quotients(differences: Vector) -> Vector:
     padded = np.pad(coarse, beside, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * beside + 1)
     level = np.median(windows, axis=1)
-    for k in range(min(beside, len(coarse))):  # what wanders rises towards the lowest ones
-        level[k] = max(level[k], np.median(coarse[: 2 * k + 1]))
+    lowest = _prefix_medians(coarse, min(beside, len(coarse)))
+    level[: len(lowest)] = np.maximum(
+        level[: len(lowest)], lowest
+    )  # what wanders rises towards the lowest ones
     level /= np.log(2.0)
     where = np.arange(1, len(coarse) + 1) * 4.0
     usual = np.exp(np.interp(np.arange(len(fine)), where, np.log(np.maximum(level, 1e-300))))
     return np.asarray(fine / usual, dtype=np.float64)
 
 
+def _prefix_medians(values: Vector, count: int) -> Vector:
+    """Medians of the first 1, 3, 5 … 2 count - 1 values, at once: what lies behind is half infinite, half minus infinite."""
+    width = 2 * count - 1
+    if width < 1:
+        return np.empty(0)
+    behind = np.arange(width)[None, :] - 2 * np.arange(count)[:, None]
+    rows = np.where(behind > 0, np.where(behind % 2 == 1, np.inf, -np.inf), values[None, :width])
+    medians: Vector = np.partition(rows, width // 2, axis=1)[:, width // 2]
+    return medians
+
+
+@lru_cache(maxsize=64)
 def _taper(length: int) -> Vector:
     """Cosine bell over a fifth of the ends, so that strong frequencies do not leak into weak ones."""
     ramp = max(1, length // 10)
