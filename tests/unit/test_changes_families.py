@@ -7,9 +7,9 @@ from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.findings import ChangeKind
 from tests.unit.changing_series import FAMILIES, noise_of, with_step
 
-SERIES = 30
-MOST_FALSE = 4
-"""Of 30: with a true rate of 5 % more come in 2 % of draws, and the seeds are fixed."""
+SERIES = 20
+MOST_FALSE = 3
+"""Of 20: with a true rate of 5 % more come in 2 % of draws, and the seeds are fixed."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -32,7 +32,7 @@ LONGEST_REGIME = 256
 """Newest values of a regime that are its memory: enough to know tails of one in a hundred."""
 REACH = 32
 """Newest values that are compared at most."""
-BAR = 4.1
+BAR = 4.0
 """Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
 HEAVY = 6.0
 """By what the bar rises for each share of values beyond 3 standard deviations that a normal law has not."""
@@ -50,7 +50,7 @@ FAR_CHANCE = 1e-4
 """Chance below which so many far values among k are no accident."""
 UNSEEN = 0.3
 """Values' worth of doubt in a tail that was not seen."""
-RANK_CHANCE = 3e-5
+RANK_CHANCE = 4e-5
 """Chance below which k values in a row beyond a level are no accident of the tail."""
 RANK_MARGIN = (0.7, 0.7, 0.9, 1.0, 1.0, 1.0)
 """By what the nearest of k values is drawn in before it is ranked, by k - 1: a new record is no new regime."""
@@ -115,7 +115,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
     limit = VALUE_LIMIT
     noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, grain / rough.sigma)
     sigma = max(noise.sigma, 1e-9)
-    memory = min(noise.memory + (0.4 + 0.8 * noise.memory) / math.sqrt(count), MOST_MEMORY)
+    memory = min(noise.memory + (0.4 + 1.4 * noise.memory) / math.sqrt(count), MOST_MEMORY)
     placed = Line(
         line.centre + float(positions[0]),
         centre + line.level * rough.sigma,
