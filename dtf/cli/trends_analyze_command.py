@@ -127,7 +127,10 @@ def _analyzed(series: Sequence[ImportedSeries], lower_is_better: bool | None) ->
     with click.progressbar(series, label=label, file=sys.stderr, hidden=len(series) < MANY_SERIES) as bar:
         analyses = []
         for each in bar:
-            analysis = analyze_imported(each, lower_is_better)
+            try:
+                analysis = analyze_imported(each, lower_is_better)
+            except ValueError as error:
+                raise CommandError(f"{plain_line(each.name)}: {error}", exit_code=ExitCode.USAGE) from error
             assert analysis.change_points is not None  # found now, while the bar is shown
             analyses.append(analysis)
     return analyses

@@ -17,6 +17,8 @@ from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.report.output import plain_line
 
+LEAST_SECONDS, MOST_SECONDS = -9.2e9, 9.2e9
+"""Times that the log holds as whole nanoseconds."""
 MOST_POINTS = 20_000
 """In one call, so that its message stays below 4 MiB."""
 
@@ -92,6 +94,10 @@ def as_record(
             f"{plain_line(series.name)} has no dates, and a history needs them",
             "name their column with --time-column, or take the times of the files with --file-times",
             exit_code=ExitCode.USAGE,
+        )
+    if not LEAST_SECONDS <= series.times[0] <= series.times[-1] <= MOST_SECONDS:
+        raise CommandError(
+            f"{plain_line(series.name)} has times outside the years 1678 to 2261", exit_code=ExitCode.USAGE
         )
     kept = [number for number, value in enumerate(series.values) if math.isfinite(value)]
     record = findings_pb2.PointsImported(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from dtf.core.trend.findings import Anomaly, ChangeKind, ChangePoint, Forecast, 
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.trends.inputs import Inputs, inputs
 from dtf.trends.moments import Floats, as_text
+
+LARGEST_HORIZON = 100_000
 
 if TYPE_CHECKING:
     import pandas
@@ -120,13 +123,15 @@ class Analysis:
         return find_anomalies(self.values, self.times, changes=self.change_points)
 
     def forecast(self, horizon: int) -> Forecast:
-        """The next `horizon` values with intervals. Raises ValueError if `horizon` is below 1."""
+        """The next `horizon` values with intervals. Raises ValueError if `horizon` is not from 1 to LARGEST_HORIZON."""
         from dtf.core.trend.forecast import make_forecast
 
-        if horizon < 1:
-            raise ValueError(f"horizon is {horizon}: how many values to forecast, 1 or more")
+        if not isinstance(horizon, Integral) or not 1 <= horizon <= LARGEST_HORIZON:
+            raise ValueError(
+                f"horizon is {horizon!r}: how many values to forecast, 1 or more, at most {LARGEST_HORIZON:,}"
+            )
         return make_forecast(
-            self.values, horizon=horizon, seasonality=self.seasonality, since_index=self._newest_regime()
+            self.values, horizon=int(horizon), seasonality=self.seasonality, since_index=self._newest_regime()
         )
 
     def _newest_regime(self) -> int:

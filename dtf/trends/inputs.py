@@ -8,6 +8,10 @@ import numpy as np
 
 from dtf.trends.moments import Floats, all_seconds, is_date
 
+LARGEST = 1e100
+"""Largest value that is analysed: sums of squares of larger ones are no numbers."""
+LARGEST_WEIGHT = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -28,6 +32,7 @@ def inputs(values: Any, times: Any, weights: Any) -> Inputs:
     if times is None and _is_pandas(values, "Series"):
         times = _index_times(values)
     numbers = _numbers(values, "value")
+    check_size(numbers)
     has_dates = False
     if times is None:
         moments = np.arange(len(numbers), dtype=np.float64)
@@ -38,6 +43,14 @@ def inputs(values: Any, times: Any, weights: Any) -> Inputs:
         moments = all_seconds(given)
         has_dates = len(given) > 0 and is_date(given[0])
     return Inputs(numbers, moments, _weights(weights, len(numbers)), times is not None, has_dates)
+
+
+def check_size(numbers: Floats) -> None:
+    """Raises ValueError for a finite value beyond LARGEST; shape (n,)."""
+    too_large = np.flatnonzero(np.isfinite(numbers) & (np.abs(numbers) > LARGEST))
+    if len(too_large):
+        at = too_large[0]
+        raise ValueError(f"value {at} is {numbers[at]:g}: beyond {LARGEST:g} nothing is analysed")
 
 
 def _is_pandas(values: Any, name: str) -> bool:
@@ -102,6 +115,8 @@ def _number(value: Any, name: str, position: int) -> float:
     try:
         if isinstance(value, str) or np.ndim(value) == 0:
             return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} {position} is a whole number larger than {LARGEST:g}") from None
     except (TypeError, ValueError):
         if type(value).__name__ == "NAType":
             return float("nan")
@@ -117,9 +132,10 @@ def _weights(weights: Any, count: int) -> Floats | None:
     numbers = _numbers(weights, "weight")
     if len(numbers) != count:
         raise ValueError(f"there are {count} values but {len(numbers)} weights")
-    bad = np.flatnonzero(~(numbers > 0) | np.isinf(numbers))
+    bad = np.flatnonzero(~((numbers > 0) & (numbers <= LARGEST_WEIGHT)))
     if len(bad):
         raise ValueError(
-            f"weight {bad[0]} is {numbers[bad[0]]:g}: a weight is above 0 (how many measurements a value is)"
+            f"weight {bad[0]} is {numbers[bad[0]]:g}: a weight is above 0 (how many measurements a value is) "
+            f"and at most {LARGEST_WEIGHT:g}"
         )
     return numbers

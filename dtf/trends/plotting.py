@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dtf.core.trend.findings import Anomaly, ChangeKind, ChangePoint, ChangeState
+from dtf.trends.inputs import LARGEST
 from dtf.trends.moments import Floats, as_text
 from dtf.trends.regimes import bounds, levels
 from dtf.trends.wording import change_sentence
@@ -57,7 +58,7 @@ def plot_lines(picture: Picture, width: int = 78, height: int = 14) -> list[str]
 
 def value_range(values: Floats) -> tuple[float, float]:
     """Least and greatest value, a little apart."""
-    known = values[np.isfinite(values)]
+    known = np.clip(values[np.isfinite(values)], -LARGEST, LARGEST)
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     spread = (high - low) or abs(high) * 0.1 or 1.0
     return (low, high) if high > low else (low - spread / 2, high + spread / 2)
@@ -67,7 +68,11 @@ def _dots(values: Floats, columns: int, height: int, low: float, high: float) ->
     grid = np.zeros((height, columns), dtype=np.int64)
     known = np.flatnonzero(np.isfinite(values))
     across = (known * (2 * columns - 1) / max(1, len(values) - 1)).astype(int)
-    down = ((high - values[known]) / (high - low) * (4 * height - 1)).round().astype(int)
+    down = (
+        ((high - np.clip(values[known], -LARGEST, LARGEST)) / (high - low) * (4 * height - 1))
+        .round()
+        .astype(int)
+    )
     for x, y in zip(across.tolist(), down.tolist(), strict=True):
         grid[y // 4, x // 2] |= BRAILLE[y % 4][x % 2]
     return ["".join(chr(0x2800 + int(cell)) if cell else " " for cell in row) for row in grid]

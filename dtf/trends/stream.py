@@ -2,13 +2,15 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from dtf.core.trend import anomalies as engine
 from dtf.core.trend.anomalies.contexts import LENGTH
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Finding, Interval
+from dtf.trends.inputs import LARGEST, LARGEST_WEIGHT
 from dtf.trends.moments import seconds
 
 STATE_VERSION = 1
@@ -27,6 +29,11 @@ class _Clock:
             raise ValueError(f"time {time} is before the last one: give values in order of time")
         self.last = moment
         return moment
+
+    @classmethod
+    def restore(cls, last: Any) -> Self:
+        """The clock that stood at `last`. Raises TypeError or ValueError for what is no time."""
+        return cls(None if last is None else float(last))
 
 
 class AnomalyDetector:
@@ -58,8 +65,9 @@ class AnomalyDetector:
         """The detector that gave `state`. Raises ValueError for a state of another version."""
         _check_version(state)
         made = cls()
-        made._engine = engine.AnomalyDetector.restore(state["detector"])
-        made._clock = _Clock(state["last"])
+        with _damage_told():
+            made._engine = engine.AnomalyDetector.restore(state["detector"])
+            made._clock = _Clock.restore(state["last"])
         return made
 
 
@@ -116,8 +124,10 @@ class Stream:
         a missing value; `weight`, above 0, says how many measurements the value sums up. Raises
         ValueError for a time that is none or is before the last, and for such a weight.
         """
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ValueError(f"weight is {weight}: it is above 0 (how many measurements the value is)")
+        if not 0 < weight <= LARGEST_WEIGHT:
+            raise ValueError(
+                f"weight is {weight}: it is above 0 (how many measurements the value is), at most {LARGEST_WEIGHT:g}"
+            )
         number = _number(value)
         moment = self._clock.read(time)
         found: list[Finding] = list(self._changes.append(moment, number, weight))
@@ -144,10 +154,11 @@ class Stream:
         """The stream that gave `state`, which goes on as if nothing had been. Raises ValueError for another version."""
         _check_version(state)
         made = cls()
-        made._changes = ChangeStream.restore(state["changes"])
-        if state["anomalies"] is not None:
-            made._anomalies = _Anomalies.restore(state["anomalies"])
-        made._clock = _Clock(state["last"])
+        with _damage_told():
+            made._changes = ChangeStream.restore(state["changes"])
+            if state["anomalies"] is not None:
+                made._anomalies = _Anomalies.restore(state["anomalies"])
+            made._clock = _Clock.restore(state["last"])
         return made
 
 
@@ -155,12 +166,28 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     try:
-        return float(value)
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"the value is a whole number larger than {LARGEST:g}") from None
     except (TypeError, ValueError):
         raise ValueError(f"the value is {value!r}, which is no number") from None
+    if math.isfinite(number) and abs(number) > LARGEST:
+        raise ValueError(f"the value is {number:g}: beyond {LARGEST:g} nothing is analysed")
+    return number
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Whatever a state lacks becomes a ValueError of one line."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ValueError(f"the state is damaged or of another version ({error!r}): start anew") from error
 
 
 def _check_version(state: Mapping[str, Any]) -> None:
+    if not isinstance(state, Mapping):
+        raise ValueError(f"wanted what state() gave, not {type(state).__name__}")
     if state.get("version") != STATE_VERSION:
         raise ValueError(
             f"the state has version {state.get('version')}, this code reads {STATE_VERSION}: start anew"

@@ -50,6 +50,10 @@ from dtf.core.trend.changes.watch import (
 from dtf.core.trend.changes.window import Window
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
+LARGEST_VALUE = 1e100
+"""Larger values count as this one: sums of squares of larger ones are no numbers."""
+LEAST_WEIGHT, LARGEST_WEIGHT = 1e-3, 1e9
+"""Weights beyond these count as these: sums of weights further apart lose the smaller ones."""
 WINDOW = 1024
 """Finite values that are looked at together at most; a look at so many costs milliseconds."""
 SURE_AT_ANY_TIME = 0.9999
@@ -396,4 +400,5 @@ def _columns(
         raise ValueError(
             "a weight is not a positive finite number; give the number of replicates, or leave weights out"
         )
-    return *columns, weighed
+    bounded = np.where(np.isfinite(columns[1]), np.clip(columns[1], -LARGEST_VALUE, LARGEST_VALUE), np.nan)
+    return columns[0], bounded, np.clip(weighed, LEAST_WEIGHT, LARGEST_WEIGHT)

@@ -64,9 +64,10 @@ def _cases(name: str, row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     results = row.get("result")
     if not isinstance(results, list):
         results = [results]
-    combinations = list(itertools.product(*(row.get("params") or [])))
+    # no more of them than results: a few long lists have more combinations than there is memory
+    combinations = list(itertools.islice(itertools.product(*(row.get("params") or [])), len(results)))
     for number, result in enumerate(results):
-        inside = ", ".join(combinations[number]) if number < len(combinations) else ""
+        inside = ", ".join(map(str, combinations[number])) if number < len(combinations) else ""
         value = float(result) if isinstance(result, int | float) else math.nan
         yield (f"{name}({inside})" if inside else name), value
 

@@ -111,6 +111,8 @@ def _document(source: SourceText) -> Document | None:
         found = json.loads(source.text)
     except ValueError as error:
         raise ImportFault(f"{source.name} is no JSON: {error}") from None
+    except RecursionError:
+        raise ImportFault(f"{source.name} is nested too deeply to be of a known format") from None
     return found if isinstance(found, dict) else None
 
 
@@ -125,7 +127,7 @@ def _points(source: SourceText, document: Document | None, folder: _AsvFolder) -
                     each if each.time is not None else replace(each, time=source.time)
                     for each in read(document)
                 ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ImportFault(f"{source.name} has not the shape of its format: {error!r}") from error
     if source.is_asked_for:
         raise ImportFault(f"{source.name} is of no known format: expected {KNOWN}")

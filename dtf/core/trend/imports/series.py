@@ -69,16 +69,21 @@ def _series(points: list[ImportedPoint], has_dates: bool) -> ImportedSeries:
         points = sorted(points, key=lambda point: point.time or 0.0)
         times.sort()
     weights = tuple(point.weight for point in points)
-    revisions = tuple(point.revision for point in points)
+    revisions = tuple(_encodable(point.revision) for point in points)
     first = points[0]
     return ImportedSeries(
-        case=first.case,
-        metric=first.metric,
+        case=_encodable(first.case),
+        metric=_encodable(first.metric),
         values=tuple(point.value if math.isfinite(point.value) else math.nan for point in points),
-        unit=next((point.unit for point in points if point.unit), ""),
+        unit=_encodable(next((point.unit for point in points if point.unit), "")),
         is_lower_better=first.is_lower_better,
         times=tuple(times) if has_times else (),
         weights=weights if any(weight != 1.0 for weight in weights) else (),
         revisions=revisions if any(revisions) else (),
         has_dates=has_dates,
     )
+
+
+def _encodable(text: str) -> str:
+    """The text, with ? for the halves of characters that JSON may hold and UTF-8 may not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
