@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import urllib3.exceptions
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -37,9 +38,23 @@ class InfluxAddress:
         missing = [name for name in names if not environment.get(name)]
         if missing:
             raise StoreMismatch(f"the influxdb store needs {' and '.join(missing)} in the environment")
-        url, token, org = (environment[name] for name in names)
+        url, token, org = (environment[name].strip() for name in names)
+        _check(url, token)
         bucket = environment.get("INFLUXDB_V2_BUCKET") or "dtf"
         return cls(url, token, org, bucket, environment.get("INFLUXDB_V2_SSL_CA_CERT", ""))
+
+
+def _check(url: str, token: str) -> None:
+    """Raises StoreMismatch, without saying what is secret, where the package would fail and say it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise StoreMismatch("INFLUXDB_V2_URL is no address as http://127.0.0.1:8086")
+    if "@" in parts.netloc:
+        raise StoreMismatch("INFLUXDB_V2_URL holds a user or a password, which is not used: take it out")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise StoreMismatch(
+            "INFLUXDB_V2_TOKEN holds a space, a line break or another character that no token has"
+        )
 
 
 def make_client(address: InfluxAddress) -> Any:
