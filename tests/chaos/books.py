@@ -183,13 +183,14 @@ def check_executions(book: LogBook, journal: Sequence[str], file: Path) -> Itera
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
         what, _, token = line.partition(" ")
         (begun if what == "begin" else ended)[token] += 1
-    for run_id in journal:
-        run = book.runs.get(run_id)
-        if run is None:
-            continue
+    granted: Counter[str] = Counter()
+    """By name: a probe whose submission failed is submitted again, as another run with tasks of the same names."""
+    runs = [(run_id, run) for run_id in journal if (run := book.runs.get(run_id)) is not None]
+    for run_id, run in runs:
         for task, name in enumerate(run.names):
+            granted[name] += run.grants[task]
             if run.judged[task] and not ended[name] and not run.is_cancelled:
                 yield Finding(Loss.OTHER, f"task {name} of run {run_id} has a verdict and never ended")
-            if begun[name] > run.grants[task]:
-                what = f"task {name} of run {run_id} began {begun[name]} times on {run.grants[task]} leases"
-                yield Finding(Loss.OTHER, what)
+    for name, leases in granted.items():
+        if begun[name] > leases:
+            yield Finding(Loss.OTHER, f"task {name} began {begun[name]} times on {leases} leases")

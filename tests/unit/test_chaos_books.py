@@ -176,6 +176,17 @@ def test_executions_must_explain_the_log(tmp_path: Path, lines: Sequence[str], w
     assert what in found.what
 
 
+def test_executions_of_a_name_are_counted_over_its_runs(tmp_path: Path) -> None:
+    """A probe that is submitted again, as its submission failed, is another run with tasks of the same names."""
+    again = []
+    for event in (created(), submitted(0, ["a", "b"])):
+        copy = events_pb2.Event.FromString(event.SerializeToString().replace(RUN.encode(), b"r" * len(RUN)))
+        again.append(copy)
+    file = tmp_path / "executions"
+    file.write_text("begin a\nend a\nbegin b\nend b\n")
+    assert list(check_executions(book_of(*WHOLE, *again), [RUN, "r" * len(RUN)], file)) == []
+
+
 def test_every_kind_comes_equally_often_and_a_seed_gives_the_same_again() -> None:
     planned = list(plan("7", KIND_NAMES, 3 * len(KIND_NAMES)))
     assert Counter(each.kind for each in planned) == dict.fromkeys(KIND_NAMES, 3)
