@@ -13,6 +13,7 @@ from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.core.trend.finding_text import finding_sentence, relative_text
 from dtf.core.trend.gating import Breach, GateRule, GateVerdict, judge
+from dtf.core.trend.group_text import group_document
 from dtf.report.compare import comparison_document
 from dtf.report.output import plain_line
 from dtf.report.wording import counted
@@ -58,7 +59,7 @@ def command(
     """Exit with 10 if something became worse beyond the limits ([gate]), and say what it would take to pass.
 
     Only confirmed changes count; what was rejected or muted does not. A change that was taken back
-    since, or made good by another, passes.
+    since, or made good by another, passes. Cost that moved between cases of the suite is named and passes.
 
     \b
     Example:
@@ -109,6 +110,7 @@ def _lines(verdict: GateVerdict, compared: pb.CompareRevisionsResponse, settings
     for breach in verdict.breaches:
         lines.append(f"regression   {breach.sentence}")
         lines += [f"    to pass  {remedy}" for remedy in breach.remedies]
+    lines += [f"moved        {breach.sentence}: does not count" for breach in verdict.moved]
     lines += [f"waiting      {breach.sentence}: more runs will tell" for breach in verdict.waiting]
     searched = counted(len(compared.series) + compared.omitted_count, "series", "series")
     between = (
@@ -144,6 +146,7 @@ def _document(compared: pb.CompareRevisionsResponse, verdict: GateVerdict) -> di
         "is_passed": verdict.is_passed,
         "breaches": [_breach_document(breach) for breach in verdict.breaches],
         "waiting": [_breach_document(breach) for breach in verdict.waiting],
+        "moved": [_breach_document(breach) for breach in verdict.moved],
         "within_limits": verdict.within,
         "comparison": comparison_document(compared),
     }
@@ -157,4 +160,5 @@ def _breach_document(breach: Breach) -> dict[str, object]:
         "relative": breach.compared.relative,
         "to_pass": breach.remedies,
         "findings": [finding_sentence(each.finding) for each in breach.compared.findings],
+        "group": group_document(breach.moved) if breach.moved is not None else None,
     }

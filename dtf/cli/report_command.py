@@ -37,6 +37,7 @@ from dtf.settings.project import state_dir
     show_default=True,
     help="Of --compare; to standard output.",
 )
+@click.option("--all", "shows_each", is_flag=True, help="Of --compare: also each series of a group.")
 @click.option(
     "--wait",
     "wait_seconds",
@@ -54,6 +55,7 @@ def command(
     compare: str | None,
     suite: str,
     kind: str,
+    shows_each: bool,
     wait_seconds: float,
 ) -> int:
     """Say what ran, what failed and whose fault it was, what was slow, and how it compares with history.
@@ -70,7 +72,8 @@ def command(
         # Imported here because a report of a run needs none of it.
         from dtf.cli.report_comparison import print_comparison
 
-        return print_comparison(invocation, compare, suite, "json" if as_json else kind, page)
+        form = "json" if as_json else kind
+        return print_comparison(invocation, compare, suite, form, page, shows_each=shows_each)
     report = asyncio.run(_gather(invocation, run_id, wait_seconds))
     if as_json:
         click.echo(json.dumps(report_document(report)))

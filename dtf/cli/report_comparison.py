@@ -12,7 +12,9 @@ from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.report.compare import render_comparison
 
 
-def print_comparison(invocation: Invocation, span: str, suite: str, kind: str, page: Path | None) -> int:
+def print_comparison(
+    invocation: Invocation, span: str, suite: str, kind: str, page: Path | None, *, shows_each: bool = False
+) -> int:
     """Print the comparison in the form `kind`, or write the page; an end left out is the newest, or the one before."""
     base, separator, head = span.partition("..")
     if not separator:
@@ -33,5 +35,6 @@ def print_comparison(invocation: Invocation, span: str, suite: str, kind: str, p
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(render_comparison(compared, name, "html"), encoding="utf-8")
-    click.echo(render_comparison(compared, name, "text" if page is not None else kind), nl=False)
+    shown = "text" if page is not None else kind
+    click.echo(render_comparison(compared, name, shown, shows_each=shows_each), nl=False)
     return ExitCode.OK

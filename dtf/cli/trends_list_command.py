@@ -1,6 +1,8 @@
-"""`dtf trends list`: findings, the newest first."""
+"""`dtf trends list`: findings, the newest first; what many series share is one of them."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -8,9 +10,14 @@ from google.protobuf.json_format import MessageToDict
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
+from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import change_text, revisions_text, series_text
 from dtf.core.trend.findings_book import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
+from dtf.core.trend.group_text import group_document, group_head, group_tail
 from dtf.report.output import plain_line
+
+MOST_GROUPED = 10_000
+"""Findings that are looked at for what they share, the newest."""
 
 
 @click.command("list")
@@ -21,10 +28,14 @@ from dtf.report.output import plain_line
     "--all",
     "include_all",
     is_flag=True,
-    help="Also what went away, was rejected or muted, and lone unusual values.",
+    help="Also each finding of a group, what went away, was rejected or muted, and lone unusual values.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most findings."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Most findings; a group counts as one.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
@@ -39,34 +50,84 @@ def command(
 ) -> None:
     """What became slower or faster, the newest first.
 
+    Changes of several series that one revision explains are one, and so is cost that moved between
+    cases; --all and --json show each finding.
+
     \b
     Example:
         dtf trends
         dtf trends list --suite bench --all --json
     """
-    request = pb.ListFindingsRequest(
-        suite=suite, case_name=case_name, metric=metric, include_all=include_all, page_size=limit
-    )
 
     async def ask(analyzer: Analyzer) -> list[pb.TrackedFinding]:
         await analyzer.settle()
-        return list((await analyzer.stub.ListFindings(request, **analyzer.call)).findings)
+        return await _everything(analyzer, suite, include_all)
 
-    findings = ask_analyzer(invocation, ask)
-    for each in findings:
-        click.echo(json.dumps(finding_document(each)) if as_json else "\n".join(finding_lines(each)))
+    found = ask_analyzer(invocation, ask)
+    groups = groups_by_finding(group_findings(each.finding for each in found if each.is_raised))
+    findings = [each for each in found if _is_asked_for(each, case_name, metric)]
+    if as_json:
+        for each in findings[:limit]:
+            click.echo(json.dumps(finding_document(each, groups.get(each.finding.finding_id))))
+    else:
+        for lines in islice(entries(findings, groups, with_members=include_all), limit):
+            click.echo("\n".join(lines))
     if not findings and not as_json:
         click.echo(
             "nothing became slower or faster" + ("" if include_all else "; --all shows what was set aside")
         )
 
 
-def finding_document(tracked: pb.TrackedFinding) -> dict[str, object]:
-    """The finding as JSON has it, zeros included."""
+async def _everything(analyzer: Analyzer, suite: str, include_all: bool) -> list[pb.TrackedFinding]:
+    """The newest findings: those of other series say what a series shares, so none is left out here."""
+    request = pb.ListFindingsRequest(suite=suite, include_all=include_all, page_size=MOST_GROUPED)
+    found: list[pb.TrackedFinding] = []
+    while len(found) < MOST_GROUPED:
+        page = await analyzer.stub.ListFindings(request, **analyzer.call)
+        found += page.findings
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    return found
+
+
+def _is_asked_for(tracked: pb.TrackedFinding, case_name: str, metric: str) -> bool:
+    series = tracked.finding.series
+    return case_name in ("", series.case_name) and metric in ("", series.metric)
+
+
+def entries(
+    findings: Sequence[pb.TrackedFinding], groups: Mapping[str, FindingGroup], *, with_members: bool
+) -> Iterator[list[str]]:
+    """The lines of each finding, or of its group at the place of the newest of them."""
+    listed = {each.finding.finding_id: each for each in findings}
+    said: set[str] = set()
+    for each in findings:
+        group = groups.get(each.finding.finding_id)
+        if group is None:
+            yield finding_lines(each)
+        elif each.finding.finding_id not in said:
+            members = [listed[one.finding_id] for one in group.findings if one.finding_id in listed]
+            said.update(one.finding_id for one in group.findings)
+            yield _group_lines(group, members if with_members else [])
+
+
+def _group_lines(group: FindingGroup, members: Sequence[pb.TrackedFinding]) -> list[str]:
+    """ "3 series    confirmed regression of 3 series, median …", and below it the largest, or each of them."""
+    rest = group_tail(group).removeprefix("; ")
+    word = f"{len(group.findings)} series"
+    lines = [plain_line(f"{word:<10}  {group_head(group)}"), plain_line(f"    {rest}")]
+    for member in members:
+        lines += [f"    {line}" for line in finding_lines(member)]
+    return lines
+
+
+def finding_document(tracked: pb.TrackedFinding, group: FindingGroup | None = None) -> dict[str, object]:
+    """The finding as JSON has it, zeros included, with what it is a part of."""
     document: dict[str, object] = MessageToDict(
         tracked, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return document
+    return document | {"group": group_document(group)} if group is not None else document
 
 
 def finding_lines(tracked: pb.TrackedFinding) -> list[str]:

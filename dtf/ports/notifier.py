@@ -24,7 +24,7 @@ class Notice:
     title: str
     """One line."""
     lines: Sequence[str]
-    """One sentence a finding, the worst first."""
+    """One sentence a finding, or a group of findings, the worst first; cost that moved last."""
     findings: Sequence[findings_pb2.Finding]
 
 

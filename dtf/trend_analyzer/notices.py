@@ -5,11 +5,14 @@ dies between the two tells a message again, which is better than never.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 from dtf.api.v1 import findings_pb2 as pb
+from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import finding_sentence
 from dtf.core.trend.findings_book import FindingsBook, Known
+from dtf.core.trend.group_text import group_sentence
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import RecordStream
 from dtf.ports.notifier import Notice, Notifier, NotifierError
@@ -20,6 +23,8 @@ from dtf.trend_analyzer.intake import FIRST_RETRY_SECONDS
 MOST_ATTEMPTS = 8
 """Of one message; some five minutes, then its findings wait for the next one."""
 LONGEST_RETRY_SECONDS = 60.0
+MOST_NAMED = 10
+"""Identities that the line of a moved cost names; the message's findings and `dtf trends --all` have all."""
 _HOUR_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -69,6 +74,14 @@ class NoticeKeeper:
         ]
         return sorted(found, key=_worst_first)
 
+    def _raised(self) -> list[pb.Finding]:
+        required = self._findings.required_confidences()
+        return [
+            known.finding
+            for known in self._findings.findings.values()
+            if self._findings.is_raised(known, required)
+        ]
+
     def _is_wanted(self, finding: pb.Finding) -> bool:
         if finding.state == pb.FINDING_STATE_PROVISIONAL and not self._settings.provisional:
             return False
@@ -86,7 +99,7 @@ class NoticeKeeper:
         for known in news:
             by_mark.setdefault(self._mark(known), []).append(known.finding.finding_id)
         versions = {(known.finding.finding_id, known.finding.version) for known in news}
-        if not await self._send(make_notice([known.finding for known in news])):
+        if not await self._send(make_notice([known.finding for known in news], self._raised())):
             self._given_up |= versions
             return False
         for mark, identities in by_mark.items():
@@ -121,16 +134,49 @@ class NoticeKeeper:
         return False
 
 
-def make_notice(findings: Sequence[pb.Finding]) -> Notice:
-    """The message for these findings."""
+def make_notice(findings: Sequence[pb.Finding], raised: Sequence[pb.Finding] = ()) -> Notice:
+    """The message for these findings, a line for each group; cost that moved comes last.
+
+    `raised` is everything that is raised, told before or not wanted: cost may have moved from there.
+    """
+    told = {finding.finding_id for finding in findings}
+    everything = [*findings, *(each for each in raised if each.finding_id not in told)]
+    group_of = groups_by_finding(_news_of(group, told) for group in group_findings(everything))
+    moved = [finding for finding in findings if _is_moved(group_of.get(finding.finding_id))]
+    rest = [finding for finding in findings if not _is_moved(group_of.get(finding.finding_id))]
     suites = sorted({finding.series.suite for finding in findings})
-    worse = sum(finding.impact == pb.FINDING_IMPACT_REGRESSION for finding in findings)
-    better = len(findings) - worse
-    parts = [f"{worse} became worse"] if worse else []
-    parts += [f"{better} became better"] if better else []
+    worse = sum(finding.impact == pb.FINDING_IMPACT_REGRESSION for finding in rest)
+    counts = ((worse, "became worse"), (len(rest) - worse, "became better"))
+    parts = [f"{count} {what}" for count, what in counts if count]
+    parts += ["cost moved"] if moved else []
     title = f"dtf: {', '.join(parts)} in {', '.join(suites[:3])}{' …' if len(suites) > 3 else ''}"
-    lines = [f"{finding_sentence(finding)} [{finding.finding_id}]" for finding in findings]
-    return Notice(title, lines, findings)
+    return Notice(title, _lines([*rest, *moved], group_of), findings)
+
+
+def _news_of(group: FindingGroup, told: Set[str]) -> FindingGroup:
+    """The group as it is told: what is shared without those told before, moved cost with both of its sides."""
+    if group.is_moved:
+        return group
+    return replace(group, findings=tuple(each for each in group.findings if each.finding_id in told))
+
+
+def _is_moved(group: FindingGroup | None) -> bool:
+    return group is not None and group.is_moved
+
+
+def _lines(findings: Sequence[pb.Finding], group_of: Mapping[str, FindingGroup]) -> list[str]:
+    """A line for each finding, or for the group of which it is the first."""
+    said: set[str] = set()
+    lines = []
+    for finding in findings:
+        group = group_of.get(finding.finding_id)
+        if group is None or len(group.findings) == 1:
+            lines.append(f"{finding_sentence(finding)} [{finding.finding_id}]")
+        elif finding.finding_id not in said:
+            said.update(each.finding_id for each in group.findings)
+            identities = " ".join(each.finding_id for each in group.targets[:MOST_NAMED])
+            lines.append(group_sentence(group) + (f" [{identities}]" if group.is_moved else ""))
+    return lines
 
 
 def _worst_first(known: Known) -> tuple[bool, float, str]:

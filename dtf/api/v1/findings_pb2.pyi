@@ -215,6 +215,8 @@ class Finding(_message.Message):
     CAUSED_UNIX_NANOS_FIELD_NUMBER: _builtins.int
     RULE_VERSION_FIELD_NUMBER: _builtins.int
     IS_MOVED_FIELD_NUMBER: _builtins.int
+    BEFORE_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    LAST_UNIX_NANOS_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """Identity, the same in every version."""
     version: _builtins.int
@@ -273,6 +275,10 @@ class Finding(_message.Message):
     """Version of the rules that found it."""
     is_moved: _builtins.bool
     """It was found again at another place, under another identity: nothing went away."""
+    before_unix_nanos: _builtins.int
+    """Time of the last position before the location interval, that of `revision_before`; 0: not known."""
+    last_unix_nanos: _builtins.int
+    """Time of its last position, that of `revision_last`; 0: not known."""
     @_builtins.property
     def series(self) -> Global___FindingSeries:
         """The series."""
@@ -310,10 +316,12 @@ class Finding(_message.Message):
         caused_unix_nanos: _builtins.int = ...,
         rule_version: _builtins.int = ...,
         is_moved: _builtins.bool = ...,
+        before_unix_nanos: _builtins.int = ...,
+        last_unix_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "is_lower_better", b"is_lower_better", "series", b"series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "absolute_high", b"absolute_high", "absolute_low", b"absolute_low", "caused_by_run_id", b"caused_by_run_id", "caused_unix_nanos", b"caused_unix_nanos", "confidence", b"confidence", "finding_id", b"finding_id", "first_index", b"first_index", "impact", b"impact", "index", b"index", "is_lower_better", b"is_lower_better", "is_moved", b"is_moved", "kind", b"kind", "last_index", b"last_index", "level_after", b"level_after", "level_before", b"level_before", "log_sequence", b"log_sequence", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "revision", b"revision", "revision_before", b"revision_before", "revision_last", b"revision_last", "rule_version", b"rule_version", "run_id", b"run_id", "series", b"series", "state", b"state", "time_unix_nanos", b"time_unix_nanos", "unit", b"unit", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "absolute_high", b"absolute_high", "absolute_low", b"absolute_low", "before_unix_nanos", b"before_unix_nanos", "caused_by_run_id", b"caused_by_run_id", "caused_unix_nanos", b"caused_unix_nanos", "confidence", b"confidence", "finding_id", b"finding_id", "first_index", b"first_index", "impact", b"impact", "index", b"index", "is_lower_better", b"is_lower_better", "is_moved", b"is_moved", "kind", b"kind", "last_index", b"last_index", "last_unix_nanos", b"last_unix_nanos", "level_after", b"level_after", "level_before", b"level_before", "log_sequence", b"log_sequence", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "revision", b"revision", "revision_before", b"revision_before", "revision_last", b"revision_last", "rule_version", b"rule_version", "run_id", b"run_id", "series", b"series", "state", b"state", "time_unix_nanos", b"time_unix_nanos", "unit", b"unit", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_lower_better: _TypeAlias = _typing.Literal["is_lower_better"]  # noqa: Y015
     _WhichOneofArgType__is_lower_better: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better"]  # noqa: Y015

@@ -26,6 +26,10 @@ class Place(NamedTuple):
     revision: str
     revision_last: str
     run_id: str
+    before_ns: int = 0
+    """Time of the position of `revision_before`; 0: not known."""
+    last_ns: int = 0
+    """Time of the position of `revision_last`; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

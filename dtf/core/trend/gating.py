@@ -1,4 +1,8 @@
-"""Whether what became slower is within the limits, and what it would take to pass."""
+"""Whether what became slower is within the limits, and what it would take to pass.
+
+Cost that moved between cases of a suite, all of it confirmed, is no regression of the suite: it is
+named and does not count, unless its finding was accepted. What a series became worse by besides counts.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,8 +11,10 @@ from fnmatch import fnmatchcase
 
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
+from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import relative_text, revisions_text, series_text, value_text
 from dtf.core.trend.findings_book import STATE_NAMES
+from dtf.core.trend.group_text import moved_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Breach:
     compared: pb.SeriesComparison
     limit: float
     is_confirmed: bool
+    moved: FindingGroup | None = None
+    """What moved here from elsewhere, if anything did."""
 
     @property
     def sentence(self) -> str:
@@ -48,8 +56,15 @@ class Breach:
         state = "confirmed" if states == {"confirmed"} else "provisional"
         return (
             f"{series_text(found.series)} {relative_text(found.relative)} ({interval}){where}, "
-            f"{state}; the limit is {relative_text(self.signed_limit)}"
+            f"{state}; the limit is {relative_text(self.signed_limit)}{self._aside}"
         )
+
+    @property
+    def _aside(self) -> str:
+        if self.moved is None:
+            return ""
+        doubt = "" if self.moved.is_confirmed else ", which is not confirmed"
+        return f"; {moved_text(self.moved)}{doubt}"
 
     @property
     def signed_limit(self) -> float:
@@ -81,6 +96,8 @@ class GateVerdict:
     """Beyond their limits, but not confirmed: more points will tell."""
     within: int
     """Series that became worse within their limits."""
+    moved: tuple[Breach, ...] = ()
+    """Beyond their limits by cost that moved within the suite: they do not count."""
 
     @property
     def is_passed(self) -> bool:
@@ -90,10 +107,14 @@ class GateVerdict:
 
 def judge(series: Iterable[pb.SeriesComparison], rule: GateRule) -> GateVerdict:
     """Hold compared series against the limits; the worst come first, as they are given."""
+    compared = list(series)
+    groups = group_findings(found.finding for each in compared for found in each.findings)
+    moved_of = groups_by_finding(group for group in groups if group.is_moved)
     breaches: list[Breach] = []
     waiting: list[Breach] = []
+    moved: list[Breach] = []
     within = 0
-    for each in series:
+    for each in compared:
         if each.impact != findings_pb2.FINDING_IMPACT_REGRESSION:
             continue
         limit = rule.limit_of(each.series)
@@ -105,6 +126,24 @@ def judge(series: Iterable[pb.SeriesComparison], rule: GateRule) -> GateVerdict:
             and found.finding.impact == findings_pb2.FINDING_IMPACT_REGRESSION
             for found in each.findings
         )
-        place = breaches if is_confirmed or rule.fails_on_provisional else waiting
-        place.append(Breach(each, limit, is_confirmed))
-    return GateVerdict(tuple(breaches), tuple(waiting), within)
+        groups_here = [moved_of.get(found.finding.finding_id) for found in each.findings]
+        breach = Breach(each, limit, is_confirmed, next(filter(None, groups_here), None))
+        if _is_only_moved(breach, moved_of):
+            moved.append(breach)
+        else:
+            (breaches if is_confirmed or rule.fails_on_provisional else waiting).append(breach)
+    return GateVerdict(tuple(breaches), tuple(waiting), within, tuple(moved))
+
+
+def _is_only_moved(breach: Breach, moved_of: Mapping[str, FindingGroup]) -> bool:
+    """Whether the series is within its limit without what moved to it."""
+    rest = 0.0
+    for found in breach.compared.findings:
+        group = moved_of.get(found.finding.finding_id)
+        is_accepted = found.triage.verdict == findings_pb2.TRIAGE_VERDICT_ACCEPTED
+        if group is None or not group.is_confirmed or is_accepted:
+            rest += found.finding.absolute
+    worse = rest if breach.compared.is_lower_better else -rest
+    return breach.moved is not None and worse <= breach.limit * abs(
+        breach.compared.findings[0].finding.level_before
+    )

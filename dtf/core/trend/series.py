@@ -20,7 +20,7 @@ from dtf.core.trend.findings import (
 )
 from dtf.core.trend.series_points import SeriesKey, SeriesPoint
 
-RULE_VERSION = 10_000 + 100 * CHANGES_VERSION + ANOMALIES_VERSION
+RULE_VERSION = 20_000 + 100 * CHANGES_VERSION + ANOMALIES_VERSION
 """Rises when the same points would give other findings: an analyzer then searches its log anew."""
 POSITIONS_KEPT = 512
 """Newest positions of which run, revision and value are known: two months of eight runs a day."""
@@ -164,6 +164,7 @@ class Series:
         finding.confidence = change.confidence
         finding.revision_before, finding.revision = place.revision_before, place.revision
         finding.revision_last, finding.run_id = place.revision_last, place.run_id
+        finding.before_unix_nanos, finding.last_unix_nanos = place.before_ns, place.last_ns
         finding.is_moved = tracked.is_moved
         return finding
 
@@ -178,6 +179,8 @@ class Series:
             place.revision,
             after.revision if after else place.revision,
             place.run_id,
+            before.time_ns if before else 0,
+            after.time_ns if after else place.time_ns,
         )
 
     def _anomaly_finding(self, index: int, score: float, point: SeriesPoint) -> pb.Finding:
@@ -198,6 +201,8 @@ class Series:
         finding.revision_before = previous.revision if previous else ""
         finding.revision = finding.revision_last = point.revision
         finding.run_id = point.run_id
+        finding.before_unix_nanos = previous.time_ns if previous else 0
+        finding.last_unix_nanos = point.time_ns
         return finding
 
     def _impact_of(self, difference: float) -> "pb.FindingImpact.ValueType":
