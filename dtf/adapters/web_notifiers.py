@@ -1,6 +1,7 @@
 """Notices by HTTP: a webhook of one's own, and Slack's incoming webhooks."""
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -13,7 +14,19 @@ from dtf.ports.notifier import Notice, NotifierError
 TIMEOUT_SECONDS = 15.0
 MOST_SLACK_LINES = 30
 """Slack cuts longer texts at 40,000 characters; nobody reads so many."""
+MOST_PATIENCE_SECONDS = 3600.0
+"""A receiver that asks for more is asked again after this."""
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer like any other: following one would hand the token to whoever it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: not followed."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class WebhookNotifier:
@@ -65,16 +78,26 @@ def _post(url: str, body: Mapping[str, object], headers: Mapping[str, str]) -> N
         method="POST",
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as answer:
             answer.read(1024)
     except urllib.error.HTTPError as error:
         with error:
             after = error.headers.get("Retry-After", "")
         raise NotifierError(
-            f"the receiver answered {error.code} {error.reason}",
+            f"the receiver answered {error.code} {''.join(filter(str.isprintable, str(error.reason)))[:200]}",
             is_retryable=error.code in _RETRYABLE,
-            retry_after_seconds=float(after) if after.isdigit() else 0.0,
+            retry_after_seconds=min(MOST_PATIENCE_SECONDS, float(after)) if after.isdecimal() else 0.0,
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise NotifierError(f"the receiver does not answer: {reason}", is_retryable=True) from None
+    except http.client.InvalidURL:
+        raise NotifierError("the address is none", is_retryable=False) from None
+    except http.client.HTTPException as error:
+        raise NotifierError(
+            f"the receiver does not speak HTTP ({type(error).__name__})", is_retryable=True
+        ) from None
+    except ValueError:  # its text would show the token or the address
+        raise NotifierError(
+            "the address or the token holds a character that HTTP does not take", is_retryable=False
+        ) from None
