@@ -1,20 +1,29 @@
 """What is one thing is told once: in lists, notices, comparisons and at the gate; and cost that moved is said to have."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from dtf.adapters.memory_vault import MemoryVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.main import run_cli
 from dtf.cli.trends_list_command import entries, finding_document
 from dtf.core.trend.finding_groups import group_findings, groups_by_finding
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.gating import GateRule, GateVerdict, judge
 from dtf.core.trend.group_text import group_sentence
+from dtf.core.trend.series_book import SeriesBook
+from dtf.core.trend.series_points import SeriesKey, SeriesPoint
 from dtf.report.compare import render_comparison
 from dtf.trend_analyzer.notices import make_notice
+from tests.trend_histories import noise, stepped
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -241,3 +250,84 @@ def test_a_comparison_tells_groups_once_and_the_series_behind_them_where_there_i
     suites = ElementTree.fromstring(render_comparison(response, "s", "junit"))
     failed = [case.get("name", "")[0] for case in suites.iter("testcase") if case.find("failure") is not None]
     assert failed == ["a", "b", "c"]
+
+
+def test_cost_that_moves_between_real_series_is_found_as_their_points_come() -> None:
+    series = {
+        ("parse", "duration_seconds", "p"): stepped(noise(21, 70, 0.6, 0.006), 40, -0.2),
+        ("setup", "duration_seconds", "p"): stepped(noise(22, 70, 0.4, 0.006), 40, 0.2),
+        ("", "busy_seconds", ""): noise(23, 70, 1.0, 0.01),
+    }
+    book, known = SeriesBook(MemoryVault()), FindingsBook()
+    for number in range(70):
+        for place, ((case, metric, pool), values) in enumerate(series.items()):
+            key = SeriesKey("s", case, metric, pool)
+            time_ns = (number + 1) * RUN_NS + place
+            revision = f"v{number:02d}"
+            point = SeriesPoint(key, "s", True, time_ns, values[number], 1.0, f"r{number}", revision, number)
+            for found in book.append(point):
+                known.apply(findings_pb2.AnalysisEvent(finding=found), known.sequence + 1)
+    required = known.required_confidences()
+    raised = [each.finding for each in known.findings.values() if known.is_raised(each, required)]
+    assert all(0 < each.before_unix_nanos < each.time_unix_nanos <= each.last_unix_nanos for each in raised)
+    (group,) = group_findings(raised)
+    assert group.is_confirmed
+    assert "moved from parse to setup since v39..v40" in group_sentence(group)
+
+
+class Analyzer:
+    """Answers the commands as the service would."""
+
+    call: Mapping[str, Any] = {}
+
+    def __init__(self, *findings: findings_pb2.Finding) -> None:
+        self.stub = self
+        self._findings = findings
+
+    async def settle(self) -> None:
+        """Everything was searched."""
+
+    async def ListFindings(self, request: pb.ListFindingsRequest) -> pb.ListFindingsResponse:
+        """A finding a page."""
+        place = int(request.page_token or 0)
+        following = place + 1
+        return pb.ListFindingsResponse(
+            findings=[tracked(self._findings[place])],
+            next_page_token=str(following) if following < len(self._findings) else "",
+        )
+
+    async def CompareRevisions(self, _request: pb.CompareRevisionsRequest) -> pb.CompareRevisionsResponse:
+        """All of them lie between."""
+        return compared(*self._findings)
+
+    def ask(self, _invocation: object, ask: Callable[["Analyzer"], Awaitable[Any]]) -> Any:
+        """In the place of `ask_analyzer`."""
+        return asyncio.run(self._ask(ask))
+
+    async def _ask(self, ask: Callable[["Analyzer"], Awaitable[Any]]) -> Any:
+        return await ask(self)
+
+
+def test_the_commands_tell_groups_by_all_series_and_let_moved_cost_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    analyzer = Analyzer(*MOVED, *(finding(each.series.case_name, 0.4, 60) for each in SHARED))
+    for command in ("trends_list_command", "gate_command", "report_comparison"):
+        monkeypatch.setattr(f"dtf.cli.{command}.ask_analyzer", analyzer.ask)
+
+    def said(*arguments: str, code: int = ExitCode.OK) -> list[str]:
+        assert run_cli(["--project", str(tmp_path), *arguments]) == code
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split("  ")[0] for line in said("trends")[::2]] == ["2 series", "3 series"]
+    assert "moved from parse to setup" in said("trends", "list", "--case", "setup")[0]
+    documents = [json.loads(line) for line in said("trends", "list", "--json")]
+    assert [each["group"]["kind"] for each in documents] == ["moved"] * 2 + ["shared"] * 3
+    judged = said("gate", code=ExitCode.REGRESSED)
+    assert len([line for line in judged if line.startswith("regression ")]) == 3
+    assert [line for line in judged if line.startswith("moved ") and line.endswith(": does not count")]
+    document = json.loads("\n".join(said("gate", "--max-regression", "0.3", "--json")))
+    assert document["is_passed"]
+    assert [each["group"]["kind"] for each in document["moved"]] == ["moved"]
+    assert len(said("report", "--compare", "..")) == 3
+    assert len(said("report", "--compare", "..", "--all")) == 3 + 2 * 5
