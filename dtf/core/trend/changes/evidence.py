@@ -44,16 +44,17 @@ class Boundary:
 
 
 def weigh(
-    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int], noise: Noise, slope_cost: float
+    sums: Sums, values: Vector, edges: tuple[int, int, int], noise: Noise, slope_cost: float
 ) -> Boundary:
     """The boundary at the middle of three edges, weighed against no change between the outer two."""
     start, place, end = edges
     unit = noise.long_run_variance
     profile = _profile(sums, start, end, slope_cost)
-    whole = min(float(cost) for cost in _cheaper(sums, np.array([start]), np.array([end]), slope_cost))
+    level, line = sums.cost(start, end)
+    whole = min(level, line + slope_cost)
     gain = max((whole - float(profile[place - start - 1])) / unit, 0.0)
     near = np.flatnonzero(profile <= profile[place - start - 1] + LOCATION_DROP * unit) + start + 1
-    kind, before, after = _kind(sums, values, weights, edges, unit)
+    kind, before, after = _kind(sums, edges, unit)
     far = end - 1.0 if kind is ChangeKind.DRIFT else place - 0.5
     old = place - 0.5
     variance_before = before.variance_at(old) * unit
@@ -84,19 +85,11 @@ def confidence_of(gain: float, length: int) -> float:
     return 1.0 - min(1.0, length * math.erfc(math.sqrt(gain / 2.0)))
 
 
-def _cheaper(
-    sums: Sums, starts: "np.typing.NDArray[np.int64]", ends: "np.typing.NDArray[np.int64]", slope_cost: float
-) -> Vector:
-    level, line = sums.costs(starts, ends)
-    cheaper: Vector = np.minimum(level, line + slope_cost)
-    return cheaper
-
-
 def _profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
     """Cost of the stretch when it is cut at start + 1, start + 2 … end - 1."""
-    cuts = np.arange(start + 1, end)
-    left = _cheaper(sums, np.full(len(cuts), start), cuts, slope_cost)
-    return left + _cheaper(sums, cuts, np.full(len(cuts), end), slope_cost)
+    left, right = sums.halves(start, end)
+    profile: Vector = np.minimum(left[0], left[1] + slope_cost) + np.minimum(right[0], right[1] + slope_cost)
+    return profile
 
 
 def _reach(near: "np.typing.NDArray[np.int64]", place: int, side: int) -> int:
@@ -110,9 +103,7 @@ def _reach(near: "np.typing.NDArray[np.int64]", place: int, side: int) -> int:
     return reached
 
 
-def _kind(
-    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int], unit: float
-) -> tuple[ChangeKind, Line, Line]:
+def _kind(sums: Sums, edges: tuple[int, int, int], unit: float) -> tuple[ChangeKind, Line, Line]:
     """Step or drift, by the Bayesian information criterion (Schwarz 1978), and the lines on either side.
 
     The models: two levels; two levels on one slope; two slopes that meet; two lines. Two lines are a step
@@ -120,7 +111,7 @@ def _kind(
     """
     start, place, end = edges
     left, right = sums.line(start, place), sums.line(place, end)
-    costs = _model_costs(sums, values, weights, edges)
+    costs = _model_costs(sums, edges)
     price = unit * math.log(end - start)
     levels, sloped, hinge, lines = (
         cost + count * price for cost, count in zip(costs, (2, 3, 3, 4), strict=True)
@@ -141,22 +132,29 @@ def _kind(
     return (ChangeKind.STEP if is_step else ChangeKind.DRIFT), left, right
 
 
-def _model_costs(
-    sums: Sums, values: Vector, weights: Vector, edges: tuple[int, int, int]
-) -> tuple[float, float, float, float]:
+def _model_costs(sums: Sums, edges: tuple[int, int, int]) -> tuple[float, float, float, float]:
+    """Costs of two levels, two levels on one slope, two slopes that meet, and two lines."""
     start, place, end = edges
-    levels, lines = sums.costs(np.array([start, place]), np.array([place, end]))
-    x = np.arange(start, end, dtype=np.float64) - (place - 0.5)
-    root = np.sqrt(weights[start:end])
-    common = [root, root * x]
-    target = root * values[start:end]
-    sloped = _cost([*common, root * (x > 0.0)], target)
-    hinge = _cost([*common, root * np.maximum(x, 0.0)], target)
-    return float(levels.sum()), sloped, hinge, float(lines.sum())
+    left, right = sums.cost(start, place), sums.cost(place, end)
+    line = sums.cost(start, end)[1]
+    edge = (place - 0.5) / sums.stretch
+    w, x, xx, y, xy, _ = sums.between(start, end)
+    whole = (w, x - edge * w, xx - 2.0 * edge * x + edge * edge * w, y, xy - edge * y)
+    w, x, xx, y, xy, _ = sums.between(place, end)
+    part = (w, x - edge * w, xx - 2.0 * edge * x + edge * edge * w, y, xy - edge * y)
+    sloped = line - _saved(whole, part[0], part[1], part[0], part[3])
+    hinge = line - _saved(whole, part[1], part[2], part[2], part[4])
+    return left[0] + right[0], max(sloped, 0.0), max(hinge, 0.0), left[1] + right[1]
 
 
-def _cost(columns: list[Vector], target: Vector) -> float:
-    design = np.stack(columns, axis=1)
-    solution = np.linalg.lstsq(design, target, rcond=None)[0]
-    left = target - design @ solution
-    return float(left @ left)
+def _saved(
+    whole: tuple[float, float, float, float, float], level: float, tilt: float, size: float, value: float
+) -> float:
+    """What one more column saves beside a level and a slope: its weighted products with 1, x, itself and the values."""
+    w, x, xx, y, xy = whole
+    spread = xx - x * x / w
+    across = tilt - x * level / w
+    along = xy - x * y / w
+    own = size - level * level / w - across * across / spread
+    gain = value - level * y / w - across * along / spread
+    return gain * gain / own if own > 1e-12 * size else 0.0

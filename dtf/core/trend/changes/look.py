@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Loo
     slope_cost = slope_cost_of(noise, len(pulled))
     edges = [0, *inner, len(pulled)]
     boundaries = tuple(
-        weigh(sums, pulled, weights, (a, b, c), noise, slope_cost)
+        weigh(sums, pulled, (a, b, c), noise, slope_cost)
         for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
     )
     return Look(boundaries, centre, rough.sigma, noise, season)
@@ -112,26 +113,30 @@ def _pruned(sums: Sums, inner: list[int], noise: Noise) -> list[int]:
     change, slope = change_cost_of(noise, sums.length), slope_cost_of(noise, sums.length)
     kept = list(inner)
     while kept:
-        edges = np.array([0, *kept, sums.length])
-        level, line = sums.costs(edges[:-1], edges[1:])
-        parts = np.minimum(level, line + slope)
-        level, line = sums.costs(edges[:-2], edges[2:])
-        across = np.minimum(level, line + slope * PLAIN_SLOPE)
-        excess = parts[:-1] + parts[1:] + change - across
-        weakest = int(excess.argmax())
+        edges = [0, *kept, sums.length]
+        parts = [_cheaper(sums, start, end, slope) for start, end in pairwise(edges)]
+        excess = [
+            parts[at] + parts[at + 1] + change - _cheaper(sums, edges[at], edges[at + 2], slope * PLAIN_SLOPE)
+            for at in range(len(kept))
+        ]
+        weakest = max(range(len(kept)), key=excess.__getitem__)
         if excess[weakest] <= 0.0:
             break
         del kept[weakest]
     return kept
 
 
+def _cheaper(sums: Sums, start: int, end: int, slope: float) -> float:
+    level, line = sums.cost(start, end)
+    return min(level, line + slope)
+
+
 def _is_wave(sums: Sums, values: Vector, weights: Vector, inner: list[int], noise: Noise) -> bool:
     """Whether one wave on a line, at the price of one change, does what the partition does at the price of its changes."""
     count = len(values)
     change, slope = change_cost_of(noise, count), slope_cost_of(noise, count)
-    starts, ends = np.array([0, *inner]), np.array([*inner, count])
-    level, line = sums.costs(starts, ends)
-    partition = float(np.minimum(level, line + slope).sum()) + change * len(inner)
+    parts = (_cheaper(sums, start, end, slope) for start, end in pairwise([0, *inner, count]))
+    partition = sum(parts) + change * len(inner)
     return wave_cost(values, weights) + change <= partition
 
 
@@ -171,9 +176,9 @@ def _residuals(
     residuals = np.empty_like(values)
     parameters = 0
     for start, end in zip([0, *inner], [*inner, sums.length], strict=True):
-        level, straight = sums.costs(np.array([start]), np.array([end]))
+        level, straight = sums.cost(start, end)
         line = sums.line(start, end)
-        is_sloped = straight[0] + slope_cost < level[0]
+        is_sloped = straight + slope_cost < level
         slope = line.slope if is_sloped else 0.0
         x = np.arange(start, end) - line.centre
         residuals[start:end] = values[start:end] - line.level - slope * x

@@ -6,8 +6,8 @@ positions: all of them in a short window, in a long one those where some scale s
 
 import numpy as np
 
-from dtf.core.trend.changes.arrays import Places, Vector
-from dtf.core.trend.changes.segments import Sums, costs_of
+from dtf.core.trend.changes.arrays import Flags, Places, Vector
+from dtf.core.trend.changes.segments import Sums
 
 LEAST_SEGMENT = 5
 """Values that a segment has at least: fewer are an outlier's or an alarm's matter."""
@@ -23,41 +23,54 @@ SCALES = (6, 12, 24, 48, 96, 192, 384)
 class Search:
     """Partitions of one series under several prices."""
 
-    __slots__ = ("_gains", "_sums")
+    __slots__ = ("_best", "_gains", "_is_peak", "_level", "_line", "_most", "_places", "_sums")
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
         self._gains = (
             _scale_gains(sums) if sums.length >= 2 * LEAST_SEGMENT else np.zeros((1, sums.length + 1))
         )
+        self._best: Vector = self._gains.max(axis=0)
+        self._most = float(self._best.max())
+        self._is_peak: Flags | None = None
+        self._places: Places = np.empty(0, dtype=np.int64)
+        self._level: Vector = np.empty((0, 0))
+        self._line: Vector = np.empty((0, 0))
 
     def best_partition(self, *, change_cost: float, slope_cost: float) -> list[int]:
         """Inner boundaries of the cheapest partition: each segment pays `change_cost`, each slope `slope_cost`."""
-        candidates = _candidates(self._gains, change_cost)
+        if self._most < WORTH_A_SEARCH * change_cost:
+            return []
+        candidates = self._candidates(change_cost)
         if not len(candidates):
             return []
         places = np.concatenate([[0], candidates, [self._sums.length]]).astype(np.int64)
-        prices = _prices(self._sums, places, slope_cost) + change_cost
+        self._price(places)
+        prices = np.minimum(self._level, self._line + slope_cost) + change_cost
         return _cheapest_path(prices, places)
 
+    def _candidates(self, change_cost: float) -> Places:
+        length = self._sums.length
+        if length <= ALL_UP_TO:
+            return np.arange(LEAST_SEGMENT, length - LEAST_SEGMENT + 1)
+        if self._is_peak is None:
+            self._is_peak = _peaks(self._gains)
+        chosen: Flags = np.any(self._is_peak & (self._gains > 0.25 * change_cost), axis=0)
+        chosen[:: max(1, length // 32)] = True
+        places = np.flatnonzero(chosen[LEAST_SEGMENT : length - LEAST_SEGMENT + 1]) + LEAST_SEGMENT
+        if len(places) > MOST_CANDIDATES:
+            places = np.sort(places[np.argsort(-self._best[places], kind="stable")[:MOST_CANDIDATES]])
+        return places.astype(np.int64)
 
-def _candidates(gains: Vector, change_cost: float) -> Places:
-    length = gains.shape[1] - 1
-    best = gains.max(axis=0)
-    if float(best.max()) < WORTH_A_SEARCH * change_cost:
-        return np.empty(0, dtype=np.int64)
-    inner = np.arange(LEAST_SEGMENT, length - LEAST_SEGMENT + 1)
-    if length <= ALL_UP_TO:
-        return inner
-    chosen = np.zeros(length + 1, dtype=np.bool_)
-    chosen[:: max(1, length // 32)] = True
-    for row in gains:
-        peaks = _peaks(row)
-        chosen[peaks[row[peaks] > 0.25 * change_cost]] = True
-    places = np.flatnonzero(chosen[inner]) + LEAST_SEGMENT
-    if len(places) > MOST_CANDIDATES:
-        places = np.sort(places[np.argsort(-best[places], kind="stable")[:MOST_CANDIDATES]])
-    return places.astype(np.int64)
+    def _price(self, places: Places) -> None:
+        """Costs of each segment between two places, infinite where it is too short; kept, as prices change and places seldom do."""
+        if np.array_equal(places, self._places):
+            return
+        self._places = places
+        self._level, self._line = self._sums.pairs(places)
+        is_short = places[:, None] - places[None, :] < LEAST_SEGMENT
+        self._level[is_short] = np.inf
+        self._line[is_short] = np.inf
 
 
 def _scale_gains(sums: Sums) -> Vector:
@@ -65,31 +78,24 @@ def _scale_gains(sums: Sums) -> Vector:
     length = sums.length
     scales = [scale for scale in (*SCALES, length) if scale <= length]
     gains = np.zeros((len(scales), length + 1))
+    spans = sorted({*scales, *(2 * scale for scale in scales)})
+    costs = dict(zip(spans, sums.sliding(spans, LEAST_SEGMENT), strict=True))
+    count = length - 2 * LEAST_SEGMENT + 1
     for row, scale in zip(gains, scales, strict=True):
-        parts = [costs_of(part) for part in sums.around(LEAST_SEGMENT, scale)]
-        (left_level, left_line), (right_level, right_line), (whole_level, whole_line) = parts
-        row[LEAST_SEGMENT : length - LEAST_SEGMENT + 1] = np.maximum(
-            whole_level - left_level - right_level, whole_line - left_line - right_line
-        )
+        saved = [
+            whole[scale : scale + count] - half[:count] - half[scale : scale + count]
+            for whole, half in zip(costs[2 * scale], costs[scale], strict=True)
+        ]
+        np.maximum(saved[0], saved[1], out=row[LEAST_SEGMENT : LEAST_SEGMENT + count])
     return gains
 
 
-def _peaks(row: Vector) -> Places:
-    inner = row[1:-1]
-    is_peak = (inner > 0.0) & (inner >= row[:-2]) & (inner >= row[2:])
-    return (np.flatnonzero(is_peak) + 1).astype(np.int64)
-
-
-def _prices(sums: Sums, places: Places, slope_cost: float) -> Vector:
-    """Price of each segment between two places, infinite where it is too short; shape (places, places)."""
-    count = len(places)
-    first, second = np.triu_indices(count, 1)
-    is_long = places[second] - places[first] >= LEAST_SEGMENT
-    first, second = first[is_long], second[is_long]
-    level, line = sums.costs(places[first], places[second])
-    prices = np.full((count, count), np.inf)
-    prices[second, first] = np.minimum(level, line + slope_cost)
-    return prices
+def _peaks(gains: Vector) -> Flags:
+    """Where a gain is above 0 and no neighbour's is higher; shape like gains'."""
+    is_peak: Flags = np.zeros(gains.shape, dtype=np.bool_)
+    inner = gains[:, 1:-1]
+    is_peak[:, 1:-1] = (inner > 0.0) & (inner >= gains[:, :-2]) & (inner >= gains[:, 2:])
+    return is_peak
 
 
 def _cheapest_path(prices: Vector, places: Places) -> list[int]:
@@ -100,8 +106,8 @@ def _cheapest_path(prices: Vector, places: Places) -> list[int]:
     origin = [0] * count
     for end in range(1, count):
         totals = best[:end] + prices[end, :end]
-        origin[end] = int(totals.argmin())
-        best[end] = totals[origin[end]]
+        origin[end] = cheapest = int(totals.argmin())
+        best[end] = totals[cheapest]
     path: list[int] = []
     place = origin[count - 1]
     while place > 0:

@@ -4,7 +4,9 @@ A segment [i, j) is weighted least squares: the cost is the weighted sum of squa
 make each cost a few additions, whatever the length, and let arrays of segments be priced at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -47,8 +49,8 @@ class Sums:
         self.length = len(values)
         self.stretch = float(max(self.length, 1))
         x = positions / self.stretch
-        terms = np.stack([weights, weights * x, weights * x * x, weights * values, weights * x * values])
-        terms = np.concatenate([terms, (weights * values * values)[None, :]])
+        wx, wy = weights * x, weights * values
+        terms = np.array([weights, wx, wx * x, wy, wx * values, wy * values])
         self._sums = np.zeros((6, self.length + 1))
         np.cumsum(terms, axis=1, out=self._sums[:, 1:])
 
@@ -56,22 +58,58 @@ class Sums:
         """Costs of segments as levels and as lines; a segment must not be empty."""
         return costs_of(self._sums[:, ends] - self._sums[:, starts])
 
-    def around(self, reach: int, scale: int) -> tuple[Vector, Vector, Vector]:
-        """Sums of the stretches [i - scale, i), [i, i + scale), cut off at the ends, and both, for reach <= i <= length - reach."""
-        low, high = reach, self.length - reach + 1
-        here = self._sums[:, low:high]
-        before = np.zeros_like(here)
-        behind = np.repeat(self._sums[:, -1:], here.shape[1], axis=1)
-        if low + here.shape[1] > scale:
-            first = max(scale - low, 0)
-            before[:, first:] = self._sums[:, low + first - scale : high - scale]
-            last = here.shape[1] - first
-            behind[:, :last] = self._sums[:, low + scale : low + scale + last]
-        return here - before, behind - here, behind - before
+    def cost(self, start: int, end: int) -> tuple[float, float]:
+        """Costs of one segment as a level and as a line."""
+        w, x, xx, y, xy, yy = self.between(start, end)
+        level = max(yy - y * y / w, 0.0)
+        cross = xy - x * y / w
+        return level, max(level - cross * cross / max(xx - x * x / w, 1e-12), 0.0)
+
+    def halves(self, start: int, end: int) -> tuple[tuple[Vector, Vector], tuple[Vector, Vector]]:
+        """Costs of [start, i) and of [i, end), for start < i < end."""
+        at = self._sums[:, start + 1 : end]
+        return costs_of(at - self._sums[:, start : start + 1]), costs_of(self._sums[:, end : end + 1] - at)
+
+    def pairs(self, places: Places) -> tuple[Vector, Vector]:
+        """Costs as levels and as lines of each segment [places[b], places[a]), at [a, b] with b < a; the rest says nothing."""
+        at = self._sums[:, places]
+        differences = at[:, :, None] - at[:, None, :]
+        differences[0].flat[:: len(places) + 1] = 1.0
+        return costs_of(differences)
+
+    def sliding(self, lengths: Sequence[int], reach: int) -> list[tuple[Vector, Vector]]:
+        """For each length l: costs of the stretches [a, a + l), cut off at the ends, for reach - l <= a <= length - reach."""
+        most = max(lengths)
+        padded = np.empty((6, self.length + 1 + 2 * most))
+        padded[:, :most] = 0.0
+        padded[:, most : most + self.length + 1] = self._sums
+        padded[:, most + self.length + 1 :] = self._sums[:, -1:]
+        counts = [self.length - 2 * reach + 1 + length for length in lengths]
+        differences = np.empty((6, sum(counts)))
+        begin = 0
+        for length, count in zip(lengths, counts, strict=True):
+            first = most + reach - length
+            np.subtract(
+                padded[:, first + length : first + length + count],
+                padded[:, first : first + count],
+                out=differences[:, begin : begin + count],
+            )
+            begin += count
+        level, line = costs_of(differences)
+        ends = list(accumulate(counts))
+        return [
+            (level[end - count : end], line[end - count : end])
+            for end, count in zip(ends, counts, strict=True)
+        ]
+
+    def between(self, start: int, end: int) -> list[float]:
+        """The six sums of segment [start, end): of w, wx, wxx, wy, wxy and wyy, positions over `stretch`."""
+        sums: list[float] = (self._sums[:, end] - self._sums[:, start]).tolist()
+        return sums
 
     def line(self, start: int, end: int) -> Line:
         """The line that fits segment [start, end) best."""
-        w, x, xx, y, xy, _ = (float(term) for term in self._sums[:, end] - self._sums[:, start])
+        w, x, xx, y, xy, _ = self.between(start, end)
         spread = max(xx - x * x / w, 0.0)
         slope = (xy - x * y / w) / spread if spread > 1e-12 else 0.0
         return Line(x / w * self.stretch, y / w, slope / self.stretch, w, spread * self.stretch**2)

@@ -18,19 +18,40 @@ PERIODS = 32
 def wave_cost(values: Vector, weights: Vector) -> float:
     """Weighted sum of squares that the best wave on a line leaves of the values."""
     count = len(values)
-    longest = max(LONGEST_EXPECTED, count / 1.5)
-    periods = np.geomspace(SHORTEST_PERIOD, longest, PERIODS)
-    x = np.arange(count, dtype=np.float64)
-    angles = 2.0 * np.pi * x[None, :] / periods[:, None]
-    line = np.stack([np.ones(count), x / count - 0.5])
-    root = np.sqrt(weights)
-    design = np.empty((PERIODS, 4, count))
-    design[:, :2] = line * root
-    design[:, 2] = np.cos(angles) * root
-    design[:, 3] = np.sin(angles) * root
-    target = values * root
-    normal = design @ design.transpose(0, 2, 1) + 1e-9 * count * np.eye(4)
-    right = design @ target
+    waves = _waves(count)
+    x = np.arange(count) / count - 0.5
+    weighted = values * weights
+    terms = np.stack([weights, weights * x, weighted], axis=1)
+    sums = waves @ terms
+    twice = (waves * waves) @ weights
+    total = float(weights.sum())
+    normal = np.empty((PERIODS, 4, 4))
+    normal[:, 0, 0] = total
+    normal[:, 0, 1] = normal[:, 1, 0] = terms[:, 1].sum()
+    normal[:, 1, 1] = terms[:, 1] @ x
+    for row in (0, 1):
+        normal[:, row, 2] = normal[:, 2, row] = sums[:, row].real
+        normal[:, row, 3] = normal[:, 3, row] = sums[:, row].imag
+    normal[:, 2, 2], normal[:, 3, 3] = (total + twice.real) / 2.0, (total - twice.real) / 2.0
+    normal[:, 2, 3] = normal[:, 3, 2] = twice.imag / 2.0
+    normal += 1e-9 * count * np.eye(4)
+    right = np.empty((PERIODS, 4))
+    right[:, 0], right[:, 1] = weighted.sum(), weighted @ x
+    right[:, 2], right[:, 3] = sums[:, 2].real, sums[:, 2].imag
     solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
     explained = (solution * right).sum(axis=1)
-    return max(float(target @ target) - float(explained.max()), 0.0)
+    return max(float(weighted @ values) - float(explained.max()), 0.0)
+
+
+def _waves(count: int) -> "np.typing.NDArray[np.complex128]":
+    """exp(i angle) of each period at each position, by doubling what is there; shape (PERIODS, count)."""
+    periods = np.geomspace(SHORTEST_PERIOD, max(LONGEST_EXPECTED, count / 1.5), PERIODS)
+    angles = 2.0 * np.pi / periods
+    waves = np.empty((PERIODS, count), dtype=np.complex128)
+    waves[:, 0] = 1.0
+    done = 1
+    while done < count:
+        more = min(done, count - done)
+        np.multiply(waves[:, :more], np.exp(1j * done * angles)[:, None], out=waves[:, done : done + more])
+        done += more
+    return waves
