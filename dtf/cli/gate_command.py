@@ -133,6 +133,7 @@ def _annotations(verdict: GateVerdict) -> list[str]:
             f"::warning title=possible performance regression::{_escaped(breach)}"
             for breach in verdict.waiting
         ),
+        *(f"::notice title=cost moved::{_escaped(breach)}" for breach in verdict.moved),
     ]
 
 

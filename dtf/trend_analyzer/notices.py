@@ -74,13 +74,21 @@ class NoticeKeeper:
         ]
         return sorted(found, key=_worst_first)
 
-    def _raised(self) -> list[pb.Finding]:
+    def _raised_near(self, news: Sequence[Known]) -> list[pb.Finding]:
+        """What is raised of the same suites at the same time, the size of the location intervals counted in."""
         required = self._findings.required_confidences()
-        return [
-            known.finding
-            for known in self._findings.findings.values()
-            if self._findings.is_raised(known, required)
-        ]
+        spans: dict[str, tuple[int, int]] = {}
+        for known in news:
+            suite, (begin, end) = known.finding.series.suite, _span(known.finding)
+            low, high = spans.get(suite, (begin, end))
+            spans[suite] = min(low, begin), max(high, end)
+        found = []
+        for known in self._findings.findings.values():
+            low, high = spans.get(known.finding.series.suite, (0, -1))
+            begin, end = _span(known.finding)
+            if begin <= high and low <= end and self._findings.is_raised(known, required):
+                found.append(known.finding)
+        return found
 
     def _is_wanted(self, finding: pb.Finding) -> bool:
         if finding.state == pb.FINDING_STATE_PROVISIONAL and not self._settings.provisional:
@@ -99,7 +107,7 @@ class NoticeKeeper:
         for known in news:
             by_mark.setdefault(self._mark(known), []).append(known.finding.finding_id)
         versions = {(known.finding.finding_id, known.finding.version) for known in news}
-        if not await self._send(make_notice([known.finding for known in news], self._raised())):
+        if not await self._send(make_notice([known.finding for known in news], self._raised_near(news))):
             self._given_up |= versions
             return False
         for mark, identities in by_mark.items():
@@ -137,11 +145,13 @@ class NoticeKeeper:
 def make_notice(findings: Sequence[pb.Finding], raised: Sequence[pb.Finding] = ()) -> Notice:
     """The message for these findings, a line for each group; cost that moved comes last.
 
-    `raised` is everything that is raised, told before or not wanted: cost may have moved from there.
+    `raised` is what is raised near them, told before or not wanted: cost may have moved from there.
+    What is not confirmed on both sides is told as what it is on this side.
     """
     told = {finding.finding_id for finding in findings}
     everything = [*findings, *(each for each in raised if each.finding_id not in told)]
-    group_of = groups_by_finding(_news_of(group, told) for group in group_findings(everything))
+    groups = [group for group in group_findings(everything) if group.is_confirmed or not group.is_moved]
+    group_of = groups_by_finding(_news_of(group, told) for group in groups)
     moved = [finding for finding in findings if _is_moved(group_of.get(finding.finding_id))]
     rest = [finding for finding in findings if not _is_moved(group_of.get(finding.finding_id))]
     suites = sorted({finding.series.suite for finding in findings})
@@ -151,6 +161,12 @@ def make_notice(findings: Sequence[pb.Finding], raised: Sequence[pb.Finding] = (
     parts += ["cost moved"] if moved else []
     title = f"dtf: {', '.join(parts)} in {', '.join(suites[:3])}{' …' if len(suites) > 3 else ''}"
     return Notice(title, _lines([*rest, *moved], group_of), findings)
+
+
+def _span(finding: pb.Finding) -> tuple[int, int]:
+    """Times between which the finding may lie."""
+    time = finding.time_unix_nanos
+    return finding.before_unix_nanos or time, max(time, finding.last_unix_nanos)
 
 
 def _news_of(group: FindingGroup, told: Set[str]) -> FindingGroup:

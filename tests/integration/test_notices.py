@@ -167,12 +167,14 @@ class Told:
     def __init__(self) -> None:
         self.failures: list[NotifierError] = []
         self.notices: list[list[str]] = []
+        self.lines: list[str] = []
 
     async def send(self, notice: Notice) -> None:
         """Fail, or remember."""
         if self.failures:
             raise self.failures.pop(0)
         self.notices.append([each.finding_id for each in notice.findings])
+        self.lines += notice.lines
 
 
 class World:
@@ -258,4 +260,20 @@ async def test_a_message_that_fails_is_sent_again_no_sooner_than_asked_and_given
         world.find("b2")
         await world.advance(300, 30, 60, 60)
         assert (world.told.notices, world.told.failures) == ([["a1"]], [])
+        running.cancel()
+
+
+async def test_cost_that_moved_from_where_nothing_is_to_be_told_is_told_as_such(clock: FakeClock) -> None:
+    world = World(clock)
+    place: dict[str, Any] = {"run_id": "r", "time_unix_nanos": 5}
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(world.keeper().run())
+        await world.advance(0)
+        world.find("dear", absolute=0.3, absolute_low=0.28, absolute_high=0.32, **place)
+        cheap = {"absolute": -0.3, "absolute_low": -0.32, "absolute_high": -0.28}
+        world.find("cheap", impact=pb.FINDING_IMPACT_IMPROVEMENT, **cheap, **place)
+        await world.advance(30)
+        assert world.told.notices == [["dear"]]
+        (line,) = world.told.lines
+        assert "moved from case_cheap to case_dear" in line
         running.cancel()

@@ -210,6 +210,8 @@ def test_a_notice_has_a_line_for_a_group_and_does_not_call_moved_cost_worse() ->
     assert "moved from parse to setup" in notice.lines[1]
     assert notice.lines[1].endswith("[id-setup-d70]")
     assert len(notice.findings) == 4
+    unsure = finding("parse", -1.0, 70, state=STATES.FINDING_STATE_PROVISIONAL)
+    assert make_notice([finding("setup", 1.0, 70)], [unsure]).title == "dtf: 1 became worse in s"
     late = make_notice(SHARED[:1], SHARED)
     assert late.lines == [make_notice(SHARED[:1]).lines[0]], "what was told before is not told again"
 

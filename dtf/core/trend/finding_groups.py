@@ -96,8 +96,9 @@ def _grouped(findings: Sequence[pb.Finding]) -> Iterator[FindingGroup]:
     whole_changes = [
         SeriesChange(whole, change.change, change.first_position, change.last_position)
         for change in changes
+        if not by_id[change.series].series.case_name
         for whole in wholes
-        if _is_whole(by_id[change.series].series, whole)
+        if json.loads(whole)[0] == by_id[change.series].series.metric
     ]
     moved = find_moved_costs(changes, whole_changes)
     taken = {each.series for cost in moved for each in (*cost.sources, *cost.targets)}
@@ -175,11 +176,6 @@ def _whole_of(series: pb.FindingSeries, unit: str) -> str:
     """Names the series of the suite that this one is a part of, and the pool: parts on different machines do not add up."""
     whole = WHOLES.get(series.metric)
     return json.dumps([whole, series.pool, unit]) if whole and series.case_name else ""
-
-
-def _is_whole(series: pb.FindingSeries, whole: str) -> bool:
-    metric: str = json.loads(whole)[0]
-    return not series.case_name and series.metric == metric
 
 
 def _change_point(finding: pb.Finding) -> ChangePoint:

@@ -6,6 +6,7 @@ explain all of them (points that stab intervals; Hochbaum and Maass 1985: from t
 """
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -121,12 +122,16 @@ def _by_weight(each: SeriesChange) -> tuple[float, float, str, int]:
 
 def _stabbed(changes: Sequence[SeriesChange]) -> Iterator[tuple[int, int, list[SeriesChange]]]:
     """As few groups as there can be, each with the positions that its intervals have in common."""
-    rest = sorted(changes, key=lambda each: (each.last_position, each.first_position, each.series))
-    while rest:
-        point = rest[0].last_position
-        members = [each for each in rest if each.first_position <= point]
+    points: list[int] = []
+    groups: list[list[SeriesChange]] = []
+    for each in sorted(changes, key=lambda each: (each.last_position, each.first_position, each.series)):
+        place = bisect_left(points, each.first_position)  # the first point in its interval
+        if place == len(points):
+            points.append(each.last_position)
+            groups.append([])
+        groups[place].append(each)
+    for point, members in zip(points, groups, strict=True):
         yield max(each.first_position for each in members), point, members
-        rest = [each for each in rest if each.first_position > point]
 
 
 def _moved(whole: str, first: int, last: int, members: list[SeriesChange]) -> MovedCost | None:
