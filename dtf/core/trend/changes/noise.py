@@ -126,5 +126,5 @@ def clipped(values: Vector, sigma: float) -> Vector:
         return values
     middle = running_median(values)
     limit = HAMPEL_LIMIT * sigma
-    pulled: Vector = np.clip(values, middle - limit, middle + limit)
+    pulled: Vector = np.minimum(np.maximum(values, middle - limit), middle + limit)
     return pulled

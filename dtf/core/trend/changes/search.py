@@ -67,10 +67,7 @@ class Search:
         if np.array_equal(places, self._places):
             return
         self._places = places
-        self._level, self._line = self._sums.pairs(places)
-        is_short = places[:, None] - places[None, :] < LEAST_SEGMENT
-        self._level[is_short] = np.inf
-        self._line[is_short] = np.inf
+        self._level, self._line = self._sums.pairs(places, LEAST_SEGMENT)
 
 
 def _scale_gains(sums: Sums) -> Vector:

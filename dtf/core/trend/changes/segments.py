@@ -12,6 +12,9 @@ import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
 
+BLOCK = 32
+"""Rows of a table of segments that are priced at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -70,12 +73,24 @@ class Sums:
         at = self._sums[:, start + 1 : end]
         return costs_of(at - self._sums[:, start : start + 1]), costs_of(self._sums[:, end : end + 1] - at)
 
-    def pairs(self, places: Places) -> tuple[Vector, Vector]:
-        """Costs as levels and as lines of each segment [places[b], places[a]), at [a, b] with b < a; the rest says nothing."""
+    def pairs(self, places: Places, least: int) -> tuple[Vector, Vector]:
+        """Costs as levels and as lines of each segment [places[b], places[a]), at [a, b]; infinite where shorter than `least`.
+
+        In blocks of rows, since what stays in the processor's cache is several times faster.
+        """
+        count = len(places)
         at = self._sums[:, places]
-        differences = at[:, :, None] - at[:, None, :]
-        differences[0].flat[:: len(places) + 1] = 1.0
-        return costs_of(differences)
+        level, line = np.full((2, count, count), np.inf)
+        for first in range(0, count, BLOCK):
+            last = min(first + BLOCK, count)
+            rows = slice(first, last)
+            differences = at[:, rows, None] - at[:, None, :last]
+            is_short = places[rows, None] - places[None, :last] < least
+            differences[0][is_short] = 1.0
+            level[rows, :last], line[rows, :last] = costs_of(differences)
+            level[rows, :last][is_short] = np.inf
+            line[rows, :last][is_short] = np.inf
+        return level, line
 
     def sliding(self, lengths: Sequence[int], reach: int) -> list[tuple[Vector, Vector]]:
         """For each length l: costs of the stretches [a, a + l), cut off at the ends, for reach - l <= a <= length - reach."""
@@ -110,15 +125,46 @@ class Sums:
     def line(self, start: int, end: int) -> Line:
         """The line that fits segment [start, end) best."""
         w, x, xx, y, xy, _ = self.between(start, end)
-        spread = max(xx - x * x / w, 0.0)
-        slope = (xy - x * y / w) / spread if spread > 1e-12 else 0.0
-        return Line(x / w * self.stretch, y / w, slope / self.stretch, w, spread * self.stretch**2)
+        return _line_of(w, x, xx, y, xy, self.stretch)
+
+
+def line_through(positions: Places, values: Vector, weights: Vector) -> Line:
+    """The line that fits all of these best; positions near 0."""
+    stretch = float(len(values))
+    x = positions / stretch
+    wx = weights * x
+    return _line_of(
+        float(weights.sum()),
+        float(wx.sum()),
+        float(wx @ x),
+        float(weights @ values),
+        float(wx @ values),
+        stretch,
+    )
+
+
+def _line_of(w: float, x: float, xx: float, y: float, xy: float, stretch: float) -> Line:
+    spread = max(xx - x * x / w, 0.0)
+    slope = (xy - x * y / w) / spread if spread > 1e-12 else 0.0
+    return Line(x / w * stretch, y / w, slope / stretch, w, spread * stretch**2)
 
 
 def costs_of(sums: Vector) -> tuple[Vector, Vector]:
     """Costs as levels and as lines of segments with these sums; shape (6, ...)."""
     w, x, xx, y, xy, yy = sums
-    level = np.maximum(yy - y * y / w, 0.0)
-    spread = np.maximum(xx - x * x / w, 1e-12)
-    cross = xy - x * y / w
-    return level, np.maximum(level - cross * cross / spread, 0.0)
+    level = y * y
+    level /= w
+    np.subtract(yy, level, out=level)
+    np.maximum(level, 0.0, out=level)
+    spread = x * x
+    spread /= w
+    np.subtract(xx, spread, out=spread)
+    np.maximum(spread, 1e-12, out=spread)
+    cross = x * y
+    cross /= w
+    np.subtract(xy, cross, out=cross)
+    cross *= cross
+    cross /= spread
+    np.subtract(level, cross, out=cross)
+    np.maximum(cross, 0.0, out=cross)
+    return level, cross

@@ -23,7 +23,7 @@ from dtf.core.trend.changes.noise import (
     noise_of_residuals,
     resolution,
 )
-from dtf.core.trend.changes.segments import Line, Sums
+from dtf.core.trend.changes.segments import Line, line_through
 from dtf.core.trend.changes.waves import wave_cost
 
 LEAST_REGIME = 8
@@ -56,6 +56,10 @@ RANK_MARGIN = (0.7, 0.7, 0.9, 1.0, 1.0, 1.0)
 """By what the nearest of k values is drawn in before it is ranked, by k - 1: a new record is no new regime."""
 RANKED_UP_TO = len(RANK_MARGIN)
 """Values in a row up to which ranks have a say: beyond, means are normal enough."""
+
+COUNTS: Vector = np.arange(1.0, REACH + 1.0)
+NEARLY_ALL = 1.0 - 1e-9
+"""Of a bound, so that rounding does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +103,20 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
     count = len(values)
     if count < LEAST_REGIME:
         return None
-    unit = float(weights.mean())
+    unit = float(weights.sum()) / count
     weights = weights / unit
     grain = resolution(values)
     rough = noise_of_differences(values, grain)
     centre = middle_of(values)
     pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
-    sums = Sums((positions - positions[0]).astype(np.float64), pulled, weights)
-    line = sums.line(0, count)
+    line = line_through(positions - positions[0], pulled, weights)
     if count < 2 * LEAST_REGIME:
         line = line.flat()
     residuals = (
         (values - centre) / rough.sigma - line.level - line.slope * (positions - positions[0] - line.centre)
     )
-    limit = VALUE_LIMIT
-    noise = noise_of_residuals(np.clip(residuals, -limit, limit) * np.sqrt(weights), 2, grain / rough.sigma)
+    limited = _limited(residuals, VALUE_LIMIT)
+    noise = noise_of_residuals(limited * np.sqrt(weights), 2, grain / rough.sigma)
     sigma = max(noise.sigma, 1e-9)
     memory = min(noise.memory + (0.4 + 1.4 * noise.memory) / math.sqrt(count), MOST_MEMORY)
     placed = Line(
@@ -144,7 +147,12 @@ def watch(
 
     The values before the fresh ones are their context; none may be part of what the regime was told from.
     """
-    scores = _scores(regime, positions, values, weights)[:, len(values) - fresh :]
+    line = regime.line
+    weights = weights / regime.weight_unit
+    deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
+    if _is_calm(regime, deviations, weights, fresh):
+        return None
+    scores = _scores(regime, positions, deviations, weights)[:, len(values) - fresh :]
     is_over: Flags = np.any(scores >= 1.0, axis=0)
     is_suspect: Flags = np.any(scores[SUSPECTED_FROM - 1 :] >= SUSPICION / BAR, axis=0)
     is_suspect[:calm] = False
@@ -200,29 +208,44 @@ def _bar(regime: Regime) -> float:
     return math.sqrt(known * math.expm1(bar * bar / known))
 
 
-def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) -> Vector:
+def _is_calm(regime: Regime, deviations: Vector, weights: Vector, fresh: int) -> bool:
+    """Whether no score can count, as a bound says that knows the regime's line exactly: most blocks end here."""
+    size = float(max(deviations.max(), -deviations.min()))
+    if size > FAR_AT or float(weights.min()) != float(weights.max()):
+        return False
+    reach = min(REACH, len(deviations))
+    few = min(RANKED_UP_TO, reach)
+    weight = float(weights[0])
+    total = _newest(_limited(deviations, VALUE_LIMIT), reach)
+    if size > VALUE_LIMIT:
+        total[:few] = _newest(deviations, few)
+    bounds = _bar(regime) * NEARLY_ALL * np.sqrt(regime.inflation[:reach] * COUNTS[:reach] / weight)
+    bounds[SUSPECTED_FROM - 1 :] *= SUSPICION / BAR
+    newest = np.abs(total[:, len(deviations) - fresh :])
+    return not bool(np.any(newest >= bounds[:, None]))
+
+
+def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vector) -> Vector:
     """Score of the newest k values at each position over the bar, 0 where it must not count; shape (up to REACH, values)."""
     line = regime.line
-    weights = weights / regime.weight_unit
-    deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
-    reach = min(REACH, len(values))
+    reach = min(REACH, len(deviations))
     few = min(RANKED_UP_TO, reach)
-    limited = np.clip(deviations, -VALUE_LIMIT, VALUE_LIMIT) * weights
+    limited = _limited(deviations, VALUE_LIMIT) * weights
     total, share = _newest(limited, reach), _newest(weights, reach)
     is_far = np.abs(deviations) > FAR_AT
     if is_far.any():
         is_accident = _newest(is_far.astype(np.float64), reach) <= _plausible_far(regime.tail)[:reach, None]
         total = np.where(is_accident, _newest(np.where(is_far, 0.0, limited), reach), total)
         share = np.where(is_accident, _newest(np.where(is_far, 0.0, weights), reach), share)
-    total[:few] = _newest(np.clip(deviations, -SHORT_LIMIT, SHORT_LIMIT) * weights, few)
-    share[:few] = _newest(weights, few)
+        share[:few] = _newest(weights, few)
+    total[:few] = _newest(_limited(deviations, SHORT_LIMIT) * weights, few)
     share = np.maximum(share, 1e-12)
-    counts = np.arange(1, reach + 1, dtype=np.float64)[:, None]
+    counts = COUNTS[:reach, None]
     middle = positions[None, :] - (counts - 1.0) / 2.0
     tilt = (middle - line.centre) ** 2 / line.spread
     error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
     scores: Vector = total / share / np.sqrt(error) / _bar(regime)
-    scores[counts > np.arange(1, len(values) + 1)] = 0.0
+    scores[counts > np.arange(1, len(deviations) + 1)] = 0.0
     scores = np.abs(scores)
     is_over = scores[:few] >= 1.0
     if is_over.any():
@@ -230,17 +253,26 @@ def _scores(regime: Regime, positions: Places, values: Vector, weights: Vector) 
     return scores
 
 
+def _limited(deviations: Vector, limit: float) -> Vector:
+    limited: Vector = np.minimum(np.maximum(deviations, -limit), limit)
+    return limited
+
+
 def _newest(terms: Vector, reach: int) -> Vector:
     """Sums of the newest 1 … reach terms at each place, what is before the first being 0; shape (reach, terms)."""
-    padded = np.concatenate([np.zeros(reach - 1), terms])
-    at = np.arange(reach - 1, -1, -1)[:, None] + np.arange(len(terms))
-    sums: Vector = np.cumsum(padded[at], axis=0)
+    padded = np.zeros(reach - 1 + len(terms))
+    padded[reach - 1 :] = terms
+    size = padded.itemsize
+    shifted = np.ndarray(
+        (reach, len(terms)), np.float64, padded, (reach - 1) * size, (-size, size)
+    )  # row r: r terms ago
+    sums: Vector = shifted.cumsum(axis=0)
     return sums
 
 
 def _inflation(memory: float) -> Vector:
     """Variance of the sum of k values over k variances, for an autoregression; shape (REACH,)."""
-    k = np.arange(1, REACH + 1, dtype=np.float64)
+    k = COUNTS
     inflation: Vector = (1.0 + memory) / (1.0 - memory) - 2.0 * memory * (1.0 - memory**k) / (
         k * (1.0 - memory) ** 2
     )
