@@ -13,6 +13,7 @@ Last, the pattern of the first half has to be that of the second: a wave without
 with complex roots) loses its phase.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from dtf.core.trend.findings import Seasonality
 
 Vector = NDArray[np.float64]
+Places = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 LEAST_CYCLES = 4
 """Repetitions seen before one is believed in: two in each half."""
@@ -192,6 +195,15 @@ def _prefix_medians(values: Vector, count: int) -> Vector:
 
 
 @lru_cache(maxsize=16)
+def _multiples(count: int) -> tuple[Places, Vector, Flags]:
+    """The periods that so many values may tell, where the multiples of their frequencies are, and which there are."""
+    periods = np.arange(2, count // LEAST_CYCLES + 1)
+    multiples = np.arange(1, max(HARMONICS) + 1)
+    places = 4.0 * (count - 1) * multiples[None, :] / periods[:, None]
+    return periods, places, multiples[None, :] <= periods[:, None] // 2
+
+
+@lru_cache(maxsize=16)
 def _shapes(length: int) -> tuple[Vector, Vector]:
     """Cosines of the frequencies k / (4 length), and by what each of SHAPES lowers the logarithm of every fourth."""
     cosines = np.cos(np.pi * np.arange(2 * length + 1) / (2 * length))
@@ -211,18 +223,15 @@ def _taper(length: int) -> Vector:
 
 def _most_evident(quotients: Vector, count: int) -> tuple[float, int, int] | None:
     """Logarithm of the least chance, its period and number of harmonics, if it is small enough."""
-    periods = np.arange(2, count // LEAST_CYCLES + 1)
-    multiples = np.arange(1, max(HARMONICS) + 1)
-    places = 4.0 * (count - 1) * multiples[None, :] / periods[:, None]
-    is_there = multiples[None, :] <= periods[:, None] // 2
+    periods, places, is_there = _multiples(count) if count <= REMEMBERED else _multiples.__wrapped__(count)
     there = np.interp(places, np.arange(len(quotients)), quotients)
     sums = np.cumsum(np.where(is_there, there, 0.0), axis=1)
-    shapes = np.array(HARMONICS)
-    most = sums.max(axis=0)
+    most = sums.max(axis=0).tolist()
     bound = np.log(FALSE_SEASONS / (len(periods) * len(HARMONICS)))
-    if all(_log_tail(most[shape - 1 : shape], shape)[0] > bound + ROUNDING for shape in HARMONICS):
+    if all(_log_chance(most[shape - 1], shape) > bound + ROUNDING for shape in HARMONICS):
         return None
     chances = np.stack([_log_tail(sums[:, shape - 1], shape) for shape in HARMONICS], axis=1)
+    shapes = np.array(HARMONICS)
     chances[shapes[None, :] > periods[:, None] // 2] = 0.0
     best = chances.min(axis=1)
     least = float(best.min())
@@ -235,6 +244,15 @@ def _most_evident(quotients: Vector, count: int) -> tuple[float, int, int] | Non
             found = shorter
             break
     return least, found, int(shapes[chances[found - 2].argmin()])
+
+
+def _log_chance(total: float, shape: int) -> float:
+    """The same as `_log_tail` of one."""
+    term = series = 1.0
+    for k in range(1, shape):
+        term *= total / k
+        series += term
+    return math.log(series) - total
 
 
 def _log_tail(total: Vector, shape: int) -> Vector:

@@ -11,9 +11,10 @@ from dtf.core.trend.changes.evidence import Boundary, weigh
 from dtf.core.trend.changes.noise import (
     Noise,
     clipped,
-    middle_of,
+    middle_of_ordered,
     noise_of_differences,
     noise_of_residuals,
+    ordered_of,
     resolution,
 )
 from dtf.core.trend.changes.search import LEAST_SEGMENT, Search
@@ -89,9 +90,10 @@ def season_of(positions: Places, values: Vector) -> Season | None:
 
 
 def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Look:
-    grain = resolution(known)
+    ordered = ordered_of(known)
+    grain = resolution(ordered)
     rough = noise_of_differences(known, grain)
-    centre = middle_of(known)
+    centre = middle_of_ordered(ordered)
     pulled = (clipped(known, rough.sigma) - centre) / rough.sigma
     grain /= rough.sigma
     sums = Sums(np.arange(len(pulled), dtype=np.float64), pulled, weights)

@@ -57,10 +57,6 @@ class Sums:
         self._sums = np.zeros((6, self.length + 1))
         np.cumsum(terms, axis=1, out=self._sums[:, 1:])
 
-    def costs(self, starts: Places, ends: Places) -> tuple[Vector, Vector]:
-        """Costs of segments as levels and as lines; a segment must not be empty."""
-        return costs_of(self._sums[:, ends] - self._sums[:, starts])
-
     def cost(self, start: int, end: int) -> tuple[float, float]:
         """Costs of one segment as a level and as a line."""
         w, x, xx, y, xy, yy = self.between(start, end)

@@ -19,8 +19,10 @@ from dtf.core.trend.changes.noise import (
     clipped,
     long_run_of,
     middle_of,
+    middle_of_ordered,
     noise_of_differences,
     noise_of_residuals,
+    ordered_of,
     resolution,
 )
 from dtf.core.trend.changes.segments import Line, line_through
@@ -105,9 +107,10 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         return None
     unit = float(weights.sum()) / count
     weights = weights / unit
-    grain = resolution(values)
+    ordered = ordered_of(values)
+    grain = resolution(ordered)
     rough = noise_of_differences(values, grain)
-    centre = middle_of(values)
+    centre = middle_of_ordered(ordered)
     pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
     line = line_through(positions - positions[0], pulled, weights)
     if count < 2 * LEAST_REGIME:
@@ -126,7 +129,8 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         line.weight,
         line.spread,
     )
-    tail = np.sort(np.abs(residuals)) / sigma
+    tail = np.abs(residuals) / sigma
+    tail.sort()
     return Regime(
         line=placed,
         sigma=sigma * rough.sigma,
@@ -134,7 +138,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         long_run=long_run_of(memory),
         count=count,
         tail=tail,
-        heaviness=max(1.0 - float(np.searchsorted(tail, 3.0)) / count - 0.0027, 0.0),
+        heaviness=max(1.0 - float(tail.searchsorted(3.0)) / count - 0.0027, 0.0),
         weight_unit=unit,
         inflation=_inflation(memory),
     )
@@ -175,7 +179,7 @@ def watch(
 
 def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> bool:
     """Whether one wave on a line explains these values as well as a line and a step before the newest `count` do."""
-    rough = noise_of_differences(values, resolution(values))
+    rough = noise_of_differences(values, resolution(ordered_of(values)))
     old = clipped(values[: len(values) - count], rough.sigma)
     pulled = (np.concatenate([old, values[len(values) - count :]]) - middle_of(values)) / rough.sigma
     x = (positions - positions[0]) / len(values)
@@ -215,14 +219,27 @@ def _is_calm(regime: Regime, deviations: Vector, weights: Vector, fresh: int) ->
         return False
     reach = min(REACH, len(deviations))
     few = min(RANKED_UP_TO, reach)
-    weight = float(weights[0])
-    total = _newest(_limited(deviations, VALUE_LIMIT), reach)
-    if size > VALUE_LIMIT:
-        total[:few] = _newest(deviations, few)
-    bounds = _bar(regime) * NEARLY_ALL * np.sqrt(regime.inflation[:reach] * COUNTS[:reach] / weight)
+    bounds = regime.inflation[:reach] * COUNTS[:reach]
+    bounds /= float(weights[0])
+    np.sqrt(bounds, out=bounds)
+    bounds *= _bar(regime) * NEARLY_ALL
     bounds[SUSPECTED_FROM - 1 :] *= SUSPICION / BAR
-    newest = np.abs(total[:, len(deviations) - fresh :])
-    return not bool(np.any(newest >= bounds[:, None]))
+    if size > VALUE_LIMIT and _is_beyond(deviations, bounds[:few], fresh):
+        return False
+    return not _is_beyond(_limited(deviations, VALUE_LIMIT), bounds, fresh)
+
+
+def _is_beyond(terms: Vector, bounds: Vector, fresh: int) -> bool:
+    """Whether the sum of the newest k terms at one of the `fresh` last places is as large as the k-th bound."""
+    reach = len(bounds)
+    padded = np.zeros(reach + len(terms))
+    terms.cumsum(out=padded[reach:])
+    size = padded.itemsize
+    first = reach + len(terms) - fresh
+    before = np.ndarray((reach, fresh), np.float64, padded, (first - 1) * size, (-size, size))
+    sums = padded[first:] - before
+    np.abs(sums, out=sums)
+    return bool((sums.max(axis=1) >= bounds).any())
 
 
 def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vector) -> Vector:
@@ -281,7 +298,7 @@ def _inflation(memory: float) -> Vector:
 
 def _plausible_far(tail: Vector) -> Vector:
     """For k values: how many far ones are an accident of this tail (Poisson); shape (REACH,)."""
-    seen = len(tail) - int(np.searchsorted(tail, FAR_AT))
+    seen = len(tail) - int(tail.searchsorted(FAR_AT))
     rate = (seen + UNSEEN) / (len(tail) + 1.0)
     plausible = np.empty(REACH)
     for k in range(1, REACH + 1):

@@ -23,35 +23,42 @@ def wave_cost(values: Vector, weights: Vector) -> float:
     weighted = values * weights
     terms = np.stack([weights, weights * x, weighted], axis=1)
     sums = waves @ terms
-    twice = (waves * waves) @ weights
+    cosines, sines = waves[:PERIODS], waves[PERIODS:]
+    weighed = cosines * weights
+    squares = np.einsum("pc,pc->p", weighed, cosines)
+    products = np.einsum("pc,pc->p", weighed, sines)
     total = float(weights.sum())
     normal = np.empty((PERIODS, 4, 4))
     normal[:, 0, 0] = total
     normal[:, 0, 1] = normal[:, 1, 0] = terms[:, 1].sum()
     normal[:, 1, 1] = terms[:, 1] @ x
     for row in (0, 1):
-        normal[:, row, 2] = normal[:, 2, row] = sums[:, row].real
-        normal[:, row, 3] = normal[:, 3, row] = sums[:, row].imag
-    normal[:, 2, 2], normal[:, 3, 3] = (total + twice.real) / 2.0, (total - twice.real) / 2.0
-    normal[:, 2, 3] = normal[:, 3, 2] = twice.imag / 2.0
+        normal[:, row, 2] = normal[:, 2, row] = sums[:PERIODS, row]
+        normal[:, row, 3] = normal[:, 3, row] = sums[PERIODS:, row]
+    normal[:, 2, 2], normal[:, 3, 3] = squares, total - squares
+    normal[:, 2, 3] = normal[:, 3, 2] = products
     normal += 1e-9 * count * np.eye(4)
     right = np.empty((PERIODS, 4))
     right[:, 0], right[:, 1] = weighted.sum(), weighted @ x
-    right[:, 2], right[:, 3] = sums[:, 2].real, sums[:, 2].imag
+    right[:, 2], right[:, 3] = sums[:PERIODS, 2], sums[PERIODS:, 2]
     solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
     explained = (solution * right).sum(axis=1)
     return max(float(weighted @ values) - float(explained.max()), 0.0)
 
 
-def _waves(count: int) -> "np.typing.NDArray[np.complex128]":
-    """exp(i angle) of each period at each position, by doubling what is there; shape (PERIODS, count)."""
-    periods = np.geomspace(SHORTEST_PERIOD, max(LONGEST_EXPECTED, count / 1.5), PERIODS)
+def _waves(count: int) -> Vector:
+    """Cosine, then sine of each period at each position, by doubling what is there; shape (2 PERIODS, count)."""
+    longest = max(LONGEST_EXPECTED, count / 1.5)
+    periods = SHORTEST_PERIOD * (longest / SHORTEST_PERIOD) ** (np.arange(PERIODS) / (PERIODS - 1.0))
     angles = 2.0 * np.pi / periods
-    waves = np.empty((PERIODS, count), dtype=np.complex128)
-    waves[:, 0] = 1.0
+    waves = np.empty((2, PERIODS, count))
+    waves[0, :, 0], waves[1, :, 0] = 1.0, 0.0
     done = 1
     while done < count:
         more = min(done, count - done)
-        np.multiply(waves[:, :more], np.exp(1j * done * angles)[:, None], out=waves[:, done : done + more])
+        turn_cos, turn_sin = np.cos(done * angles)[:, None], np.sin(done * angles)[:, None]
+        cosines, sines = waves[:, :, :more]
+        waves[0, :, done : done + more] = cosines * turn_cos - sines * turn_sin
+        waves[1, :, done : done + more] = cosines * turn_sin + sines * turn_cos
         done += more
-    return waves
+    return waves.reshape(2 * PERIODS, count)
