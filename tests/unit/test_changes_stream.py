@@ -270,3 +270,24 @@ def test_a_step_right_behind_a_lone_spike_is_seen_and_confirmed() -> None:
     assert change.state is ChangeState.CONFIRMED
     assert abs(change.index - 40) <= 1
     assert told[-1].state is ChangeState.CONFIRMED
+
+
+@pytest.mark.parametrize("length", [40, 60, 100])
+def test_two_lines_with_little_noise_are_no_noise_of_long_memory(length: int) -> None:
+    """A short, smooth series that turns: its differences look like memory, its turn is a drift all the same."""
+    half = length // 2
+    turned = np.concatenate([np.arange(half) * 2.0, half * 2.0 - np.arange(length - half)])
+    found = 0
+    for seed in range(50_000, 50_020):
+        values = turned + np.random.default_rng(seed).normal(size=length)
+        changes = _fed(values).change_points
+        found += [abs(change.index - half) <= 5 for change in changes] == [True]
+    assert found >= 12
+
+
+def test_a_random_walk_and_one_smooth_bend_are_no_pieces_of_lines() -> None:
+    for seed in range(50_000, 50_010):
+        walk = np.cumsum(np.random.default_rng(seed).normal(size=200))
+        assert len(_fed(walk).change_points) <= 1
+        bend = np.exp(np.arange(200) / 100.0) + np.random.default_rng(seed).normal(size=200) * 0.01
+        assert len(_fed(bend).change_points) <= 1

@@ -14,6 +14,7 @@ from dtf.core.trend.changes.noise import (
     middle_of_ordered,
     noise_of_differences,
     noise_of_residuals,
+    noise_of_turns,
     ordered_of,
     resolution,
 )
@@ -36,6 +37,8 @@ PLAIN_SLOPE = 0.5
 """Share of the slope's price at which a line across a boundary is its rival."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
+LONG_MEMORY = 0.5
+"""Autocorrelation of the noise from which on it may be a shape that was not seen."""
 SMALL_SAMPLE = 16.0
 """Values' worth of doubt in the noise itself: prices rise by 1 + this / n."""
 
@@ -151,9 +154,36 @@ def slope_cost_of(noise: Noise, count: int) -> float:
 
 
 def _settled(sums: Sums, values: Vector, weights: Vector, grain: float) -> tuple[Noise, list[int]]:
-    """Noise and partition that agree: noise from differences, partition, noise from its residuals, and once more."""
-    noise = noise_of_differences(values, grain)
+    """Noise and partition that agree.
+
+    A smooth series with a turn is two lines with little noise, or none with a noise of long memory: both
+    agree with themselves. Where memory is long, the one that begins with little noise is tried as well. It
+    holds where its residuals are likelier, as an autoregression and at the price of its changes and slopes,
+    than those of the other and of one smooth bend over everything.
+    """
     search = Search(sums)
+    first = _agreed(search, sums, values, weights, noise_of_differences(values, grain), grain)
+    if first[0].memory < LONG_MEMORY:
+        return first
+    second = _agreed(search, sums, values, weights, noise_of_turns(values, grain), grain)
+    if second[1] == first[1]:
+        return first
+    count = len(values)
+    costs = []
+    for noise, inner in (first, second):
+        residuals, parameters = _residuals(sums, values, weights, inner, noise)
+        costs.append(_criterion(residuals, grain) + _price(inner, parameters, count))
+    costs += [
+        _criterion(_bent(values, weights, degree), grain) + SLOPE_PRICE * degree * _unit(count)
+        for degree in (2, 3)
+    ]
+    return second if min(costs) == costs[1] else first
+
+
+def _agreed(
+    search: Search, sums: Sums, values: Vector, weights: Vector, noise: Noise, grain: float
+) -> tuple[Noise, list[int]]:
+    """A partition under this noise, noise from its residuals, and so on until nothing changes."""
     inner = _partition(search, noise, len(values))
     for _ in range(3):
         again = noise_of_residuals(*_residuals(sums, values, weights, inner, noise), grain)
@@ -162,6 +192,35 @@ def _settled(sums: Sums, values: Vector, weights: Vector, grain: float) -> tuple
         if cut == previous:
             break
     return noise, inner
+
+
+def _criterion(residuals: Vector, grain: float) -> float:
+    """Twice the negative log likelihood of residuals as an autoregression of order one, but for a constant."""
+    total = float(residuals[:-1] @ residuals[:-1])
+    memory = min(max(float(residuals[1:] @ residuals[:-1]) / total, 0.0), 1.0) if total > 0.0 else 0.0
+    innovations = residuals[1:] - memory * residuals[:-1]
+    variance = max(float(innovations @ innovations) / len(innovations), (grain * 0.29) ** 2)
+    return len(residuals) * math.log(variance)
+
+
+def _price(inner: list[int], parameters: int, count: int) -> float:
+    """Of a partition's changes and slopes, in the same units."""
+    slopes = parameters + 1 - 2 * (len(inner) + 1)
+    return (CHANGE_PRICE * len(inner) + SLOPE_PRICE * slopes) * _unit(count)
+
+
+def _unit(count: int) -> float:
+    return math.log(count) * (1.0 + SMALL_SAMPLE / count)
+
+
+def _bent(values: Vector, weights: Vector, degree: int) -> Vector:
+    """Weighted residuals of one smooth bend over everything, a polynomial of this degree."""
+    x = np.linspace(-1.0, 1.0, len(values))
+    root = np.sqrt(weights)
+    fitted = np.polynomial.legendre.legvander(x, degree)
+    solution = np.linalg.lstsq(fitted * root[:, None], values * root, rcond=None)[0]
+    left: Vector = (values - fitted @ solution) * root
+    return left
 
 
 def _partition(search: Search, noise: Noise, count: int) -> list[int]:
