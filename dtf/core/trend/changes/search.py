@@ -73,17 +73,24 @@ class Search:
 def _scale_gains(sums: Sums) -> Vector:
     """For each scale and position: what cutting there saves in the stretch of that scale around it; shape (scales, n + 1)."""
     length = sums.length
-    scales = [scale for scale in (*SCALES, length) if scale <= length]
-    gains = np.zeros((len(scales), length + 1))
+    scales = [scale for scale in SCALES if scale <= length]
+    gains = np.zeros((len(scales) + 1, length + 1))
     spans = sorted({*scales, *(2 * scale for scale in scales)})
     costs = dict(zip(spans, sums.sliding(spans, LEAST_SEGMENT), strict=True))
     count = length - 2 * LEAST_SEGMENT + 1
-    for row, scale in zip(gains, scales, strict=True):
+    inner = slice(LEAST_SEGMENT, LEAST_SEGMENT + count)
+    for row, scale in zip(gains, scales, strict=False):
         saved = [
             whole[scale : scale + count] - half[:count] - half[scale : scale + count]
             for whole, half in zip(costs[2 * scale], costs[scale], strict=True)
         ]
-        np.maximum(saved[0], saved[1], out=row[LEAST_SEGMENT : LEAST_SEGMENT + count])
+        np.maximum(saved[0], saved[1], out=row[inner])
+    at = slice(LEAST_SEGMENT - 1, LEAST_SEGMENT - 1 + count)
+    saved = [
+        cost - left[at] - right[at]
+        for cost, left, right in zip(sums.cost(0, length), *sums.halves(0, length), strict=True)
+    ]
+    np.maximum(saved[0], saved[1], out=gains[-1, inner])
     return gains
 
 
@@ -100,9 +107,10 @@ def _cheapest_path(prices: Vector, places: Places) -> list[int]:
     count = len(places)
     best = np.full(count, np.inf)
     best[0] = 0.0
+    totals = np.empty(count)
     origin = [0] * count
-    for end in range(1, count):
-        totals = best[:end] + prices[end, :end]
+    for end, row in enumerate(prices[1:], 1):  # what is not before `end` costs infinitely much
+        np.add(best, row, totals)
         origin[end] = cheapest = int(totals.argmin())
         best[end] = totals[cheapest]
     path: list[int] = []

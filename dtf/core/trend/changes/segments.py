@@ -77,15 +77,18 @@ class Sums:
         count = len(places)
         at = self._sums[:, places]
         level, line = np.full((2, count, count), np.inf)
+        work = np.empty((6, BLOCK, count))
         for first in range(0, count, BLOCK):
             last = min(first + BLOCK, count)
             rows = slice(first, last)
-            differences = at[:, rows, None] - at[:, None, :last]
+            differences = np.subtract(
+                at[:, rows, None], at[:, None, :last], out=work[:, : last - first, :last]
+            )
             is_short = places[rows, None] - places[None, :last] < least
-            differences[0][is_short] = 1.0
-            level[rows, :last], line[rows, :last] = costs_of(differences)
-            level[rows, :last][is_short] = np.inf
-            line[rows, :last][is_short] = np.inf
+            np.copyto(differences[0], 1.0, where=is_short)
+            for whole, part in zip((level, line), costs_of(differences), strict=True):
+                np.copyto(part, np.inf, where=is_short)
+                whole[rows, :last] = part
         return level, line
 
     def sliding(self, lengths: Sequence[int], reach: int) -> list[tuple[Vector, Vector]]:

@@ -4,6 +4,8 @@ A season is known only after several cycles; until then its rises and falls look
 believed only where they explain a stretch better than the best single wave does.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
@@ -46,6 +48,7 @@ def wave_cost(values: Vector, weights: Vector) -> float:
     return max(float(weighted @ values) - float(explained.max()), 0.0)
 
 
+@lru_cache(maxsize=6)
 def _waves(count: int) -> Vector:
     """Cosine, then sine of each period at each position, by doubling what is there; shape (2 PERIODS, count)."""
     longest = max(LONGEST_EXPECTED, count / 1.5)
