@@ -1,5 +1,7 @@
 """An Azure provider over an API of the tests, and what a test does behind its back."""
 
+import gc
+import warnings
 from dataclasses import replace
 
 from dtf.adapters.azure_cloud import AzureCloud
@@ -33,3 +35,10 @@ class AzureBench(CloudBench):
     async def kill(self, instance: Instance) -> None:
         """Its worker is killed with signal 9, so that it says so and shuts down."""
         self.server.set_power(name_of(instance), "stopped", console=console_of_killed(instance))
+
+    async def stop(self) -> None:
+        """Let go of the server, and of the sockets that Azure's library leaves to the garbage collector."""
+        await super().stop()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()

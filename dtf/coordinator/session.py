@@ -137,6 +137,8 @@ class Stream:
         self.unsettled = 0
         """Messages whose commit has not been acknowledged."""
         self.settled = asyncio.Event()
+        self.writing = asyncio.Lock()
+        """Held while a message is being sent."""
         self._ended: asyncio.Future[Rejection | None] = asyncio.get_running_loop().create_future()
 
     @property

@@ -1,6 +1,7 @@
 """WorkerService: sessions, their streams, output and blobs, for workers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from dtf.rpc.handlers import Context, answering, rejection_in, streaming
 
 FIRST_MESSAGE_SECONDS = 30.0
 """How long a new stream may take to say which session it is."""
+LAST_WRITE_SECONDS = 0.5
+"""A message that is being sent when its stream ends has this long; a peer that takes nothing is not waited for."""
 WRITE_TIMEOUT_SECONDS = 60.0
 """A worker that reads nothing for this long is cut off; it attaches again when it can."""
 MAX_UNSETTLED = 64
@@ -115,6 +118,10 @@ class WorkerService:
             writer = group.create_task(self._write(stream, context))
             refusal = await stream.ended()
             reader.cancel()
+            # gRPC cannot say how a call ends while it still sends a message of it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WRITE_SECONDS), stream.writing:
+                    writer.cancel()
             writer.cancel()
         if refusal is not None:
             raise refusal
@@ -151,7 +158,7 @@ class WorkerService:
                 await self._desk.clock.sleep(GATHER_SECONDS)
             outbox.wake.clear()
             while (response := outbox.take(self._desk.state)) is not None:
-                async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
+                async with stream.writing, asyncio.timeout(WRITE_TIMEOUT_SECONDS):
                     await context.write(response)
 
     @answering

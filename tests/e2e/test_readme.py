@@ -5,21 +5,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs_and_prints_its_verdicts(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(
+    ("names", "prints"),
+    [
+        ("dtf.connect", ["run_created", "run_finished", "passed: 2"]),
+        ("dtf.trends", ["30 step 0.2", "confirmed"]),
+    ],
+)
+def test_each_python_example_runs_and_prints_what_it_should(
+    tmp_path: Path, names: str, prints: list[str]
+) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    (example,) = [each for each in examples if names in each]
     (tmp_path / "dtf.toml").touch()
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "run_created" in done.stdout
-    assert "run_finished" in done.stdout
-    assert "passed: 2" in done.stdout
+    assert [text for text in prints if text not in done.stdout] == []
 
 
 def test_every_dtf_command_it_names_exists() -> None:
