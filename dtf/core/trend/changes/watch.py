@@ -36,6 +36,9 @@ REACH = 32
 """Newest values that are compared at most."""
 BAR = 4.0
 """Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
+SEARCHED = (100, 2_000)
+"""Positions up to which BAR is enough, and from which on it rises no more: who watches longer searches more. In
+between the chance beyond the bar falls as one over the position, as a normal law's tail does."""
 HEAVY = 6.0
 """By what the bar rises for each share of values beyond 3 standard deviations that a normal law has not."""
 SUSPICION = 3.5
@@ -82,6 +85,8 @@ class Regime:
     """Weight of a value whose deviation is sigma."""
     inflation: Vector
     """Variance of the sum of k values over k variances, by k - 1."""
+    bar: float
+    """Standard errors, as a normal law's, that the next values must be away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,7 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         heaviness=max(1.0 - float(tail.searchsorted(3.0)) / count - 0.0027, 0.0),
         weight_unit=unit,
         inflation=_inflation(memory),
+        bar=_bar_at(int(positions[-1])),
     )
 
 
@@ -166,13 +172,13 @@ def watch(
     offset = int(hits[0])
     column = scores[:, offset]
     count = int(column.argmax())
-    likely = np.flatnonzero((column * BAR) ** 2 >= (column[count] * BAR) ** 2 - LOCATION_DROP)
+    likely = np.flatnonzero((column * regime.bar) ** 2 >= (column[count] * regime.bar) ** 2 - LOCATION_DROP)
     return Alarm(
         offset,
         count + 1,
         int(likely[-1]) + 1,
         int(likely[0]) + 1,
-        float(column[count]) * BAR,
+        float(column[count]) * regime.bar,
         bool(is_over[offset]),
     )
 
@@ -205,10 +211,16 @@ def score_since(regime: Regime, positions: Places, values: Vector, weights: Vect
     return mean / math.sqrt(error) if count else 0.0
 
 
+def _bar_at(position: int) -> float:
+    """BAR, and what a search up to this position adds."""
+    first, last = SEARCHED
+    return math.sqrt(BAR * BAR + 2.0 * math.log(min(max(position, first), last) / first))
+
+
 def _bar(regime: Regime) -> float:
-    """BAR as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much the regime knows."""
+    """The regime's bar as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much the regime knows."""
     known = max(regime.count * (1.0 - regime.memory) / (1.0 + regime.memory), 4.0)
-    bar = BAR * (1.0 + HEAVY * regime.heaviness)
+    bar = regime.bar * (1.0 + HEAVY * regime.heaviness)
     return math.sqrt(known * math.expm1(bar * bar / known))
 
 
