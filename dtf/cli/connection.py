@@ -79,3 +79,20 @@ def ask_coordinator(invocation: Invocation, ask: Callable[[Client], Awaitable[An
             return await ask(client)
 
     return asyncio.run(call())
+
+
+@asynccontextmanager
+async def any_client(invocation: Invocation) -> AsyncIterator[Client]:
+    """A client of what runs already, or of the stack started for the length of the command."""
+    loaded = invocation.load()
+    running = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
+    if running is not None:
+        async with client_of(running) as client:
+            yield client
+        return
+    membership = await asyncio.to_thread(join, invocation)
+    try:
+        async with client_of(membership.addresses) as client:
+            yield client
+    finally:
+        await asyncio.to_thread(membership.close)

@@ -2,18 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
 
-from dtf.cli.connection import client_of, join
+from dtf.cli.connection import any_client
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.client.client import Client
-from dtf.client.stack import read_stack, remote_addresses
 from dtf.report.document import report_document
 from dtf.report.gather import ANALYZER_TIMEOUT_SECONDS, RunNotFinished, RunReport, gather_report
 from dtf.report.text import summary_lines
@@ -86,7 +83,7 @@ def command(
 
 
 async def _gather(invocation: Invocation, run_id: str, wait_seconds: float) -> RunReport:
-    async with _client(invocation) as client:
+    async with any_client(invocation) as client:
         chosen = run_id or await _newest(client)
         try:
             return await gather_report(client, chosen, analyzer_timeout_seconds=wait_seconds)
@@ -94,23 +91,6 @@ async def _gather(invocation: Invocation, run_id: str, wait_seconds: float) -> R
             raise CommandError(
                 str(error), f"`dtf runs show {chosen}` says how far it is", exit_code=ExitCode.FAILED
             ) from error
-
-
-@asynccontextmanager
-async def _client(invocation: Invocation) -> AsyncIterator[Client]:
-    """A client of what runs already, or of the stack started for the length of the command."""
-    loaded = invocation.load()
-    running = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
-    if running is not None:
-        async with client_of(running) as client:
-            yield client
-        return
-    membership = await asyncio.to_thread(join, invocation)
-    try:
-        async with client_of(membership.addresses) as client:
-            yield client
-    finally:
-        await asyncio.to_thread(membership.close)
 
 
 async def _newest(client: Client) -> str:

@@ -1,17 +1,15 @@
 """How commands ask the trend analyzer: the one the settings name, that of the running stack, or one started for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from dtf.api.v1 import analysis_service_pb2 as pb
-from dtf.cli.connection import client_of, join
+from dtf.cli.connection import any_client
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.client.client import Client
-from dtf.client.stack import read_stack, remote_addresses
 
 CALL_SECONDS = 60.0
 SEARCH_SECONDS = 60.0
@@ -46,23 +44,7 @@ def ask_analyzer(invocation: Invocation, ask: Callable[[Analyzer], Awaitable[Ans
     """What the analyzer answers. Raises CommandError."""
 
     async def call() -> Answer:
-        async with _client(invocation) as client:
+        async with any_client(invocation) as client:
             return await ask(Analyzer(client))
 
     return asyncio.run(call())
-
-
-@asynccontextmanager
-async def _client(invocation: Invocation) -> AsyncIterator[Client]:
-    loaded = invocation.load()
-    running = remote_addresses(loaded.settings) or read_stack(loaded.project_dir)
-    if running is not None:
-        async with client_of(running) as client:
-            yield client
-        return
-    membership = await asyncio.to_thread(join, invocation)
-    try:
-        async with client_of(membership.addresses) as client:
-            yield client
-    finally:
-        await asyncio.to_thread(membership.close)

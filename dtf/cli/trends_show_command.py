@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -17,18 +17,15 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.cli.trends_list_command import finding_document, finding_lines
+from dtf.core.trend.finding_groups import change_point_of
 from dtf.core.trend.finding_text import value_text
 from dtf.core.trend.findings import (
     Anomaly,
     AnomalyKind,
-    ChangeKind,
     ChangePoint,
-    ChangeState,
-    Effect,
-    Impact,
     Interval,
 )
-from dtf.core.trend.findings_book import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
+from dtf.core.trend.findings_book import ANOMALIES, KIND_NAMES
 from dtf.trends.plotting import Picture, draw_png, draw_svg, plot_lines
 
 MOST_VALUES = 10_000
@@ -224,23 +221,11 @@ def _unit(history: History) -> str:
 
 def _change(history: History, finding: findings_pb2.Finding) -> ChangePoint:
     index = _index(history, finding)
-    return ChangePoint(
+    return replace(
+        change_point_of(finding),
         index=index,
-        time=finding.time_unix_nanos / 1e9,
-        kind=ChangeKind(KIND_NAMES[finding.kind]),
-        state=ChangeState(STATE_NAMES[finding.state]),
-        confidence=finding.confidence,
-        effect=Effect(
-            finding.absolute,
-            finding.relative,
-            Interval(finding.absolute_low, finding.absolute_high),
-            Interval(finding.relative_low, finding.relative_high),
-        ),
         first_index=max(0, index - (finding.index - finding.first_index)),
         last_index=min(len(history.values) - 1, index + finding.last_index - finding.index),
-        level_before=finding.level_before,
-        level_after=finding.level_after,
-        impact=Impact(IMPACT_NAMES[finding.impact]),
     )
 
 

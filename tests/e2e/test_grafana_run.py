@@ -1,7 +1,6 @@
 """A real stack on a real InfluxDB runs a suite, and every panel shows that run."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,6 @@ class Panels:
             assert clock.monotonic() < until, (
                 f"show nothing: {blank - empty}; show something: {empty - blank}"
             )
-            time.sleep(0.2)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def _series_change(finding: pb.Finding, positions: Mapping[_Token, int]) -> Seri
     before, at, last = (positions[token] for token in _tokens(finding))
     return SeriesChange(
         finding.finding_id,
-        _change_point(finding),
+        change_point_of(finding),
         min(before + 1, at),
         max(last, at),
         _whole_of(finding.series, finding.unit),
@@ -178,7 +178,8 @@ def _whole_of(series: pb.FindingSeries, unit: str) -> str:
     return json.dumps([whole, series.pool, unit]) if whole and series.case_name else ""
 
 
-def _change_point(finding: pb.Finding) -> ChangePoint:
+def change_point_of(finding: pb.Finding) -> ChangePoint:
+    """The change point that was recorded; positions count its series as it was then."""
     return ChangePoint(
         index=finding.index,
         time=finding.time_unix_nanos / _NS,
