@@ -621,6 +621,7 @@ class TrackedFinding(_message.Message):
     FINDING_FIELD_NUMBER: _builtins.int
     TRIAGE_FIELD_NUMBER: _builtins.int
     IS_RAISED_FIELD_NUMBER: _builtins.int
+    CONFIRMATIONS_FIELD_NUMBER: _builtins.int
     is_raised: _builtins.bool
     """Whether it is to be spoken of: it has the evidence its rule needs, and was neither rejected nor muted."""
     @_builtins.property
@@ -631,16 +632,21 @@ class TrackedFinding(_message.Message):
     def triage(self) -> _findings_pb2.FindingTriaged:
         """What was said last."""
 
+    @_builtins.property
+    def confirmations(self) -> _containers.RepeatedCompositeFieldContainer[_findings_pb2.ConfirmationRequested]:
+        """Each request for more points of it, oldest first, as it stands."""
+
     def __init__(
         self,
         *,
         finding: _findings_pb2.Finding | None = ...,
         triage: _findings_pb2.FindingTriaged | None = ...,
         is_raised: _builtins.bool = ...,
+        confirmations: _abc.Iterable[_findings_pb2.ConfirmationRequested] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "triage", b"triage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "is_raised", b"is_raised", "triage", b"triage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmations", b"confirmations", "finding", b"finding", "is_raised", b"is_raised", "triage", b"triage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -928,6 +934,7 @@ class SeriesComparison(_message.Message):
     RELATIVE_LOW_FIELD_NUMBER: _builtins.int
     RELATIVE_HIGH_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    POINT_COUNT_FIELD_NUMBER: _builtins.int
     unit: _builtins.str
     """Unit of the values."""
     is_lower_better: _builtins.bool
@@ -950,6 +957,8 @@ class SeriesComparison(_message.Message):
     """95 % interval of it."""
     relative_high: _builtins.float
     """End of it."""
+    point_count: _builtins.int
+    """Points of the series up to the head, those before the base included."""
     @_builtins.property
     def series(self) -> _findings_pb2.FindingSeries:
         """The series."""
@@ -974,10 +983,11 @@ class SeriesComparison(_message.Message):
         relative_low: _builtins.float = ...,
         relative_high: _builtins.float = ...,
         findings: _abc.Iterable[Global___TrackedFinding] | None = ...,
+        point_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_value", b"_base_value", "_head_value", b"_head_value", "_is_lower_better", b"_is_lower_better", "base_value", b"base_value", "head_value", b"head_value", "is_lower_better", b"is_lower_better", "series", b"series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_value", b"_base_value", "_head_value", b"_head_value", "_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "base_count", b"base_count", "base_value", b"base_value", "findings", b"findings", "head_count", b"head_count", "head_value", b"head_value", "impact", b"impact", "is_lower_better", b"is_lower_better", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "series", b"series", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_value", b"_base_value", "_head_value", b"_head_value", "_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "base_count", b"base_count", "base_value", b"base_value", "findings", b"findings", "head_count", b"head_count", "head_value", b"head_value", "impact", b"impact", "is_lower_better", b"is_lower_better", "point_count", b"point_count", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "series", b"series", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_value: _TypeAlias = _typing.Literal["base_value"]  # noqa: Y015
     _WhichOneofArgType__base_value: _TypeAlias = _typing.Literal["_base_value", b"_base_value"]  # noqa: Y015
@@ -1006,6 +1016,8 @@ class CompareRevisionsResponse(_message.Message):
     ONLY_BASE_COUNT_FIELD_NUMBER: _builtins.int
     ONLY_HEAD_COUNT_FIELD_NUMBER: _builtins.int
     OMITTED_COUNT_FIELD_NUMBER: _builtins.int
+    SHORT_COUNT_FIELD_NUMBER: _builtins.int
+    LEAST_POINT_COUNT_FIELD_NUMBER: _builtins.int
     base: _builtins.str
     """The base, in full; empty: an instant was asked for."""
     head: _builtins.str
@@ -1016,6 +1028,10 @@ class CompareRevisionsResponse(_message.Message):
     """Series with a point at the head alone."""
     omitted_count: _builtins.int
     """Series that were left out because the answer would have grown too large; none of them changed."""
+    short_count: _builtins.int
+    """Series, of `series` and of those left out, with fewer than `least_point_count` points."""
+    least_point_count: _builtins.int
+    """Points of a series from which on a change can be found."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesComparison]:
         """Series with a point at both, those that changed first, the worst before the best."""
@@ -1029,10 +1045,12 @@ class CompareRevisionsResponse(_message.Message):
         only_base_count: _builtins.int = ...,
         only_head_count: _builtins.int = ...,
         omitted_count: _builtins.int = ...,
+        short_count: _builtins.int = ...,
+        least_point_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "omitted_count", b"omitted_count", "only_base_count", b"only_base_count", "only_head_count", b"only_head_count", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "head", b"head", "least_point_count", b"least_point_count", "omitted_count", b"omitted_count", "only_base_count", b"only_base_count", "only_head_count", b"only_head_count", "series", b"series", "short_count", b"short_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,3 +1105,67 @@ class ImportPointsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportPointsResponse: _TypeAlias = ImportPointsResponse  # noqa: Y015
+
+@_typing.final
+class CountSeriesRequest(_message.Message):
+    """Asks how many series there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUITE_FIELD_NUMBER: _builtins.int
+    CASE_NAME_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    suite: _builtins.str
+    """Only this suite; empty: all."""
+    case_name: _builtins.str
+    """Only this case; empty: all."""
+    metric: _builtins.str
+    """Only this metric; empty: all."""
+    pool: _builtins.str
+    """Only this pool; empty: all."""
+    def __init__(
+        self,
+        *,
+        suite: _builtins.str = ...,
+        case_name: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_name", b"case_name", "metric", b"metric", "pool", b"pool", "suite", b"suite"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountSeriesRequest: _TypeAlias = CountSeriesRequest  # noqa: Y015
+
+@_typing.final
+class CountSeriesResponse(_message.Message):
+    """The numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_COUNT_FIELD_NUMBER: _builtins.int
+    SHORT_COUNT_FIELD_NUMBER: _builtins.int
+    LEAST_POINT_COUNT_FIELD_NUMBER: _builtins.int
+    series_count: _builtins.int
+    """Series that are searched for findings."""
+    short_count: _builtins.int
+    """Those of them with fewer than `least_point_count` points."""
+    least_point_count: _builtins.int
+    """Points of a series from which on a change can be found."""
+    def __init__(
+        self,
+        *,
+        series_count: _builtins.int = ...,
+        short_count: _builtins.int = ...,
+        least_point_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_point_count", b"least_point_count", "series_count", b"series_count", "short_count", b"short_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountSeriesResponse: _TypeAlias = CountSeriesResponse  # noqa: Y015

@@ -95,6 +95,11 @@ class AnalysisServiceStub:
                 request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.SerializeToString,
                 response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.FromString,
                 _registered_method=True)
+        self.CountSeries = channel.unary_unary(
+                '/dtf.api.v1.AnalysisService/CountSeries',
+                request_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesResponse.FromString,
+                _registered_method=True)
 
 
 class AnalysisServiceServicer:
@@ -185,6 +190,13 @@ class AnalysisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountSeries(self, request, context):
+        """How many series there are, and how many of them have too few points for anything to be found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalysisServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +259,11 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.ImportPoints,
                     request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.FromString,
                     response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.SerializeToString,
+            ),
+            'CountSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountSeries,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +591,33 @@ class AnalysisService:
             '/dtf.api.v1.AnalysisService/ImportPoints',
             dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsRequest.SerializeToString,
             dtf_dot_api_dot_v1_dot_analysis__service__pb2.ImportPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.AnalysisService/CountSeries',
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_analysis__service__pb2.CountSeriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

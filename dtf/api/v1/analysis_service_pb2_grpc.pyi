@@ -57,6 +57,8 @@ class AnalysisServiceStub:
     """How the series of a suite differ between two revisions."""
     ImportPoints: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.ImportPointsRequest, _analysis_service_pb2.ImportPointsResponse]
     """Bring in points that were measured elsewhere."""
+    CountSeries: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.CountSeriesRequest, _analysis_service_pb2.CountSeriesResponse]
+    """How many series there are, and how many of them have too few points for anything to be found."""
 
 @_typing.type_check_only
 class AnalysisServiceAsyncStub(AnalysisServiceStub):
@@ -87,6 +89,8 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
     """How the series of a suite differ between two revisions."""
     ImportPoints: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.ImportPointsRequest, _analysis_service_pb2.ImportPointsResponse]  # type: ignore[assignment]
     """Bring in points that were measured elsewhere."""
+    CountSeries: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.CountSeriesRequest, _analysis_service_pb2.CountSeriesResponse]  # type: ignore[assignment]
+    """How many series there are, and how many of them have too few points for anything to be found."""
 
 class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
     """Queries for reports and for any client."""
@@ -186,5 +190,13 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_analysis_service_pb2.ImportPointsResponse, _abc.Awaitable[_analysis_service_pb2.ImportPointsResponse]]:
         """Bring in points that were measured elsewhere."""
+
+    @_abc_1.abstractmethod
+    def CountSeries(
+        self,
+        request: _analysis_service_pb2.CountSeriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.CountSeriesResponse, _abc.Awaitable[_analysis_service_pb2.CountSeriesResponse]]:
+        """How many series there are, and how many of them have too few points for anything to be found."""
 
 def add_AnalysisServiceServicer_to_server(servicer: AnalysisServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -431,6 +431,7 @@ class RunCreated(_message.Message):
     TEMPLATES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PLACEMENT_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Identity, short and unique in its namespace."""
     request_id: _builtins.str
@@ -453,6 +454,10 @@ class RunCreated(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What people attached: branch, pull request, CI job."""
 
+    @_builtins.property
+    def confirmation(self) -> Global___Confirmation:
+        """Set where it repeats a part of another run, to confirm a finding; its verdicts are its own."""
+
     def __init__(
         self,
         *,
@@ -465,14 +470,45 @@ class RunCreated(_message.Message):
         templates: _abc.Iterable[_common_pb2.TaskTemplate] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         placement_timeout_seconds: _builtins.float = ...,
+        confirmation: Global___Confirmation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmation", b"confirmation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "owner", b"owner", "placement_timeout_seconds", b"placement_timeout_seconds", "priority", b"priority", "request_id", b"request_id", "revision", b"revision", "run_id", b"run_id", "suite", b"suite", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation", b"confirmation", "labels", b"labels", "owner", b"owner", "placement_timeout_seconds", b"placement_timeout_seconds", "priority", b"priority", "request_id", b"request_id", "revision", b"revision", "run_id", b"run_id", "suite", b"suite", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCreated: _TypeAlias = RunCreated  # noqa: Y015
+
+@_typing.final
+class Confirmation(_message.Message):
+    """What a run is made for that measures a part of another one again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    finding_id: _builtins.str
+    """The finding that needs more points."""
+    number: _builtins.int
+    """Which of the runs made for that finding, from 1."""
+    run_id: _builtins.str
+    """The run whose part it repeats; its points are of that one's revision."""
+    def __init__(
+        self,
+        *,
+        finding_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "number", b"number", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Confirmation: _TypeAlias = Confirmation  # noqa: Y015
 
 @_typing.final
 class TasksSubmitted(_message.Message):

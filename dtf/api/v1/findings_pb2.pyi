@@ -217,6 +217,7 @@ class Finding(_message.Message):
     IS_MOVED_FIELD_NUMBER: _builtins.int
     BEFORE_UNIX_NANOS_FIELD_NUMBER: _builtins.int
     LAST_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """Identity, the same in every version."""
     version: _builtins.int
@@ -283,6 +284,10 @@ class Finding(_message.Message):
     def series(self) -> Global___FindingSeries:
         """The series."""
 
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
+        """Of a multivariate finding: each metric of the point, the one that fits the others least first."""
+
     def __init__(
         self,
         *,
@@ -318,16 +323,55 @@ class Finding(_message.Message):
         is_moved: _builtins.bool = ...,
         before_unix_nanos: _builtins.int = ...,
         last_unix_nanos: _builtins.int = ...,
+        contributions: _abc.Iterable[Global___Contribution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "is_lower_better", b"is_lower_better", "series", b"series"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "absolute_high", b"absolute_high", "absolute_low", b"absolute_low", "before_unix_nanos", b"before_unix_nanos", "caused_by_run_id", b"caused_by_run_id", "caused_unix_nanos", b"caused_unix_nanos", "confidence", b"confidence", "finding_id", b"finding_id", "first_index", b"first_index", "impact", b"impact", "index", b"index", "is_lower_better", b"is_lower_better", "is_moved", b"is_moved", "kind", b"kind", "last_index", b"last_index", "last_unix_nanos", b"last_unix_nanos", "level_after", b"level_after", "level_before", b"level_before", "log_sequence", b"log_sequence", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "revision", b"revision", "revision_before", b"revision_before", "revision_last", b"revision_last", "rule_version", b"rule_version", "run_id", b"run_id", "series", b"series", "state", b"state", "time_unix_nanos", b"time_unix_nanos", "unit", b"unit", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "absolute", b"absolute", "absolute_high", b"absolute_high", "absolute_low", b"absolute_low", "before_unix_nanos", b"before_unix_nanos", "caused_by_run_id", b"caused_by_run_id", "caused_unix_nanos", b"caused_unix_nanos", "confidence", b"confidence", "contributions", b"contributions", "finding_id", b"finding_id", "first_index", b"first_index", "impact", b"impact", "index", b"index", "is_lower_better", b"is_lower_better", "is_moved", b"is_moved", "kind", b"kind", "last_index", b"last_index", "last_unix_nanos", b"last_unix_nanos", "level_after", b"level_after", "level_before", b"level_before", "log_sequence", b"log_sequence", "relative", b"relative", "relative_high", b"relative_high", "relative_low", b"relative_low", "revision", b"revision", "revision_before", b"revision_before", "revision_last", b"revision_last", "rule_version", b"rule_version", "run_id", b"run_id", "series", b"series", "state", b"state", "time_unix_nanos", b"time_unix_nanos", "unit", b"unit", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_lower_better: _TypeAlias = _typing.Literal["is_lower_better"]  # noqa: Y015
     _WhichOneofArgType__is_lower_better: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_lower_better) -> _WhichOneofReturnType__is_lower_better | None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class Contribution(_message.Message):
+    """One metric of several that are unusual together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """The metric."""
+    unit: _builtins.str
+    """Its unit."""
+    value: _builtins.float
+    """What was measured."""
+    expected: _builtins.float
+    """What the other metrics led to expect."""
+    share: _builtins.float
+    """Share of what is unusual that this metric makes up, in [0, 1]."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        value: _builtins.float = ...,
+        expected: _builtins.float = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "metric", b"metric", "share", b"share", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contribution: _TypeAlias = Contribution  # noqa: Y015
 
 @_typing.final
 class FindingTriaged(_message.Message):
@@ -401,29 +445,51 @@ Global___FindingsNotified: _TypeAlias = FindingsNotified  # noqa: Y015
 
 @_typing.final
 class ConfirmationRequested(_message.Message):
-    """More points of a case were asked for, to confirm a finding."""
+    """More points of a case are asked for, to confirm a finding; said before the coordinator is asked, and again when
+    it has answered: then `run_id` or `refusal` is set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FINDING_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     NOW_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SOURCE_RUN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_TASK_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """The finding."""
     run_id: _builtins.str
-    """The run that was made for it."""
+    """The run that was made for it; empty: not known yet, or refused."""
     now_unix_nanos: _builtins.int
     """When: nanoseconds since 1970-01-01 UTC."""
+    number: _builtins.int
+    """Which request for this finding, from 1."""
+    source_run_id: _builtins.str
+    """The run of which a task is to run again."""
+    source_task: _builtins.int
+    """The task."""
+    refusal: _builtins.str
+    """Why the coordinator made no run, in words; empty: it made one, or has not answered."""
+    log_sequence: _builtins.int
+    """Sequence of the log at which the run was created; 0: not known."""
     def __init__(
         self,
         *,
         finding_id: _builtins.str = ...,
         run_id: _builtins.str = ...,
         now_unix_nanos: _builtins.int = ...,
+        number: _builtins.int = ...,
+        source_run_id: _builtins.str = ...,
+        source_task: _builtins.int = ...,
+        refusal: _builtins.str = ...,
+        log_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "now_unix_nanos", b"now_unix_nanos", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "number", b"number", "refusal", b"refusal", "run_id", b"run_id", "source_run_id", b"source_run_id", "source_task", b"source_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

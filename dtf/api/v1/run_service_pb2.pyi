@@ -55,6 +55,7 @@ class CreateRunRequest(_message.Message):
     TEMPLATES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     PLACEMENT_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's key, 1 to 128 characters; the same key creates one run only."""
     suite: _builtins.str
@@ -75,6 +76,10 @@ class CreateRunRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What people attach."""
 
+    @_builtins.property
+    def confirmation(self) -> _events_pb2.Confirmation:
+        """Set where it repeats a part of another run, to confirm a finding (ConfirmFinding says it)."""
+
     def __init__(
         self,
         *,
@@ -86,10 +91,11 @@ class CreateRunRequest(_message.Message):
         templates: _abc.Iterable[_common_pb2.TaskTemplate] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         placement_timeout_seconds: _builtins.float = ...,
+        confirmation: _events_pb2.Confirmation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmation", b"confirmation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "owner", b"owner", "placement_timeout_seconds", b"placement_timeout_seconds", "priority", b"priority", "request_id", b"request_id", "revision", b"revision", "suite", b"suite", "templates", b"templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation", b"confirmation", "labels", b"labels", "owner", b"owner", "placement_timeout_seconds", b"placement_timeout_seconds", "priority", b"priority", "request_id", b"request_id", "revision", b"revision", "suite", b"suite", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +170,7 @@ class Run(_message.Message):
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its identity."""
     suite: _builtins.str
@@ -206,6 +213,10 @@ class Run(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What people attached."""
 
+    @_builtins.property
+    def confirmation(self) -> _events_pb2.Confirmation:
+        """Set where it repeats a part of another run, to confirm a finding."""
+
     def __init__(
         self,
         *,
@@ -228,10 +239,11 @@ class Run(_message.Message):
         first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        confirmation: _events_pb2.Confirmation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmation", b"confirmation", "counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "counts", b"counts", "created_at", b"created_at", "finished_at", b"finished_at", "finished_count", b"finished_count", "first_sequence", b"first_sequence", "is_sealed", b"is_sealed", "labels", b"labels", "last_sequence", b"last_sequence", "leased_count", b"leased_count", "owner", b"owner", "priority", b"priority", "queued_count", b"queued_count", "revision", b"revision", "run_id", b"run_id", "state", b"state", "suite", b"suite", "task_count", b"task_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_count", b"case_count", "confirmation", b"confirmation", "counts", b"counts", "created_at", b"created_at", "finished_at", b"finished_at", "finished_count", b"finished_count", "first_sequence", b"first_sequence", "is_sealed", b"is_sealed", "labels", b"labels", "last_sequence", b"last_sequence", "leased_count", b"leased_count", "owner", b"owner", "priority", b"priority", "queued_count", b"queued_count", "revision", b"revision", "run_id", b"run_id", "state", b"state", "suite", b"suite", "task_count", b"task_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -820,3 +832,73 @@ class UploadBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadBlobResponse: _TypeAlias = UploadBlobResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmFindingRequest(_message.Message):
+    """Asks for a task of a run once more: same template, same code, same revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    CASE_NAME_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    finding_id: _builtins.str
+    """The finding."""
+    number: _builtins.int
+    """Which of the runs made for that finding, from 1."""
+    run_id: _builtins.str
+    """The run to repeat a part of."""
+    task: _builtins.int
+    """The task of it."""
+    case_name: _builtins.str
+    """The case of that task; where the task has no case of the name, all of it runs."""
+    pool: _builtins.str
+    """Pool whose points are wanted, where the template names none."""
+    requested_by: _builtins.str
+    """Who asks."""
+    def __init__(
+        self,
+        *,
+        finding_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+        task: _builtins.int = ...,
+        case_name: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_name", b"case_name", "finding_id", b"finding_id", "number", b"number", "pool", b"pool", "requested_by", b"requested_by", "run_id", b"run_id", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmFindingRequest: _TypeAlias = ConfirmFindingRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmFindingResponse(_message.Message):
+    """The run was made, now or by an earlier call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> Global___Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmFindingResponse: _TypeAlias = ConfirmFindingResponse  # noqa: Y015

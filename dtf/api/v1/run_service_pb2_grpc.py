@@ -80,6 +80,11 @@ class RunServiceStub:
                 request_serializer=dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobRequest.SerializeToString,
                 response_deserializer=dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobResponse.FromString,
                 _registered_method=True)
+        self.ConfirmFinding = channel.unary_unary(
+                '/dtf.api.v1.RunService/ConfirmFinding',
+                request_serializer=dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingRequest.SerializeToString,
+                response_deserializer=dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -149,6 +154,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmFinding(self, request, context):
+        """Runs a task of a run again, as a run of its own, to confirm a finding. The same finding and number run once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +208,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.UploadBlob,
                     request_deserializer=dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobRequest.FromString,
                     response_serializer=dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobResponse.SerializeToString,
+            ),
+            'ConfirmFinding': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmFinding,
+                    request_deserializer=dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingRequest.FromString,
+                    response_serializer=dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +459,33 @@ class RunService:
             '/dtf.api.v1.RunService/UploadBlob',
             dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobRequest.SerializeToString,
             dtf_dot_api_dot_v1_dot_run__service__pb2.UploadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmFinding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dtf.api.v1.RunService/ConfirmFinding',
+            dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingRequest.SerializeToString,
+            dtf_dot_api_dot_v1_dot_run__service__pb2.ConfirmFindingResponse.FromString,
             options,
             channel_credentials,
             insecure,

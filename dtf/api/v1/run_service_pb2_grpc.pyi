@@ -51,6 +51,8 @@ class RunServiceStub:
     """Output of attempts, as it appears."""
     UploadBlob: _grpc.StreamUnaryMultiCallable[_run_service_pb2.UploadBlobRequest, _run_service_pb2.UploadBlobResponse]
     """Stores content above 16 KiB before a specification refers to it."""
+    ConfirmFinding: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ConfirmFindingRequest, _run_service_pb2.ConfirmFindingResponse]
+    """Runs a task of a run again, as a run of its own, to confirm a finding. The same finding and number run once."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -75,6 +77,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Output of attempts, as it appears."""
     UploadBlob: _aio.StreamUnaryMultiCallable[_run_service_pb2.UploadBlobRequest, _run_service_pb2.UploadBlobResponse]  # type: ignore[assignment]
     """Stores content above 16 KiB before a specification refers to it."""
+    ConfirmFinding: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ConfirmFindingRequest, _run_service_pb2.ConfirmFindingResponse]  # type: ignore[assignment]
+    """Runs a task of a run again, as a run of its own, to confirm a finding. The same finding and number run once."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs and their tasks."""
@@ -150,5 +154,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.UploadBlobResponse, _abc.Awaitable[_run_service_pb2.UploadBlobResponse]]:
         """Stores content above 16 KiB before a specification refers to it."""
+
+    @_abc_1.abstractmethod
+    def ConfirmFinding(
+        self,
+        request: _run_service_pb2.ConfirmFindingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ConfirmFindingResponse, _abc.Awaitable[_run_service_pb2.ConfirmFindingResponse]]:
+        """Runs a task of a run again, as a run of its own, to confirm a finding. The same finding and number run once."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
