@@ -50,9 +50,10 @@ class SqliteVault:
 
     def keys(self, suite: str) -> Sequence[SeriesKey]:
         """See the port."""
-        question = "SELECT suite, case_name, metric, pool FROM series WHERE suite = ? ORDER BY 1, 2, 3, 4"
+        asked, values = ("WHERE suite = ?", (suite,)) if suite else ("", ())
+        question = f"SELECT suite, case_name, metric, pool FROM series {asked} ORDER BY 1, 2, 3, 4"
         with self._using:
-            return [SeriesKey(*row) for row in self._connection.execute(question, (suite,))]
+            return [SeriesKey(*row) for row in self._connection.execute(question, values)]
 
     async def save(self, series: Mapping[SeriesKey, bytes], checkpoint: VaultCheckpoint) -> None:
         """See the port."""

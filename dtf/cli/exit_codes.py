@@ -28,3 +28,5 @@ class ExitCode(IntEnum):
     """The event log lacks what it had acknowledged: nothing starts on it until it is repaired (`dtf log repair`)."""
     REGRESSED = 10
     """`dtf gate` found a regression beyond the limits."""
+    UNPROVEN = 11
+    """`dtf gate --require-history`: too many series have too few points for a regression to be found."""

@@ -14,7 +14,9 @@ from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_b
 from dtf.core.trend.finding_text import change_text, revisions_text, series_text
 from dtf.core.trend.findings_book import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
 from dtf.core.trend.group_text import group_document, group_head, group_tail
+from dtf.core.trend.scarcity import scarcity_text
 from dtf.report.output import plain_line
+from dtf.report.wording import counted
 
 MOST_GROUPED = 10_000
 """Findings that are looked at for what they share, the newest."""
@@ -37,7 +39,12 @@ MOST_GROUPED = 10_000
     show_default=True,
     help="Most findings; a group counts as one.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object a line: findings, then how much history there is.",
+)
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -59,11 +66,13 @@ def command(
         dtf trends list --suite bench --all --json
     """
 
-    async def ask(analyzer: Analyzer) -> list[pb.TrackedFinding]:
+    async def ask(analyzer: Analyzer) -> tuple[list[pb.TrackedFinding], pb.CountSeriesResponse]:
         await analyzer.settle()
-        return await _everything(analyzer, suite, include_all)
+        request = pb.CountSeriesRequest(suite=suite, case_name=case_name, metric=metric)
+        known = await analyzer.stub.CountSeries(request, **analyzer.call)
+        return await _everything(analyzer, suite, include_all), known
 
-    found = ask_analyzer(invocation, ask)
+    found, known = ask_analyzer(invocation, ask)
     groups = groups_by_finding(group_findings(each.finding for each in found if each.is_raised))
     findings = [each for each in found if _is_asked_for(each, case_name, metric)]
     if as_json:
@@ -72,10 +81,25 @@ def command(
     else:
         for lines in islice(entries(findings, groups, with_members=include_all), limit):
             click.echo("\n".join(lines))
-    if not findings and not as_json:
-        click.echo(
-            "nothing became slower or faster" + ("" if include_all else "; --all shows what was set aside")
-        )
+    short = scarcity_text(known.short_count, known.series_count, known.least_point_count)
+    if as_json:
+        click.echo(json.dumps({"history": _history_document(known, short)}))
+        return
+    if not findings:
+        aside = "" if include_all else "; --all shows what was set aside"
+        series = counted(known.series_count, "series", "series")
+        click.echo(f"nothing became slower or faster in {series}{aside}")
+    if short:
+        click.echo(f"too short   {short}")
+
+
+def _history_document(known: pb.CountSeriesResponse, sentence: str) -> dict[str, object]:
+    return {
+        "series": known.series_count,
+        "short": known.short_count,
+        "least_points": known.least_point_count,
+        "sentence": sentence,
+    }
 
 
 async def _everything(analyzer: Analyzer, suite: str, include_all: bool) -> list[pb.TrackedFinding]:

@@ -37,7 +37,7 @@ class SeriesVault(Protocol):
         ...
 
     def keys(self, suite: str) -> Sequence[SeriesKey]:
-        """Every series of a suite, in order."""
+        """Every series of a suite, in order; of all suites where it is empty."""
         ...
 
     async def save(self, series: Mapping[SeriesKey, bytes], checkpoint: VaultCheckpoint) -> None:

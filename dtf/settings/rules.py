@@ -59,6 +59,7 @@ RULES: Mapping[str, Span | OneOf] = {
     "coordinator.max_client_streams": Span(1, 1_000_000),
     "gate.max_regression": Span(0, 100),
     "gate.window_days": Span(0.01, 3650),
+    "gate.require_history": Span(0, 1),
     "notify.smtp_tls": OneOf(("starttls", "tls", "off")),
     "notify.linger_seconds": Span(0, 3600),
     "notify.messages_per_hour": Span(0.1, 3600),

@@ -15,6 +15,9 @@ class GateSettings:
     """Without a base: changes older than this are history."""
     provisional: bool = False
     """Fail on changes that more points may take back, too."""
+    require_history: float = 0.0
+    """Share of the compared series that must have points enough for a change to be found in them; 0: none, as a
+    suite's first runs and every new case have too few."""
 
 
 @dataclass(frozen=True, slots=True)

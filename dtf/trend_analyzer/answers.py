@@ -106,4 +106,5 @@ def series_difference(found: Difference, findings: Sequence[pb.TrackedFinding]) 
         relative_low=found.relative_low,
         relative_high=found.relative_high,
         findings=findings,
+        point_count=found.point_count,
     )

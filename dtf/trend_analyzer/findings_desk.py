@@ -13,12 +13,14 @@ from dtf.core.trend.finding_track import Tracked
 from dtf.core.trend.findings import ChangeState
 from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook, Known
 from dtf.core.trend.names import series_name
+from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.core.trend.series import IMPACTS
 from dtf.core.trend.series_points import SeriesKey
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import RecordStream
 from dtf.ports.series_vault import SeriesVault
 from dtf.trend_analyzer.answers import series_difference
+from dtf.trend_analyzer.census import SeriesCensus
 from dtf.trend_analyzer.findings_keeper import FindingsKeeper, publish
 from dtf.trend_analyzer.gate import CheckpointGate
 from dtf.trend_analyzer.paging import MOST_PAGE_BYTES, make_token, page_size, read_token
@@ -55,6 +57,7 @@ class FindingsDesk:
         self._stream = stream
         self._namespace = namespace
         self._clock = clock
+        self._census = SeriesCensus(keeper.book, vault, clock)
 
     def list(self, request: pb.ListFindingsRequest) -> pb.ListFindingsResponse:
         """A page of findings, the newest first."""
@@ -129,7 +132,7 @@ class FindingsDesk:
         keys = self._keys(request.suite)
         since_ns = round(request.since_at * 1e9)
         base, head = ("", "") if since_ns else self._revisions(request, keys)
-        response = pb.CompareRevisionsResponse(base=base, head=head)
+        response = pb.CompareRevisionsResponse(base=base, head=head, least_point_count=LEAST_POINTS)
         changed: list[Difference] = []
         unchanged: list[Difference] = []
         for number, key in enumerate(keys):
@@ -154,10 +157,16 @@ class FindingsDesk:
                 unchanged.append(found)
             else:
                 response.omitted_count += 1
+            if found.head_values and found.base_values:
+                response.short_count += found.point_count < LEAST_POINTS
         for found in (*sorted(changed, key=_worst_first), *unchanged):
             findings = [self.get(each.finding_id) for each in found.changes]
             response.series.append(series_difference(found, findings))
         return response
+
+    async def count(self, request: pb.CountSeriesRequest) -> pb.CountSeriesResponse:
+        """How many series there are, and how many are too short."""
+        return await self._census.count(request)
 
     async def take_in(self, request: pb.ImportPointsRequest) -> pb.ImportPointsResponse:
         """Put imported points on the stream; those that their series has already are left."""

@@ -113,6 +113,10 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
         """History from elsewhere."""
         return await _answer(self._desk.take_in(request), context)
 
+    async def CountSeries(self, request: pb.CountSeriesRequest, context: Any) -> pb.CountSeriesResponse:
+        """How many series there are."""
+        return await _answer(self._desk.count(request), context)
+
     async def _wait(self, gate: CheckpointGate, sequence: int, said: str, context: Any) -> None:
         remaining = context.time_remaining()
         limit = LONGEST_WAIT_SECONDS if remaining is None else min(remaining, LONGEST_WAIT_SECONDS)

@@ -21,6 +21,7 @@ from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.cli.exit_codes import ExitCode
 from dtf.client.client import Client
 from dtf.client.connect import peer
+from dtf.core.trend.scarcity import LEAST_POINTS
 from tests.e2e.project import SETTINGS, Project
 from tests.trend_histories import noise, stepped
 
@@ -94,7 +95,8 @@ async def settle(project: Project, client: Client) -> None:
 def found_in(project: Project, *options: str) -> list[Any]:
     """Findings of the benchmarks as `dtf trends list --json` prints them."""
     lines = project.dtf("trends", "list", "--suite", "bench", "--json", *options).splitlines()
-    found = [json.loads(line) for line in lines]
+    *found, last = map(json.loads, lines)
+    assert last["history"]["least_points"] == LEAST_POINTS
     return [each for each in found if each["finding"]["series"]["case_name"] in BENCHMARKS]
 
 

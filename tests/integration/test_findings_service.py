@@ -116,8 +116,13 @@ async def test_two_revisions_are_compared_by_the_changes_between_them(store: Duc
         assert worst.relative_low < 0.2 < worst.relative_high
         assert (worst.base_count, worst.head_count) == (2, 2)
         assert {each.impact for each in answer.series[1:]} == {findings_pb2.FINDING_IMPACT_UNSPECIFIED}
-        request = pb.CompareRevisionsRequest(suite="bench", base="rev0001", head="rev0015")
-        assert not any(each.impact for each in (await client.stub.CompareRevisions(request, **call)).series)
+        assert (answer.short_count, {each.point_count for each in answer.series}) == (0, {80})
+        request = pb.CompareRevisionsRequest(suite="bench", base="rev0001", head="rev0004")
+        early = await client.stub.CompareRevisions(request, **call)
+        assert not any(each.impact for each in early.series)
+        assert early.short_count == len(early.series), "each has ten points by then"
+        known = await client.stub.CountSeries(pb.CountSeriesRequest(suite="bench"), **call)
+        assert (known.series_count, known.short_count) == (len(answer.series), 0)
         request = pb.CompareRevisionsRequest(suite="bench", since_at=1.0)
         assert (await client.stub.CompareRevisions(request, **call)).series[0].series.metric == "latency"
         for wrong in (

@@ -298,6 +298,10 @@ class Analyzer:
             next_page_token=str(following) if following < len(self._findings) else "",
         )
 
+    async def CountSeries(self, _request: pb.CountSeriesRequest) -> pb.CountSeriesResponse:
+        """None is short."""
+        return pb.CountSeriesResponse(series_count=8, least_point_count=12)
+
     async def CompareRevisions(self, _request: pb.CompareRevisionsRequest) -> pb.CompareRevisionsResponse:
         """All of them lie between."""
         return compared(*self._findings)
@@ -323,7 +327,8 @@ def test_the_commands_tell_groups_by_all_series_and_let_moved_cost_pass(
 
     assert [line.split("  ")[0] for line in said("trends")[::2]] == ["2 series", "3 series"]
     assert "moved from parse to setup" in said("trends", "list", "--case", "setup")[0]
-    documents = [json.loads(line) for line in said("trends", "list", "--json")]
+    *documents, history = [json.loads(line) for line in said("trends", "list", "--json")]
+    assert history == {"history": {"series": 8, "short": 0, "least_points": 12, "sentence": ""}}
     assert [each["group"]["kind"] for each in documents] == ["moved"] * 2 + ["shared"] * 3
     judged = said("gate", code=ExitCode.REGRESSED)
     assert len([line for line in judged if line.startswith("regression ")]) == 3

@@ -26,6 +26,8 @@ class Difference:
     relative: float = 0.0
     relative_low: float = 0.0
     relative_high: float = 0.0
+    point_count: int = 0
+    """Points of the series up to the head."""
 
     @property
     def impact(self) -> Impact | None:
@@ -59,7 +61,7 @@ def compare_since(series: Series, since_ns: int, is_raised: Callable[[Tracked], 
         tracked for tracked in series.standing if tracked.change.index > first + base and is_raised(tracked)
     ]
     values = (series.positions[base].value,), (series.positions[-1].value,)
-    return _summed(series, *values, between)
+    return _summed(series, *values, between, series.count)
 
 
 def compare_series(
@@ -80,11 +82,15 @@ def compare_series(
         for tracked in series.standing
         if at_base[-1] < tracked.change.index <= at_head[-1] and is_raised(tracked)
     ]
-    return _summed(series, base_values, head_values, between)
+    return _summed(series, base_values, head_values, between, at_head[-1] + 1)
 
 
 def _summed(
-    series: Series, base_values: tuple[float, ...], head_values: tuple[float, ...], changes: Sequence[Tracked]
+    series: Series,
+    base_values: tuple[float, ...],
+    head_values: tuple[float, ...],
+    changes: Sequence[Tracked],
+    point_count: int,
 ) -> Difference:
     levels = [each.change for each in changes if each.change.kind is not ChangeKind.VARIANCE]
     absolute = sum(change.effect.absolute for change in levels)
@@ -102,4 +108,5 @@ def _summed(
         absolute * share,
         (absolute - half) * share,
         (absolute + half) * share,
+        point_count,
     )

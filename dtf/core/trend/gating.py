@@ -15,6 +15,7 @@ from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_b
 from dtf.core.trend.finding_text import relative_text, revisions_text, series_text, value_text
 from dtf.core.trend.findings_book import STATE_NAMES
 from dtf.core.trend.group_text import moved_text
+from dtf.core.trend.scarcity import scarcity_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,36 @@ class GateVerdict:
     def is_passed(self) -> bool:
         """Whether there is no breach."""
         return not self.breaches
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much the gate could have found: of a series with few points, that it did not change says nothing."""
+
+    count: int
+    """Series that were compared."""
+    short: int
+    """Those of them with too few points."""
+    least: int
+    """Points from which on a change can be found."""
+
+    @classmethod
+    def of(cls, compared: pb.CompareRevisionsResponse) -> "Coverage":
+        """That of a comparison."""
+        count = len(compared.series) + compared.omitted_count
+        return cls(count, compared.short_count, compared.least_point_count)
+
+    @property
+    def share(self) -> float:
+        """Of the series, those with points enough; 0 where nothing was compared."""
+        return 1 - self.short / self.count if self.count else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """What could not have been found; "" where nothing is to be said."""
+        if not self.count:
+            return "no series has points at both ends; nothing could have been found"
+        return scarcity_text(self.short, self.count, self.least)
 
 
 def judge(series: Iterable[pb.SeriesComparison], rule: GateRule) -> GateVerdict:

@@ -18,6 +18,12 @@ MOST_IN_MEMORY = 1_000
 """Series in memory; of a thousand runs each takes some 200 KB, of fifty a tenth of it."""
 
 
+class _Counted(msgspec.Struct):
+    """What is read of a series whose length alone is asked for."""
+
+    count: int
+
+
 class Vault(Protocol):
     """Where series are that are not in memory."""
 
@@ -65,6 +71,14 @@ class SeriesBook:
             return series
         saved = self._changed.get(key) or self._vault.load(key)
         return unpack_series(saved) if saved is not None else None
+
+    def count(self, key: SeriesKey) -> int:
+        """Positions of a series so far; 0: there is none of that name."""
+        series = self._series.get(key)
+        if series is not None:
+            return series.count
+        saved = self._changed.get(key) or self._vault.load(key)
+        return msgspec.msgpack.decode(saved, type=_Counted).count if saved is not None else 0
 
     def take(self) -> Mapping[SeriesKey, bytes]:
         """What changed since the last call, to be saved."""
