@@ -146,7 +146,7 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: Sequenc
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 cancelled, 3 fault of dtf, 4 usage or settings, "
     "5 nothing to run, 6 nothing reachable, 8 doctor found something, "
-    "9 the log lost what it had acknowledged, 10 a regression beyond the limits (gate).",
+    "9 the log lost what it had acknowledged, 10 a regression beyond the limits (gate), 11 too little history to say so (gate).",
 )
 @click.option(
     "--project", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Project directory."

@@ -3,9 +3,11 @@
 import click
 
 from dtf.cli.command_group import LazyGroup
+from dtf.cli.errors import CommandError
+from dtf.cli.exit_codes import ExitCode
 
 _SUBCOMMANDS = {
-    "list": ("dtf.cli.trends_list_command", "What became slower or faster; the same as `dtf trends`."),
+    "list": ("dtf.cli.trends_list_command", "What became slower or faster; `dtf trends` alone means this."),
     "show": ("dtf.cli.trends_show_command", "One series: its values and changes, drawn."),
     "accept": ("dtf.cli.trends_accept_command", "Say that a finding is real."),
     "reject": ("dtf.cli.trends_reject_command", "Say that a finding is a false alarm."),
@@ -17,22 +19,39 @@ _SUBCOMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, subcommands=_SUBCOMMANDS, invoke_without_command=True)
-@click.pass_context
-def command(ctx: click.Context) -> None:
+class _TrendsGroup(LazyGroup):
+    """Without a subcommand it is `list`, with its options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Name `list` where none is named."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand named first; what is none may be the name of a series."""
+        if args[0] not in _SUBCOMMANDS:
+            raise CommandError(
+                f"no command 'trends {args[0]}'",
+                f"of a series: `dtf trends show {args[0]}`; of a suite: `dtf trends --suite {args[0]}`",
+                exit_code=ExitCode.USAGE,
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_TrendsGroup, subcommands=_SUBCOMMANDS)
+def command() -> None:
     """What became slower or faster; `accept`, `reject` and `mute` say what is thought of it.
 
-    Findings are events: they survive restarts, and the same log gives the same findings.
+    Findings are events: they survive restarts, and the same log gives the same findings. Without a
+    command it is `list`, whose options may follow at once.
 
     \b
     Example:
         dtf trends
+        dtf trends --suite bench --all
         dtf trends show test_parse.py::test_big
         dtf trends reject 635d --reason "the machine was changed"
     """
-    if ctx.invoked_subcommand is None:
-        group = ctx.command
-        assert isinstance(group, LazyGroup)
-        list_command = group.get_command(ctx, "list")
-        assert list_command is not None
-        ctx.invoke(list_command)

@@ -85,7 +85,10 @@ def command(
     if as_json:
         click.echo(json.dumps({"history": _history_document(known, short)}))
         return
-    if not findings:
+    if not known.series_count:
+        asked = " ".join(filter(None, (suite, case_name, metric)))
+        click.echo(f"no series{f' of {asked}' if asked else ''} yet: the first run that passes begins them")
+    elif not findings:
         aside = "" if include_all else "; --all shows what was set aside"
         series = counted(known.series_count, "series", "series")
         click.echo(f"nothing became slower or faster in {series}{aside}")

@@ -151,8 +151,22 @@ def test_trends_tells_nothing_found_from_nothing_to_be_found(said: Said) -> None
         "too short   2 of 3 series have fewer than 12 points; nothing could have been found in them",
     ]
     assert "too short" not in said(Analyzer(40, 12), "trends")
-    history = json.loads(said(analyzer, "trends", "list", "--json"))["history"]
+    assert said(Analyzer(), "trends", "--suite", "new") == (
+        "no series of new yet: the first run that passes begins them\n"
+    )
+    history = json.loads(said(analyzer, "trends", "--json"))["history"]
     assert (history["series"], history["short"], history["least_points"]) == (3, 2, 12)
+
+
+def test_options_of_the_list_follow_trends_at_once_and_a_name_is_told_where_it_belongs(
+    said: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(Analyzer(40), "trends", "--suite", "s", "--all", "--limit", "3") == (
+        "nothing became slower or faster in 1 series\n"
+    )
+    assert run_cli(["trends", "test_big"]) == ExitCode.USAGE
+    assert "of a series: `dtf trends show test_big`" in capsys.readouterr().err
+    assert "Without a\n  command it is `list`" in said(Analyzer(), "trends", "--help")
 
 
 def test_the_gate_passes_short_series_and_says_so_unless_history_is_required(said: Said) -> None:
