@@ -4,16 +4,14 @@ Errors are gRPC's own (grpc.aio.AioRpcError); dtf.rpc.errors says what they mean
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -26,15 +24,16 @@ from dtf.api.v1 import (
     resource_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
-    worker_service_pb2,
-    worker_service_pb2_grpc,
 )
+from dtf.client.blob_transfers import BlobTransfers
 from dtf.client.join_tokens import JoinTokens
 from dtf.client.journal import open_journal
 from dtf.client.overload import call_when_taken
 from dtf.client.owner import default_owner
+from dtf.client.resumed_output import ResumedOutput
 from dtf.client.run import RunHandle, WatchedEvent
 from dtf.client.submission import Submission, SubmissionFailed
+from dtf.client.suite_request import set_calls, set_commands
 from dtf.rpc.channel import Peer, open_channel, open_sync_channel
 from dtf.rpc.errors import SERVER_WENT
 from dtf.rpc.reachability import why_unreachable
@@ -45,12 +44,8 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 """How long a first connection is tried: a coordinator that is being restarted is back within it."""
 RECONNECT_TIMEOUT_SECONDS = 60.0
 """How long a broken stream waits for a coordinator to come back before it gives up."""
-MOST_REPEATS = 2
-"""Of a transfer: one takeover in its midst is bad luck, three are another fault."""
-BLOB_PIECE_BYTES = 256 * 1024
 
 log = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
 
 
 class CoordinatorUnreachable(ConnectionError):
@@ -215,26 +210,11 @@ class Client:
             timeout_seconds=timeout_seconds,
             workspace=workspace,
         )
+        place: dict[str, Any] = {"working_dir": working_dir, "environment": environment or {}}
         if commands:
-            template.command.CopyFrom(
-                common_pb2.CommandSpec(working_dir=working_dir, environment=environment or {})
-            )
-            tasks = [
-                common_pb2.TaskSpec(name=" ".join(argv), payload=json.dumps(list(argv))) for argv in commands
-            ]
+            tasks = set_commands(template, commands, **place)
         else:
-            template.callable.CopyFrom(
-                common_pb2.CallableSpec(
-                    function=function,
-                    working_dir=working_dir,
-                    environment=environment or {},
-                    import_path=import_path,
-                )
-            )
-            tasks = [
-                common_pb2.TaskSpec(name=f"{function}[{index}]", payload=json.dumps(values))
-                for index, values in enumerate(arguments)
-            ]
+            tasks = set_calls(template, function, arguments, import_path=import_path, **place)
         request = run_service_pb2.CreateRunRequest(
             suite=suite, revision=revision, priority=priority, templates=[template]
         )
@@ -348,13 +328,13 @@ class Client:
         request = run_service_pb2.TailLogsRequest(run_id=run_id, follow=follow)
         if task is not None:
             request.task = task
-        seen: dict[tuple[int, int], int] = {}
+        output = ResumedOutput()
         while True:
             await self._reconnected()
-            offsets: dict[tuple[int, int], int] = {}
+            output.begin()
             try:
                 async for response in self.runs.TailLogs(request, metadata=self.metadata):
-                    if _is_news(response, offsets, seen):
+                    if output.is_news(response):
                         yield response
                 return
             except grpc.aio.AioRpcError as error:
@@ -363,41 +343,15 @@ class Client:
 
     async def fetch_blob(self, digest: str) -> bytes:
         """The content of a blob."""
-        stub = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
-        request = worker_service_pb2.FetchBlobRequest(digest=digest)
-
-        async def fetch() -> bytes:
-            pieces = [piece.data async for piece in stub.FetchBlob(request, metadata=self.metadata)]
-            return b"".join(pieces)
-
-        return await self._repeated(fetch)
+        return await self._blobs.fetch(digest)
 
     async def upload_blob(self, data: bytes) -> common_pb2.Blob:
         """Store content above 16 KiB and return what refers to it."""
-        blob = common_pb2.Blob(digest=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+        return await self._blobs.upload(data)
 
-        async def pieces() -> AsyncIterator[run_service_pb2.UploadBlobRequest]:
-            for start in range(0, len(data) or 1, BLOB_PIECE_BYTES):
-                yield run_service_pb2.UploadBlobRequest(
-                    blob=blob if start == 0 else None, data=data[start : start + BLOB_PIECE_BYTES]
-                )
-
-        async def upload() -> common_pb2.Blob:
-            return (await self.runs.UploadBlob(pieces(), metadata=self.metadata)).blob
-
-        return await self._repeated(upload)
-
-    async def _repeated(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Make a call that may be made again; a coordinator that went away in its midst costs another try."""
-        for _ in range(MOST_REPEATS):
-            await self._reconnected()
-            try:
-                return await call()
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in SERVER_WENT:
-                    raise
-        await self._reconnected()
-        return await call()
+    @property
+    def _blobs(self) -> BlobTransfers:
+        return BlobTransfers(self.channel, self.metadata, self._reconnected)
 
     async def _reconnected(self) -> None:
         """Return once one of the addresses answers. Raises TimeoutError."""
@@ -406,24 +360,3 @@ class Client:
 
     def _call(self) -> dict[str, Any]:
         return {"metadata": self.metadata, "timeout": CALL_TIMEOUT_SECONDS, "wait_for_ready": True}
-
-
-def _is_news(
-    response: run_service_pb2.TailLogsResponse,
-    offsets: dict[tuple[int, int], int],
-    seen: dict[tuple[int, int], int],
-) -> bool:
-    """Whether a piece of output has anything beyond what was `seen`; what was is cut off it.
-
-    `offsets`: where each attempt's output stands in the stream under way, which begins at its start.
-    """
-    key = (response.task, response.attempt)
-    start = offsets.get(key, 0)
-    offsets[key] = end = start + len(response.data)
-    known = seen.get(key, 0)
-    if end <= known:
-        return False
-    if start < known:
-        response.data = response.data[known - start :]
-    seen[key] = end
-    return True

@@ -3,7 +3,9 @@
 from collections.abc import Container
 from dataclasses import dataclass
 
-from dtf.worker.leases import Key
+from dtf.api.v1 import common_pb2
+from dtf.worker.leases import Key, LeaseBook
+from dtf.worker.reporter import Reporter
 
 MAX_FRUITLESS_DEATHS = 2
 """Deaths in a row that no case can be charged with, after which the work itself is at fault."""
@@ -22,17 +24,28 @@ class Failure:
 class HopelessWork:
     """Kinds of work that failed here, and how often processes of others died before they ran a case."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: LeaseBook, reporter: Reporter) -> None:
+        self._book = book
+        self._reporter = reporter
         self._failures: dict[Key, Failure] = {}
         self._deaths: dict[Key, int] = {}
 
-    def failure_of(self, key: Key) -> Failure | None:
-        """Why work of this kind cannot be run; None: it may be tried."""
-        return self._failures.get(key)
-
     def give_up(self, key: Key, failure: Failure) -> None:
-        """Work of this kind cannot be run."""
+        """Work of this kind cannot be run: what waits of it says so."""
         self._failures[key] = failure
+        self.fail_waiting(key)
+
+    def fail_waiting(self, key: Key) -> None:
+        """What waits of work that cannot be run says why; work that may be tried goes on waiting."""
+        failure = self._failures.get(key)
+        if failure is None:
+            return
+        for lease in self._book.take_all_waiting(key):
+            if failure.is_of_machine:
+                outcome = common_pb2.OUTCOME_CRASHED
+                self._reporter.end(lease, outcome, failure.message, output=failure.output)
+            else:
+                self._reporter.error(lease, failure.message, failure.output)
 
     def count_death(self, key: Key) -> bool:
         """A process died before it ran a case; whether that was once too often."""

@@ -14,7 +14,8 @@ been given. Rules, in the order they are applied:
    waits and has no slot.
 
 A process that dies takes along only the attempt that ran (casualties.py); the others wait again,
-in front, under the same fences. What a slot takes next is asked of slot_rules.py.
+in front, under the same fences. What a slot takes next is asked of slot_rules.py; which process
+waits for a successor in vain is known by successors.py.
 """
 
 import logging
@@ -33,13 +34,13 @@ from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.slot import Slot
 from dtf.worker.slot_rules import SlotRules
+from dtf.worker.successors import Successors
 from dtf.worker.warm_process import Death, State, WarmProcess
 from dtf.worker.workspace_paths import bring_home, placed_template, prepare_message
 from dtf.worker.workspaces import Workspaces
 
 _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_SECONDS = 3600.0
-FLUSH_LINGER_SECONDS = 0.1
 IDLE_SECONDS = 30.0
 
 
@@ -67,14 +68,13 @@ class SlotBoard:
         self._workspaces = workspaces
         self._clock = clock
         self._contexts: dict[str, worker_service_pb2.RunContext] = {}
-        self._exhausted: set[str] = set()
-        self._hopeless = HopelessWork()
+        self._hopeless = HopelessWork(book, reporter)
         self._rules = SlotRules(self.slots, book, clock, workspaces.can_start)
+        self._successors = Successors(self.slots, self._rules)
         self._pace = Pace()
         self._watch = ProcessWatch(runners)
         self.is_warm = False
         """Whether a process was ever ready: until then another worker would be sooner."""
-        self._is_draining = False
         self._gives_back = False
 
     # What the coordinator says.
@@ -94,7 +94,11 @@ class SlotBoard:
         key = (context.run_id, 0)
         if len(context.templates) != 1 or not context.templates[0].HasField("pytest"):
             return
-        if self._is_draining or self._rules.next_key() is not None or not self._workspaces.can_start(key):
+        if (
+            self._successors.is_draining
+            or self._rules.next_key() is not None
+            or not self._workspaces.can_start(key)
+        ):
             return
         for slot in self.slots:
             if slot.is_free:
@@ -107,11 +111,9 @@ class SlotBoard:
     ) -> None:
         """Leases came; those that are over, though the coordinator may not know, are passed by."""
         for batch in batches:
-            self._exhausted.discard(batch.run_id)
+            self._successors.more_came(batch.run_id)
             for lease in self._book.add(batch, is_over):
-                failure = self._hopeless.failure_of(lease.key)
-                if failure is not None:
-                    self._fail_waiting(lease.key, failure)
+                self._hopeless.fail_waiting(lease.key)
         if self._gives_back:
             self._reporter.release(self._book.take_all_waiting())
         self.fill()
@@ -142,8 +144,7 @@ class SlotBoard:
 
     def run_exhausted(self, run_ids: Iterable[str]) -> None:
         """Nothing of these runs is queued now."""
-        self._exhausted.update(run_ids)
-        self._flush_held_back(self._clock.monotonic())
+        self._successors.run_exhausted(run_ids, self._clock.monotonic())
 
     def runs_ended(self, run_ids: Iterable[str]) -> None:
         """These runs are over: their processes can go."""
@@ -159,7 +160,7 @@ class SlotBoard:
                 self._give_up(slot)
         for run_id in ended:
             self._contexts.pop(run_id, None)
-            self._exhausted.discard(run_id)
+            self._successors.more_came(run_id)
             self._book.forget_run(run_id)
         self._hopeless.forget_runs(ended)
         self._workspaces.forget_runs(ended)
@@ -167,12 +168,11 @@ class SlotBoard:
 
     def drain(self) -> None:
         """Nothing new will come: hold no case back for its successor."""
-        self._is_draining = True
-        self._flush_held_back(self._clock.monotonic())
+        self._successors.drain(self._clock.monotonic())
 
     def undo_drain(self) -> None:
         """Work may come again."""
-        self._is_draining = False
+        self._successors.is_draining = False
 
     def give_back(self) -> None:
         """Finish what has begun; what has not, another worker may have."""
@@ -240,7 +240,7 @@ class SlotBoard:
             given.append(lease)
         if given:
             process.give(given, self.timeout_of(key), self._clock.monotonic())
-            self._flush_if_due(process, self._clock.monotonic())
+            self._successors.flush_if_due(process, self._clock.monotonic())
 
     def _give_up(self, slot: Slot) -> None:
         assert slot.process is not None
@@ -335,7 +335,7 @@ class SlotBoard:
                 released.append(lease)
         if released:
             self._reporter.release(released)
-        self._flush_if_due(process, self._clock.monotonic())
+        self._successors.flush_if_due(process, self._clock.monotonic())
         self.fill()
 
     def on_garbled(self, process: WarmProcess, why: str) -> None:
@@ -360,16 +360,7 @@ class SlotBoard:
         """No case of `key` can be run on this worker."""
         _log.warning("a run cannot be served run=%s template=%s: %s", key[0], key[1], failure.message)
         self._hopeless.give_up(key, failure)
-        self._fail_waiting(key, failure)
         self.fill()
-
-    def _fail_waiting(self, key: Key, failure: Failure) -> None:
-        for lease in self._book.take_all_waiting(key):
-            if failure.is_of_machine:
-                outcome = common_pb2.OUTCOME_CRASHED
-                self._reporter.end(lease, outcome, failure.message, output=failure.output)
-            else:
-                self._reporter.error(lease, failure.message, failure.output)
 
     # What workspaces come to.
 
@@ -394,27 +385,13 @@ class SlotBoard:
             if slot.process is not None:
                 self._watch.look(slot.process, now)
                 self._give_up_if_idle(slot, slot.process, now)
-        self._flush_held_back(now)
+        self._successors.flush_held_back(now)
         self.fill()  # who yields to whom changes with time
 
     def _give_up_if_idle(self, slot: Slot, process: WarmProcess, now: float) -> None:
         is_idle = process.state is State.SERVING and not process.leases
         if is_idle and now - process.given_at > IDLE_SECONDS:
             self._give_up(slot)
-
-    def _flush_held_back(self, now: float) -> None:
-        for slot in self.slots:
-            if slot.process is not None:
-                self._flush_if_due(slot.process, now)
-
-    def _flush_if_due(self, process: WarmProcess, now: float) -> None:
-        """Tell a process that no successor comes, once nothing of its kind is to be had."""
-        key = process.key
-        if key is None or process.is_flushed or not process.leases or self._rules.will_be_given(process, key):
-            return
-        is_alone = self._is_draining or key[0] in self._exhausted
-        if is_alone or now - process.given_at > FLUSH_LINGER_SECONDS:
-            process.flush()
 
     # State.
 

@@ -1,7 +1,7 @@
 """Output that is told again after a broken connection is handed on once."""
 
 from dtf.api.v1 import run_service_pb2
-from dtf.client.client import _is_news
+from dtf.client.resumed_output import ResumedOutput
 
 
 def pieces(*texts: str, task: int = 0) -> list[run_service_pb2.TailLogsResponse]:
@@ -11,11 +11,11 @@ def pieces(*texts: str, task: int = 0) -> list[run_service_pb2.TailLogsResponse]
 
 def handed_on(streams: list[list[run_service_pb2.TailLogsResponse]]) -> str:
     """What a caller gets of streams that begin anew each time."""
-    seen: dict[tuple[int, int], int] = {}
+    output = ResumedOutput()
     text = ""
     for stream in streams:
-        offsets: dict[tuple[int, int], int] = {}
-        text += "".join(piece.data.decode() for piece in stream if _is_news(piece, offsets, seen))
+        output.begin()
+        text += "".join(piece.data.decode() for piece in stream if output.is_news(piece))
     return text
 
 

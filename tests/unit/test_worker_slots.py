@@ -19,7 +19,8 @@ from dtf.worker.process_watch import PREPARE_TIMEOUT_SECONDS
 from dtf.worker.reporter import Reporter
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.slot_rules import MINIMUM_SERVICE_SECONDS
-from dtf.worker.slots import FLUSH_LINGER_SECONDS, IDLE_SECONDS, SlotBoard
+from dtf.worker.slots import IDLE_SECONDS, SlotBoard
+from dtf.worker.successors import FLUSH_LINGER_SECONDS
 from dtf.worker.uploads import Uploads
 from dtf.worker.warm_process import Death, State, StopReason, WarmProcess
 from dtf.worker.workspace_setup import Setup
