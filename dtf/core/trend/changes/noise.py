@@ -17,6 +17,8 @@ MOST_MEMORY = 0.97
 """Autocorrelation assumed at most: beyond it a hundred points say nothing about a level."""
 HAMPEL_REACH = 4
 """Positions on either side whose median a value is compared with."""
+LONG = 192
+"""Values from which on medians of nine are faster by comparing arrays than by sorting parts of them."""
 HAMPEL_LIMIT = 3.5
 """Standard deviations beyond which a value is pulled back to the limit (Hampel, JASA 69, 1974)."""
 
@@ -48,8 +50,11 @@ def resolution(ordered: Vector) -> float:
     """Smallest distance between two of ascending values that differ, never less than what floats of this size can tell."""
     grain = max(abs(float(ordered[0])), abs(float(ordered[-1]))) * 4e-16
     steps = ordered[1:] - ordered[:-1]
-    steps = steps[steps > grain * 4.0]
-    return max(float(steps.min()) if len(steps) else 0.0, grain, 1e-300)
+    least = float(steps.min()) if len(steps) else 0.0
+    if least <= grain * 4.0:
+        steps = steps[steps > grain * 4.0]
+        least = float(steps.min()) if len(steps) else 0.0
+    return max(least, grain, 1e-300)
 
 
 def middle_of(values: Vector) -> float:
@@ -65,11 +70,18 @@ def middle_of_ordered(ordered: Vector) -> float:
 
 def robust_scale(deviations: Vector) -> float:
     """Standard deviation of values around their median, by the median deviation; by its 80 % quantile where most are equal."""
+    return _scale_of(deviations.copy())
+
+
+def _scale_of(deviations: Vector) -> float:
+    """The same of an array that is used up."""
     if not len(deviations):
         return 0.0
-    size = np.abs(deviations - middle_of(deviations))
-    size.sort()
-    middle, high = float(size[len(size) // 2]), float(size[len(size) * 4 // 5])
+    deviations.sort()
+    deviations -= middle_of_ordered(deviations)
+    np.abs(deviations, out=deviations)
+    deviations.sort()
+    middle, high = float(deviations[len(deviations) // 2]), float(deviations[len(deviations) * 4 // 5])
     return max(middle * SIGMA_PER_MAD, high / 1.2816 * 0.8)
 
 
@@ -78,7 +90,7 @@ def noise_of_differences(values: Vector, grain: float) -> Noise:
 
     For an autoregression of order one the variances of differences at lag two and one have the ratio 1 + memory.
     """
-    one, two = robust_scale(values[1:] - values[:-1]), robust_scale(values[2:] - values[:-2])
+    one, two = _scale_of(values[1:] - values[:-1]), _scale_of(values[2:] - values[:-2])
     if one <= 0.0:
         return Noise(grain * 0.29, 0.0, 1.0)
     memory = min(max((two / one) ** 2 - 1.0, 0.0), MOST_MEMORY)
@@ -89,7 +101,7 @@ def noise_of_differences(values: Vector, grain: float) -> Noise:
 def noise_of_turns(values: Vector, grain: float) -> Noise:
     """The least noise there can be: from second differences, which slopes do not touch, as if it had no memory."""
     turns = values[2:] - 2.0 * values[1:-1] + values[:-2]
-    return Noise(max(robust_scale(turns) / math.sqrt(6.0), grain * 0.29), 0.0, 1.0)
+    return Noise(max(_scale_of(turns) / math.sqrt(6.0), grain * 0.29), 0.0, 1.0)
 
 
 def long_run_of(memory: float) -> float:
@@ -104,23 +116,26 @@ def noise_of_residuals(residuals: Vector, parameters: int, grain: float) -> Nois
     the autoregression leaves is summed with Bartlett's weights (Andrews and Monahan, Econometrica 60, 1992).
     """
     count = len(residuals)
-    variance = float(residuals @ residuals) / max(count - parameters, 1)
+    total = float(residuals @ residuals)
+    variance = total / max(count - parameters, 1)
     sigma = max(math.sqrt(variance), grain * 0.29)
     if count < 4 or variance <= (grain * 0.29) ** 2:
         return Noise(
             sigma, 0.0, 1.0
         )  # what is below the values' resolution is rounding, whose memory means nothing
-    raw = float(residuals[1:] @ residuals[:-1]) / float(residuals @ residuals)
+    raw = float(residuals[1:] @ residuals[:-1]) / total
     memory = min(max(raw + (parameters + 1.0 + 3.0 * max(raw, 0.0)) / count, 0.0), MOST_MEMORY)
     return Noise(sigma, memory, long_run_of(memory) * _beyond(residuals, raw))
 
 
 def _beyond(residuals: Vector, memory: float) -> float:
     """Long-run variance over the variance of what the autoregression leaves; 1 or more, and at most 4."""
+    count = len(residuals) - 1
+    if count < 40:
+        return 1.0
     left = residuals[1:] - memory * residuals[:-1]
-    count = len(left)
     total = float(left @ left)
-    if count < 40 or total <= 0.0:
+    if total <= 0.0:
         return 1.0
     reach = int(4.0 * (count / 100.0) ** 0.25) + 1
     ratio = 1.0
@@ -132,10 +147,39 @@ def _beyond(residuals: Vector, memory: float) -> float:
 def running_median(values: Vector, reach: int = HAMPEL_REACH) -> Vector:
     """Median of each value and `reach` neighbours on either side; the ends are mirrored."""
     padded = np.concatenate([values[reach - 1 :: -1], values, values[: -reach - 1 : -1]])
+    if reach == HAMPEL_REACH and len(values) >= LONG:
+        return _medians_of_nine(padded)
     step = padded.itemsize
     windows = np.ndarray((len(values), 2 * reach + 1), np.float64, padded, 0, (step, step)).copy()
     windows.partition(reach, axis=1)
     middle: Vector = windows[:, reach]
+    return middle
+
+
+def _medians_of_nine(padded: Vector) -> Vector:
+    """Medians of each value, its four before and its four behind.
+
+    Three neighbours are put in order once for the three nines that they are a third of. The middle of nine is the
+    middle of: the largest of the three least, the middle of the three middles, the least of the three largest.
+    """
+    one, two, three = padded[:-2], padded[1:-1], padded[2:]
+    low, high = np.minimum(one, two), np.maximum(one, two)
+    middle = np.minimum(high, three)
+    np.maximum(high, three, out=high)
+    one, two = np.minimum(low, middle), np.maximum(low, middle)
+    count = len(padded) - 2 * HAMPEL_REACH
+    lows, middles, highs = ([each[:count], each[3 : count + 3], each[6:]] for each in (one, two, high))
+    least = np.maximum(lows[0], lows[1])
+    np.maximum(least, lows[2], out=least)
+    most = np.minimum(highs[0], highs[1])
+    np.minimum(most, highs[2], out=most)
+    return _middle_of_three(least, _middle_of_three(*middles), most)
+
+
+def _middle_of_three(one: Vector, two: Vector, three: Vector) -> Vector:
+    middle: Vector = np.maximum(one, two)
+    np.minimum(middle, three, out=middle)
+    np.maximum(middle, np.minimum(one, two), out=middle)
     return middle
 
 

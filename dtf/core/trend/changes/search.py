@@ -14,6 +14,8 @@ LEAST_SEGMENT = 5
 ALL_UP_TO = 128
 """Positions up to which each is a candidate."""
 MOST_CANDIDATES = 144
+FEW_NEW = 0.3
+"""Share of new places up to which the others' costs are kept."""
 WORTH_A_SEARCH = 0.65
 """Share of a change's price that the best single cut at some scale saves at least where any partition pays."""
 SCALES = (6, 12, 24, 48, 96, 192, 384)
@@ -23,7 +25,7 @@ SCALES = (6, 12, 24, 48, 96, 192, 384)
 class Search:
     """Partitions of one series under several prices."""
 
-    __slots__ = ("_best", "_gains", "_is_peak", "_level", "_line", "_most", "_places", "_sums")
+    __slots__ = ("_best", "_costs", "_gains", "_is_peak", "_most", "_places", "_sums")
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
@@ -34,8 +36,7 @@ class Search:
         self._most = float(self._best.max())
         self._is_peak: Flags | None = None
         self._places: Places = np.empty(0, dtype=np.int64)
-        self._level: Vector = np.empty((0, 0))
-        self._line: Vector = np.empty((0, 0))
+        self._costs: Vector = np.empty((2, 0, 0))
 
     def best_partition(self, *, change_cost: float, slope_cost: float) -> list[int]:
         """Inner boundaries of the cheapest partition: each segment pays `change_cost`, each slope `slope_cost`."""
@@ -46,7 +47,10 @@ class Search:
             return []
         places = np.concatenate([[0], candidates, [self._sums.length]]).astype(np.int64)
         self._price(places)
-        prices = np.minimum(self._level, self._line + slope_cost) + change_cost
+        level, line = self._costs
+        prices = line + slope_cost
+        np.minimum(level, prices, out=prices)
+        prices += change_cost
         return _cheapest_path(prices, places)
 
     def _candidates(self, change_cost: float) -> Places:
@@ -63,11 +67,21 @@ class Search:
         return places.astype(np.int64)
 
     def _price(self, places: Places) -> None:
-        """Costs of each segment between two places, infinite where it is too short; kept, as prices change and places seldom do."""
+        """Costs of each segment between two places; those of places that were there before are kept, as most are."""
         if np.array_equal(places, self._places):
             return
+        found = np.searchsorted(self._places, places)
+        is_known = np.append(self._places, -1)[found] == places
+        fresh = np.flatnonzero(~is_known)
+        if len(fresh) > FEW_NEW * len(places):
+            self._costs = self._sums.pairs(places, LEAST_SEGMENT)
+        else:
+            costs = self._costs.take(found, axis=1, mode="clip").take(found, axis=2, mode="clip")
+            rows = self._sums.pairs_with(places, fresh, LEAST_SEGMENT)
+            costs[:, fresh] = rows
+            costs[:, :, fresh] = rows.transpose(0, 2, 1)
+            self._costs = costs
         self._places = places
-        self._level, self._line = self._sums.pairs(places, LEAST_SEGMENT)
 
 
 def _scale_gains(sums: Sums) -> Vector:
@@ -103,13 +117,13 @@ def _peaks(gains: Vector) -> Flags:
 
 
 def _cheapest_path(prices: Vector, places: Places) -> list[int]:
-    """Inner places of the cheapest path from the first to the last; prices[b, a] is that of [a, b)."""
+    """Inner places of the cheapest path from the first to the last; prices[b, a] is that of [a, b) for a before b."""
     count = len(places)
     best = np.full(count, np.inf)
     best[0] = 0.0
     totals = np.empty(count)
     origin = [0] * count
-    for end, row in enumerate(prices[1:], 1):  # what is not before `end` costs infinitely much
+    for end, row in enumerate(prices[1:], 1):  # what is not before `end` is not reached yet: infinite
         np.add(best, row, totals)
         origin[end] = cheapest = int(totals.argmin())
         best[end] = totals[cheapest]

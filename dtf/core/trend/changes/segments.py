@@ -12,7 +12,7 @@ import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
 
-BLOCK = 32
+BLOCK = 48
 """Rows of a table of segments that are priced at once."""
 
 
@@ -69,27 +69,39 @@ class Sums:
         at = self._sums[:, start + 1 : end]
         return costs_of(at - self._sums[:, start : start + 1]), costs_of(self._sums[:, end : end + 1] - at)
 
-    def pairs(self, places: Places, least: int) -> tuple[Vector, Vector]:
-        """Costs as levels and as lines of each segment [places[b], places[a]), at [a, b]; infinite where shorter than `least`.
+    def pairs(self, places: Places, least: int) -> Vector:
+        """Costs as a level and as a line of each segment between two rising places; shape (2, places, places).
 
-        In blocks of rows, since what stays in the processor's cache is several times faster.
+        At [:, b, a] and at [:, a, b] that of [places[a], places[b]), infinite where shorter than `least`. In
+        blocks of rows, since what stays in the processor's cache is several times faster.
         """
         count = len(places)
         at = self._sums[:, places]
-        level, line = np.full((2, count, count), np.inf)
-        work = np.empty((6, BLOCK, count))
+        table: Vector = np.empty((2, count, count))
+        work = np.empty(6 * BLOCK * count)
         for first in range(0, count, BLOCK):
             last = min(first + BLOCK, count)
-            rows = slice(first, last)
-            differences = np.subtract(
-                at[:, rows, None], at[:, None, :last], out=work[:, : last - first, :last]
-            )
-            is_short = places[rows, None] - places[None, :last] < least
-            np.copyto(differences[0], 1.0, where=is_short)
-            for whole, part in zip((level, line), costs_of(differences), strict=True):
-                np.copyto(part, np.inf, where=is_short)
-                whole[rows, :last] = part
-        return level, line
+            differences = work[: 6 * (last - first) * last].reshape(6, last - first, last)
+            np.subtract(at[:, first:last, None], at[:, None, :last], out=differences)
+            near = max(first - least + 1, 0)  # places before are not short of any of these
+            is_short = places[first:last, None] - places[None, near:last] < least
+            np.copyto(differences[0, :, near:], 1.0, where=is_short)
+            for whole, part in zip(table, costs_of(differences), strict=True):
+                np.copyto(part[:, near:], np.inf, where=is_short)
+                whole[first:last, :last] = part
+                whole[:first, first:last] = part[:, :first].T
+        return table
+
+    def pairs_with(self, places: Places, chosen: Places, least: int) -> Vector:
+        """The rows of `pairs` that belong to places[chosen]; shape (2, chosen, places)."""
+        ends = self._sums[:, places[chosen], None]
+        differences = ends - self._sums[:, None, places]
+        np.copyto(differences, -differences, where=np.arange(len(places)) > chosen[:, None])
+        is_short = np.abs(places[chosen, None] - places) < least
+        np.copyto(differences[0], 1.0, where=is_short)
+        rows = np.array(costs_of(differences))
+        np.copyto(rows, np.inf, where=is_short)
+        return rows
 
     def sliding(self, lengths: Sequence[int], reach: int) -> list[tuple[Vector, Vector]]:
         """For each length l: costs of the stretches [a, a + l), cut off at the ends, for reach - l <= a <= length - reach."""
@@ -127,7 +139,7 @@ class Sums:
         return _line_of(w, x, xx, y, xy, self.stretch)
 
 
-def line_through(positions: Places, values: Vector, weights: Vector) -> Line:
+def line_through(positions: Vector, values: Vector, weights: Vector) -> Line:
     """The line that fits all of these best; positions near 0."""
     stretch = float(len(values))
     x = positions / stretch

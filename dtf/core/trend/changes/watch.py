@@ -79,14 +79,16 @@ class Regime:
     count: int
     tail: Vector
     """Absolute residuals in standard deviations, ascending."""
-    heaviness: float
-    """Share of values beyond 3 standard deviations, a normal law's left out."""
     weight_unit: float
     """Weight of a value whose deviation is sigma."""
     inflation: Vector
     """Variance of the sum of k values over k variances, by k - 1."""
     bar: float
     """Standard errors, as a normal law's, that the next values must be away."""
+    quantile: float
+    """The bar as a quantile of Student's law, raised by what the tail has more than a normal law's."""
+    bounds: Vector
+    """Of the sum of k values of weight_unit, in standard deviations, below which nothing counts; shape (REACH,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +118,21 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
     grain = resolution(ordered)
     rough = noise_of_differences(values, grain)
     centre = middle_of_ordered(ordered)
-    pulled = (clipped(values, rough.sigma) - centre) / rough.sigma
-    line = line_through(positions - positions[0], pulled, weights)
+    pulled = clipped(values, rough.sigma) - centre
+    pulled /= rough.sigma
+    x = (positions - positions[0]).astype(np.float64)
+    line = line_through(x, pulled, weights)
     if count < 2 * LEAST_REGIME:
         line = line.flat()
-    residuals = (
-        (values - centre) / rough.sigma - line.level - line.slope * (positions - positions[0] - line.centre)
-    )
+    residuals = values - centre
+    residuals /= rough.sigma
+    residuals -= line.level
+    x -= line.centre
+    x *= line.slope
+    residuals -= x
     limited = _limited(residuals, VALUE_LIMIT)
-    noise = noise_of_residuals(limited * np.sqrt(weights), 2, grain / rough.sigma)
+    limited *= np.sqrt(weights)
+    noise = noise_of_residuals(limited, 2, grain / rough.sigma)
     sigma = max(noise.sigma, 1e-9)
     memory = min(noise.memory + (0.4 + 1.4 * noise.memory) / math.sqrt(count), MOST_MEMORY)
     placed = Line(
@@ -134,8 +142,12 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         line.weight,
         line.spread,
     )
-    tail = np.abs(residuals) / sigma
+    tail = np.abs(residuals, out=residuals)
+    tail /= sigma
     tail.sort()
+    heaviness = max(1.0 - float(tail.searchsorted(3.0)) / count - 0.0027, 0.0)
+    inflation = _inflation(memory)
+    quantile = _quantile(count, memory, _bar_at(int(positions[-1])), heaviness)
     return Regime(
         line=placed,
         sigma=sigma * rough.sigma,
@@ -143,10 +155,11 @@ def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | No
         long_run=long_run_of(memory),
         count=count,
         tail=tail,
-        heaviness=max(1.0 - float(tail.searchsorted(3.0)) / count - 0.0027, 0.0),
         weight_unit=unit,
-        inflation=_inflation(memory),
+        inflation=inflation,
         bar=_bar_at(int(positions[-1])),
+        quantile=quantile,
+        bounds=_bounds(inflation, 1.0, quantile),
     )
 
 
@@ -217,28 +230,40 @@ def _bar_at(position: int) -> float:
     return math.sqrt(BAR * BAR + 2.0 * math.log(min(max(position, first), last) / first))
 
 
-def _bar(regime: Regime) -> float:
-    """The regime's bar as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much the regime knows."""
-    known = max(regime.count * (1.0 - regime.memory) / (1.0 + regime.memory), 4.0)
-    bar = regime.bar * (1.0 + HEAVY * regime.heaviness)
+def _quantile(count: int, memory: float, bar: float, heaviness: float) -> float:
+    """A bar as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much a regime knows.
+
+    Heaviness: the share of its values beyond 3 standard deviations, a normal law's left out.
+    """
+    known = max(count * (1.0 - memory) / (1.0 + memory), 4.0)
+    bar *= 1.0 + HEAVY * heaviness
     return math.sqrt(known * math.expm1(bar * bar / known))
+
+
+def _bounds(inflation: Vector, weight: float, quantile: float) -> Vector:
+    """What the sums of the newest k values, each of this weight, stay below where nothing counts; shape (REACH,)."""
+    bounds: Vector = inflation * COUNTS
+    bounds /= weight
+    np.sqrt(bounds, out=bounds)
+    bounds *= quantile * NEARLY_ALL
+    bounds[SUSPECTED_FROM - 1 :] *= SUSPICION / BAR
+    return bounds
 
 
 def _is_calm(regime: Regime, deviations: Vector, weights: Vector, fresh: int) -> bool:
     """Whether no score can count, as a bound says that knows the regime's line exactly: most blocks end here."""
     size = float(max(deviations.max(), -deviations.min()))
-    if size > FAR_AT or float(weights.min()) != float(weights.max()):
+    if size > FAR_AT or not (weights == weights[0]).all():
         return False
     reach = min(REACH, len(deviations))
     few = min(RANKED_UP_TO, reach)
-    bounds = regime.inflation[:reach] * COUNTS[:reach]
-    bounds /= float(weights[0])
-    np.sqrt(bounds, out=bounds)
-    bounds *= _bar(regime) * NEARLY_ALL
-    bounds[SUSPECTED_FROM - 1 :] *= SUSPICION / BAR
-    if size > VALUE_LIMIT and _is_beyond(deviations, bounds[:few], fresh):
-        return False
-    return not _is_beyond(_limited(deviations, VALUE_LIMIT), bounds, fresh)
+    weight = float(weights[0])
+    bounds = regime.bounds if weight == 1.0 else _bounds(regime.inflation, weight, regime.quantile)
+    if size > VALUE_LIMIT:
+        if _is_beyond(deviations, bounds[:few], fresh):
+            return False
+        deviations = _limited(deviations, VALUE_LIMIT)
+    return not _is_beyond(deviations, bounds[:reach], fresh)
 
 
 def _is_beyond(terms: Vector, bounds: Vector, fresh: int) -> bool:
@@ -273,7 +298,7 @@ def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vect
     middle = positions[None, :] - (counts - 1.0) / 2.0
     tilt = (middle - line.centre) ** 2 / line.spread
     error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
-    scores: Vector = total / share / np.sqrt(error) / _bar(regime)
+    scores: Vector = total / share / np.sqrt(error) / regime.quantile
     scores[counts > np.arange(1, len(deviations) + 1)] = 0.0
     scores = np.abs(scores)
     is_over = scores[:few] >= 1.0

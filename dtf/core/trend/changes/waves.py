@@ -17,20 +17,39 @@ PERIODS = 32
 """Periods tried, in geometric steps."""
 
 
+KEPT_UP_TO = 128
+"""Length up to which waves are kept for each: an alarm asks for those of some dozen lengths again and again."""
+
+
 def wave_cost(values: Vector, weights: Vector) -> float:
     """Weighted sum of squares that the best wave on a line leaves of the values."""
     count = len(values)
-    waves = _waves(count)
-    x = np.arange(count) / count - 0.5
-    weighted = values * weights
-    terms = np.stack([weights, weights * x, weighted], axis=1)
+    is_plain = bool((weights == 1.0).all())
+    waves, x, plain = _kept_shapes(count) if count <= KEPT_UP_TO else _shapes(count)
+    weighted = values if is_plain else values * weights
+    terms = np.empty((count, 3))
+    terms[:, 0], terms[:, 1], terms[:, 2] = weights, x if is_plain else weights * x, weighted
+    sums = waves @ terms
+    normal = plain if is_plain else _normal(waves, x, weights)
+    right = np.empty((PERIODS, 4))
+    right[:, 0], right[:, 1] = weighted.sum(), weighted @ x
+    right[:, 2], right[:, 3] = sums[:PERIODS, 2], sums[PERIODS:, 2]
+    solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+    solution *= right
+    explained = solution.sum(axis=1)
+    return max(float(weighted @ values) - float(explained.max()), 0.0)
+
+
+def _normal(waves: Vector, x: Vector, weights: Vector) -> Vector:
+    """Weighted products of level, slope, cosine and sine for each period; shape (PERIODS, 4, 4)."""
+    terms = np.stack([weights, weights * x, x], axis=1)  # as many columns as there are with the values
     sums = waves @ terms
     cosines, sines = waves[:PERIODS], waves[PERIODS:]
     weighed = cosines * weights
     squares = np.einsum("pc,pc->p", weighed, cosines)
     products = np.einsum("pc,pc->p", weighed, sines)
     total = float(weights.sum())
-    normal = np.empty((PERIODS, 4, 4))
+    normal: Vector = np.empty((PERIODS, 4, 4))
     normal[:, 0, 0] = total
     normal[:, 0, 1] = normal[:, 1, 0] = terms[:, 1].sum()
     normal[:, 1, 1] = terms[:, 1] @ x
@@ -39,16 +58,21 @@ def wave_cost(values: Vector, weights: Vector) -> float:
         normal[:, row, 3] = normal[:, 3, row] = sums[PERIODS:, row]
     normal[:, 2, 2], normal[:, 3, 3] = squares, total - squares
     normal[:, 2, 3] = normal[:, 3, 2] = products
-    normal += 1e-9 * count * np.eye(4)
-    right = np.empty((PERIODS, 4))
-    right[:, 0], right[:, 1] = weighted.sum(), weighted @ x
-    right[:, 2], right[:, 3] = sums[:PERIODS, 2], sums[PERIODS:, 2]
-    solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
-    explained = (solution * right).sum(axis=1)
-    return max(float(weighted @ values) - float(explained.max()), 0.0)
+    normal += 1e-9 * len(x) * np.eye(4)
+    return normal
 
 
 @lru_cache(maxsize=6)
+def _shapes(count: int) -> tuple[Vector, Vector, Vector]:
+    """The waves, what is a line, and `_normal` of both where all weights are 1."""
+    waves = _waves(count)
+    x = np.arange(count) / count - 0.5
+    return waves, x, _normal(waves, x, np.ones(count))
+
+
+_kept_shapes = lru_cache(maxsize=KEPT_UP_TO)(_shapes.__wrapped__)
+
+
 def _waves(count: int) -> Vector:
     """Cosine, then sine of each period at each position, by doubling what is there; shape (2 PERIODS, count)."""
     longest = max(LONGEST_EXPECTED, count / 1.5)
@@ -57,11 +81,16 @@ def _waves(count: int) -> Vector:
     waves = np.empty((2, PERIODS, count))
     waves[0, :, 0], waves[1, :, 0] = 1.0, 0.0
     done = 1
+    work = np.empty((PERIODS, (count + 1) // 2))
     while done < count:
         more = min(done, count - done)
         turn_cos, turn_sin = np.cos(done * angles)[:, None], np.sin(done * angles)[:, None]
         cosines, sines = waves[:, :, :more]
-        waves[0, :, done : done + more] = cosines * turn_cos - sines * turn_sin
-        waves[1, :, done : done + more] = cosines * turn_sin + sines * turn_cos
+        next_cosines, next_sines = waves[:, :, done : done + more]
+        term = work[:, :more]
+        np.multiply(cosines, turn_cos, out=next_cosines)
+        np.subtract(next_cosines, np.multiply(sines, turn_sin, out=term), out=next_cosines)
+        np.multiply(cosines, turn_sin, out=next_sines)
+        np.add(next_sines, np.multiply(sines, turn_cos, out=term), out=next_sines)
         done += more
     return waves.reshape(2 * PERIODS, count)
