@@ -34,8 +34,8 @@ setup: $(STAMP) ## make the environment in .venv from requirements.lock
 demo: $(STAMP) ## run the example suite on an elastic pool and show the result
 	@$(PY) -m dtf.cli.main demo
 
-test: $(STAMP) ## pass the whole test suite, on up to four processes; says by name what it left out
-	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+test: $(STAMP) ## pass the whole test suite, a process a processor (tests/scheduling.py); says by name what it left out
+	@$(PY) -m pytest --numprocesses logical --dist loadfile --durations 40 --durations-min 5
 
 e2e: $(STAMP) ## the whole system, and recorded streams replayed: COMPONENT=coordinator|worker|resource-manager|trend-analyzer|all VERBOSE=1
 	@$(PY) tools/e2e.py --component "$(COMPONENT)" $(if $(VERBOSE),--verbose)

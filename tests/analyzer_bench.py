@@ -13,10 +13,12 @@ from dtf.ports.clock import Clock
 from dtf.ports.metric_store import MetricStore
 from dtf.rpc.channel import Peer, open_channel
 from dtf.settings.model import AnalyzerSettings
+from dtf.settings.trends import TrendsSettings
 from dtf.trend_analyzer.process import TrendAnalyzer
+from dtf.trend_analyzer.reruns import Coordinator
 
 TOKEN = "token-of-the-tests"
-CALL_SECONDS = 20.0
+CALL_SECONDS = 60.0
 
 
 class Streams:
@@ -54,7 +56,12 @@ class AnalysisClient:
 
 @asynccontextmanager
 async def analyzing(
-    streams: Streams, store: MetricStore, clock: Clock | None = None
+    streams: Streams,
+    store: MetricStore,
+    clock: Clock | None = None,
+    *,
+    coordinator: Coordinator | None = None,
+    trends: TrendsSettings | None = None,
 ) -> AsyncIterator[AnalysisClient]:
     """An analyzer that runs while the block does, and a client of it."""
     analyzer = TrendAnalyzer(
@@ -67,6 +74,8 @@ async def analyzing(
         vault=streams.vault,
         clock=clock or SystemClock(),
         token=TOKEN,
+        coordinator=coordinator,
+        trends=trends,
     )
     async with analyzer, calling(analyzer.address) as client:
         yield client

@@ -17,10 +17,19 @@ from tests.ec2_server import Ec2Server, ec2_server
 from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
 from tests.kubernetes_cluster import kubernetes
+from tests.scheduling import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 from tests.slurm_cluster import slurm
 from tests.ssh_daemon import ssh_daemon
 
-__all__ = ["influxd", "kubernetes", "own_influxd", "slurm", "ssh_daemon"]
+__all__ = [
+    "influxd",
+    "kubernetes",
+    "own_influxd",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
+    "slurm",
+    "ssh_daemon",
+]
 
 _namespaces = count(1)
 

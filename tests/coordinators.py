@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from dtf.adapters.file_blobs import FileBlobStore
@@ -20,6 +21,8 @@ from dtf.settings.model import CoordinatorSettings
 
 TOKEN = "a-token-for-tests"
 SETTINGS = CoordinatorSettings(listen="127.0.0.1:0", namespace="test")
+PATIENT = replace(SETTINGS, lease_seconds=600.0)
+"""On the machine's clock: scripted workers send no heartbeats, and a machine that is slow must not lose them."""
 
 
 def peer_of(coordinator: Coordinator) -> Peer:
@@ -32,7 +35,7 @@ async def running_coordinator(
     log: EventLog,
     blob_dir: Path,
     *,
-    settings: CoordinatorSettings = SETTINGS,
+    settings: CoordinatorSettings | None = None,
     telemetry: MemoryRecords | None = None,
     scaling: MemoryRecords | None = None,
     clock: Clock | None = None,
@@ -44,7 +47,7 @@ async def running_coordinator(
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that leads and listens on a free port; `is_standby`: once it is its turn."""
     coordinator = Coordinator(
-        settings,
+        settings or (PATIENT if clock is None else SETTINGS),
         log=log,
         telemetry=telemetry or MemoryRecords(),
         scaling=scaling or MemoryRecords(),

@@ -40,8 +40,8 @@ CONTROLLERS = (
     "statefulset-controller",
     "serviceaccount-controller",
 )
-READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
+READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
 _namespaces = count(1)
 
 

@@ -29,7 +29,14 @@ def _traces(process: psutil.Process) -> str:
     return "\0".join(found)
 
 
-def wait_until_gone(directory: Path, timeout_seconds: float = 30.0) -> list[str]:
+def wait_until_gone(directory: Path, timeout_seconds: float = 90.0) -> list[str]:
     """Wait for every process of `directory` to end; the command lines of those that did not."""
     _, alive = psutil.wait_procs(processes_of(directory), timeout=timeout_seconds)
-    return [" ".join(process.cmdline()) for process in alive if process.is_running()]
+    return [words for process in alive if (words := _command_line(process))]
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""  # gone at last

@@ -12,7 +12,7 @@ import grpc.aio
 from dtf.api.v1 import common_pb2, worker_service_pb2, worker_service_pb2_grpc
 from dtf.rpc.channel import Peer, open_channel
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 90.0
 """Far above what anything takes: it turns a hang into a failure."""
 
 

@@ -82,7 +82,7 @@ class SlurmBench:
     async def process_of(self, instance: Instance) -> psutil.Process:
         """Its process, once it runs."""
         job_id = instance.handle.split()[-1]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(80):
             while True:
                 for process in await asyncio.to_thread(_workers, instance.launch_id):
                     if _job_of(process) == job_id:

@@ -24,7 +24,7 @@ from tests.processes import processes_of
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
 READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 PROCESSORS = 64
 MEMORY_MEBIBYTES = 64_000
 _SUPERUSERS_PATH = "/usr/sbin:/sbin"

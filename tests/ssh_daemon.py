@@ -18,7 +18,7 @@ from tests.kubernetes_cluster import free_ports
 from tests.processes import processes_of
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen")
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 

@@ -13,7 +13,7 @@ import pytest
 from dtf.adapters.system_clock import SystemClock
 from tests.chaos.proxies import Proxies, find_toxiproxy
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 
 pytestmark = pytest.mark.skipif(
     find_toxiproxy() is None, reason="left out: needs toxiproxy (`make toxiproxy`)"

@@ -25,6 +25,7 @@ from tests.ssh_bench import SshBench
 
 pytestmark = pytest.mark.resource_manager
 
+WAIT_SECONDS = 80.0
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
 UNHAPPY = "import sys; print('error: no coordinator at 127.0.0.1:1', file=sys.stderr); sys.exit(3)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -249,7 +250,7 @@ def request_for(launch_id: str) -> LaunchRequest:
 
 async def next_exit(provider: CapacityProvider) -> Instance:
     """The next instance to exit."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         return await anext(aiter(provider.exits()))
 
 

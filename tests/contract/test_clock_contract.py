@@ -26,7 +26,7 @@ async def test_monotonic_time_never_falls(any_clock: Clock) -> None:
 
 
 async def test_sleeping_for_no_time_lets_others_run(any_clock: Clock) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await any_clock.sleep(0)
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
@@ -22,17 +22,17 @@ from dtf.settings.model import NatsSettings
 from tests.e2e.accounts import LogAccount, read_account
 from tests.processes import wait_until_gone
 
-COMMAND_SECONDS = 90.0
+COMMAND_SECONDS = 180.0
 SETTINGS = """
 [pool]
 min_workers = 2
 max_workers = 2
 
 [coordinator]
-heartbeat_seconds = 0.25
-lease_seconds = 2.0
+lease_seconds = 20.0
 """
-"""A pool that stays as it is, and leases that a test can outlive."""
+"""A pool that stays as it is, of workers that are not lost because the machine does something else for a while:
+of those that are killed the resource manager tells at once."""
 
 
 class Project:
@@ -131,6 +131,15 @@ class Project:
         """The end of what each part said, for the message of a failed test."""
         parts = sorted((self.directory / ".dtf" / "logs").glob("*.log"))
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in parts)
+
+
+def shared_project(directory: Path) -> Iterator[Project]:
+    """For a fixture of a whole module: a project whose stack is up; after it no process of it is left."""
+    project = Project(directory)
+    project.dtf("up")
+    yield project
+    left = project.close()
+    assert left == [], project.logs()
 
 
 def finish(process: "subprocess.Popen[str]", expect: Sequence[int] = (0,)) -> str:

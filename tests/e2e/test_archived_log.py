@@ -10,7 +10,7 @@ from tests.e2e.project import Project
 
 COMMANDS = "true\n" * 20
 
-pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(600)]
 
 
 def run(project: Project) -> str:

@@ -12,7 +12,7 @@ from tests.e2e.project import SETTINGS, Project
 from tests.grafana_frames import Frame, ask, filled, questions, text_of
 from tests.influxd import Influxd
 
-pytestmark = [pytest.mark.trend_analyzer, pytest.mark.influxdb, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.trend_analyzer, pytest.mark.influxdb, pytest.mark.timeout(600)]
 
 BUCKET = "real-run"
 SUITE = """

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dtf.rpc.invitation import parse_invitation
-from tests.e2e.project import Project
+from tests.e2e.project import COMMAND_SECONDS, Project
 from tests.integration.joining_rig import address_beyond_loopback
 
 pytestmark = [pytest.mark.coordinator, pytest.mark.worker]
@@ -125,7 +125,7 @@ def test_a_worker_of_another_network_joins_by_a_token_until_that_is_revoked_or_t
         started = {key: outside(network, tmp_path / f"w{n}", key) for n, key in enumerate(refusals)}
         workers += started.values()
         for key, worker in started.items():
-            _, errors = worker.communicate(timeout=60)
+            _, errors = worker.communicate(timeout=COMMAND_SECONDS)
             assert (worker.returncode, refusals[key] in errors) == (1, True), errors
         workers.append(outside(network, tmp_path / "new", fresh))
         assert workers[-1].stdout is not None
@@ -148,5 +148,5 @@ def test_a_worker_of_another_network_joins_by_a_token_until_that_is_revoked_or_t
         for worker in workers:
             if worker.poll() is None:
                 worker.terminate()
-            worker.communicate(timeout=60)
+            worker.communicate(timeout=COMMAND_SECONDS)
         assert project.close() == []

@@ -6,7 +6,7 @@ import json
 import psutil
 import pytest
 
-from dtf.api.v1 import events_pb2
+from tests.e2e.gated_work import CASES, RUNS, GatedWork, is_result
 from tests.e2e.project import Project, finish
 
 COMPONENT = {
@@ -17,21 +17,6 @@ COMPONENT = {
     "nats-server": pytest.mark.coordinator,
 }
 VICTIMS = [pytest.param(name, marks=mark) for name, mark in COMPONENT.items()]
-CASES = 60
-SUITE = f"""
-import time
-import pytest
-
-@pytest.mark.parametrize("number", range({CASES}))
-def test_case(number):
-    time.sleep(0.1)
-"""
-COMMANDS = "sleep 0.1\n" * CASES
-
-
-def is_result(event: events_pb2.Event) -> bool:
-    """Whether some case's result was accepted."""
-    return event.HasField("results_accepted")
 
 
 async def victim(project: Project, name: str) -> psutil.Process:
@@ -45,14 +30,16 @@ async def victim(project: Project, name: str) -> psutil.Process:
     return psutil.Process(registered.worker_registered.process_id)
 
 
-async def kill_during(project: Project, name: str, *run: str) -> None:
-    """Start `dtf run`, kill `name` once results come in, and look at what became of it."""
+async def kill_during(project: Project, name: str, kind: str) -> str:
+    """Start `dtf run`, kill `name` once results come in, and look at what became of it; what the run printed."""
+    work = GatedWork(project)
     project.dtf("up")
-    process = project.start(*run)
+    process = project.start(*RUNS[kind])
     await project.wait_for(is_result, count=3)
     (await victim(project, name)).kill()
     assert process.poll() is None, "the run ended before anything was killed"
-    await asyncio.to_thread(finish, process)
+    work.open()
+    output = await asyncio.to_thread(finish, process)
     account = await project.account()
     (books,) = account.runs.values()
     assert books.faults() == []
@@ -63,26 +50,17 @@ async def kill_during(project: Project, name: str, *run: str) -> None:
         assert len(account.workers_lost) == 1
     if name == "coordinator":
         assert account.epochs == {1, 2}
+    return output
 
 
 @pytest.mark.parametrize("name", VICTIMS)
 async def test_commands_complete_though_one_part_is_killed(project: Project, name: str) -> None:
-    project.write("commands.txt", COMMANDS)
-    await kill_during(project, name, "run", "--each", "commands.txt", "--json")
+    run = json.loads(await kill_during(project, name, "commands"))
+    if name == "trend-analyzer":
+        report = project.json("report", run["run_id"], "--json")
+        assert len(report["cases"]) == CASES, "it has every case in the end"
 
 
 @pytest.mark.parametrize("name", VICTIMS)
 async def test_a_pytest_suite_completes_though_one_part_is_killed(project: Project, name: str) -> None:
-    project.write("test_suite.py", SUITE)
-    await kill_during(project, name, "run", "test_suite.py", "-q")
-
-
-async def test_the_killed_analyzer_has_every_case_in_the_end(project: Project) -> None:
-    project.write("commands.txt", COMMANDS)
-    project.dtf("up")
-    process = project.start("run", "--each", "commands.txt", "--json")
-    await project.wait_for(is_result, count=3)
-    project.part("trend-analyzer").kill()
-    run = json.loads(await asyncio.to_thread(finish, process))
-    report = project.json("report", run["run_id"], "--json")
-    assert len(report["cases"]) == CASES
+    await kill_during(project, name, "pytest")

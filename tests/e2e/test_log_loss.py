@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.project import Project
+from tests.e2e.project import COMMAND_SECONDS, Project
 
-WAIT_SECONDS = 180.0
-pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(400)]
+WAIT_SECONDS = 240.0
+pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(600)]
 
 
 def run_commands(project: Project, name: str, count: int) -> None:
@@ -53,7 +53,7 @@ def test_a_tail_cut_behind_the_coordinators_back_is_detected_explained_and_repai
     rolled_back(project, before)
 
     refused = project.start("run", "--each", "lost.txt")
-    _, said = refused.communicate(timeout=90)
+    _, said = refused.communicate(timeout=COMMAND_SECONDS)
     project.write("test_one.py", "def test_one():\n    pass\n")
     refused_to_pytest = project.start("run", ".")
     assert refused.returncode == 6
@@ -61,7 +61,7 @@ def test_a_tail_cut_behind_the_coordinators_back_is_detected_explained_and_repai
     assert f"the event log lost messages {first} to {last}" in said
     assert "5 tasks submitted and 5 verdicts in 1 runs" in said
     assert "`dtf log repair` puts them back from the spool" in said
-    _, said_by_pytest = refused_to_pytest.communicate(timeout=90)
+    _, said_by_pytest = refused_to_pytest.communicate(timeout=COMMAND_SECONDS)
     assert refused_to_pytest.returncode == 6
     assert said[said.index("error: ") :] in said_by_pytest
     assert status(project, 9)["is_whole"] is False

@@ -74,9 +74,10 @@ async def test_a_pool_is_provisioned_grows_at_a_long_queue_and_shrinks_when_idle
     manager = await rig.start_manager("--min", "2", "--max", "4")
     initial = await rig.workers_until(2)
     assert {worker.launch_id for worker in initial} == {"local-1", "local-2"}
-    run = await rig.client.start_run("long queue", commands=[["sleep", "0.3"]] * 40)
+    run = await rig.start_gated_run(40)
     grown = await rig.workers_until(4)
     assert {worker.worker_id for worker in grown} == set(rig.worker_processes())
+    rig.open_gate()
     assert (await run.result()).counts.passed == 40
     left = await rig.workers_until(2)
     decisions = await read_decisions(rig.records)

@@ -27,7 +27,7 @@ def test_each_python_example_runs_and_prints_what_it_should(
     (tmp_path / "dtf.toml").touch()
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stderr
     assert [text for text in prints if text not in done.stdout] == []

@@ -100,7 +100,7 @@ def found_in(project: Project, *options: str) -> list[Any]:
     return [each for each in found if each["finding"]["series"]["case_name"] in BENCHMARKS]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_degrading_latency_and_an_improving_throughput_are_told_from_noise(project: Project) -> None:
     latencies = stepped(noise(11, RUNS, 0.100, 0.002), CHANGED_AT, 0.025)
     latencies[SPIKE_AT] += 0.2

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; its output is in the failure."""
     done = subprocess.run(
-        [str(part) for part in argv], cwd=cwd, capture_output=True, text=True, timeout=100, check=False
+        [str(part) for part in argv], cwd=cwd, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
     return done

@@ -17,6 +17,7 @@ from dtf.adapters.records import JetStreamRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import common_pb2, fleet_service_pb2, run_service_pb2
 from dtf.client.client import Client
+from dtf.client.run import RunHandle
 from dtf.ports.subjects import RecordKind
 from dtf.rpc.channel import Peer
 from dtf.settings.model import NatsSettings
@@ -134,6 +135,19 @@ class PoolRig:
             if is_worker:
                 found[Path(record).stem] = process
         return found
+
+    async def start_gated_run(self, count: int) -> RunHandle:
+        """A run of commands that wait for `open_gate`: however long that takes, they are not done before."""
+        wait = f"until [ -e {self._gate} ]; do sleep 0.05; done"
+        return await self.client.start_run("gated", commands=[["sh", "-c", wait]] * count)
+
+    def open_gate(self) -> None:
+        """Let the commands of the gated run end."""
+        self._gate.touch()
+
+    @property
+    def _gate(self) -> Path:
+        return self.directory / "gate"
 
     async def workers_until(self, count: int) -> list[fleet_service_pb2.Worker]:
         """The active workers, once there are `count`; asked again at each commit of the fleet."""

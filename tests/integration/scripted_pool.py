@@ -15,7 +15,8 @@ from dtf.resource_manager.fleet import DrainAnswer
 from dtf.resource_manager.managed_pool import ManagedPool
 from dtf.resource_manager.process import ResourceManager
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
+"""Far above what anything takes on a machine that does something else too."""
 
 
 class ScriptedCoordinator:

@@ -31,7 +31,7 @@ def settings(own_nats_server: NatsServer) -> NatsSettings:
         url=own_nats_server.url,
         credentials_file=str(own_nats_server.credentials_file),
         max_log_bytes=2**28,
-        append_timeout_seconds=1.0,
+        append_timeout_seconds=60.0,
     )
 
 
@@ -42,18 +42,27 @@ async def log(settings: NatsSettings) -> AsyncIterator[JetStreamLog]:
     await opened.close()
 
 
+@pytest_asyncio.fixture
+async def hasty_log(log: JetStreamLog, settings: NatsSettings) -> AsyncIterator[JetStreamLog]:
+    """The same, for who waits no longer than a second."""
+    hasty = replace(settings, append_timeout_seconds=1.0)
+    attached = await JetStreamLog.attach(hasty, "default", SystemClock())
+    yield attached
+    await attached.close()
+
+
 class Chain:
     """A writer of one chain, which knows what it was told is durable."""
 
     def __init__(self, log: JetStreamLog) -> None:
-        self._log = log
+        self.log = log
         self.payloads: list[bytes] = []
         self.acknowledged = 0
 
     def send(self, payload: bytes) -> asyncio.Future[int]:
         previous = digest(self.payloads[-1]) if self.payloads else ""
         self.payloads.append(payload)
-        return self._log.append(
+        return self.log.append(
             payload,
             message_id=digest(payload),
             previous_message_id=previous,
@@ -74,7 +83,7 @@ class Chain:
 
     async def recover(self) -> LogHead:
         """Read back, and forget what did not land."""
-        head = await self._log.head()
+        head = await self.log.head()
         assert self.acknowledged <= head.last_sequence <= len(self.payloads)
         assert head.last_message_id == digest(self.payloads[head.last_sequence - 1])
         del self.payloads[head.last_sequence :]
@@ -138,7 +147,7 @@ async def reached(log: JetStreamLog, sequence: int) -> None:
 
 async def stopped(process_id: int) -> None:
     """Return when every thread of it stands still: SIGSTOP is sent at once, but obeyed thread by thread."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while any(
             " (nats-server) T" not in line for line in await asyncio.to_thread(thread_states, process_id)
         ):
@@ -151,10 +160,11 @@ def thread_states(process_id: int) -> list[str]:
 
 
 async def test_what_a_frozen_broker_was_sent_lands_when_it_thaws_and_is_read_back(
-    own_nats_server: NatsServer, log: JetStreamLog
+    own_nats_server: NatsServer, log: JetStreamLog, hasty_log: JetStreamLog
 ) -> None:
     chain = Chain(log)
     await chain.send(b"one")
+    chain.log = hasty_log
     own_nats_server.signal_server(signal.SIGSTOP)
     await stopped(own_nats_server.server_pid)
     try:
@@ -162,8 +172,9 @@ async def test_what_a_frozen_broker_was_sent_lands_when_it_thaws_and_is_read_bac
             await chain.send(b"two")
     finally:
         own_nats_server.signal_server(signal.SIGCONT)
+    chain.log = log
     # What was sent to it while it was frozen lands now: the writer reads back rather than guess.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         await reached(log, 2)
     assert (await chain.recover()).last_sequence == 2
     assert await chain.send(b"three") == 3
@@ -238,7 +249,7 @@ async def test_a_full_disk_loses_nothing_and_the_log_goes_on_when_there_is_room(
     server = NatsServer(small_disk / "nats", tmp_path / "secrets" / "nats", log_file=tmp_path / "nats.log")
     await server.start()
     settings = NatsSettings(
-        url=server.url, credentials_file=str(server.credentials_file), append_timeout_seconds=1.0
+        url=server.url, credentials_file=str(server.credentials_file), append_timeout_seconds=5.0
     )
     log = await JetStreamLog.open(settings, "default", SystemClock())
     chain = Chain(log)

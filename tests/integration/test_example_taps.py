@@ -33,7 +33,7 @@ def running(program: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 async def line_of(stream: object) -> str:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(80):
         return str(await asyncio.to_thread(stream.readline))  # type: ignore[attr-defined]
 
 

@@ -36,7 +36,7 @@ async def test_after_an_outage_of_influxdb_under_load_every_point_is_there_once(
 ) -> None:
     environment = own_influxd.environment(BUCKET)
     store = await own_influxd.open_store(BUCKET)
-    async with asyncio.timeout(90), Load(nats_settings, namespace) as load:
+    async with asyncio.timeout(250), Load(nats_settings, namespace) as load:
         async with analyzer_process(tmp_path, nats_settings, namespace, environment) as client:
             async with asyncio.TaskGroup() as group:
                 group.create_task(load.run())

@@ -17,7 +17,7 @@ from dtf.runner.launch_messages import Exited
 from dtf.worker.launcher_client import LauncherClient, LauncherLost, LaunchRefused, Process
 
 pytestmark = pytest.mark.worker
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 
 SPAWN_TREE = """
 import os, subprocess, sys, time

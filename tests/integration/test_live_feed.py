@@ -34,7 +34,7 @@ class Listener:
         self.lines.put_nowait((message.subject, json.loads(message.data)))
 
     async def next(self) -> tuple[str, dict[str, Any]]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.lines.get()
 
 
@@ -158,7 +158,7 @@ async def test_a_listener_that_reads_nothing_holds_up_neither_the_feed_nor_the_l
     await person.subscribe(f"dtf.{namespace}.live.*.RunFinished", cb=heard.receive)
     await person.flush()
     long = "w" * 2000
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         _, stuck = await subscribe_and_never_read(nats_settings, f"dtf.{namespace}.live.>")
         running = group.create_task(feed.run(after=0))
         for number in range(100):  # 20 MB, more than the buffers between them hold
@@ -237,7 +237,7 @@ async def test_the_feed_goes_on_after_the_broker_was_killed(
     log = await JetStreamLog.open(settings, "default", SystemClock())
     source = await JetStreamLog.attach(settings, "default", SystemClock())
     feed, writer = LiveFeed(source, settings, "default", SystemClock()), CommitWriter(log)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         running = group.create_task(feed.run(after=0))
         own_nats_server.signal_server(signal.SIGKILL)
         await own_nats_server.wait()

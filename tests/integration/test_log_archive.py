@@ -209,7 +209,7 @@ def test_one_archives_at_a_time(invocation: Invocation, namespace: str) -> None:
 
 
 @pytest.mark.usefixtures("recorded")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_before_any_rename_it_loses_nothing(
     invocation: Invocation, nats_settings: NatsSettings, namespace: str, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from dtf.core.snapshot import open_snapshot
 from dtf.settings.loader import without_settings
 from dtf.settings.model import NatsSettings
 
-pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(600)]
 COMMAND_SECONDS = 90.0
 MOST_STEPS = 60
 REIGNS = 4

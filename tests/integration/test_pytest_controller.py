@@ -15,7 +15,7 @@ from tests.integration.fake_coordinator import FakeCoordinator, serving
 
 pytestmark = pytest.mark.worker
 
-TIMEOUT_SECONDS = 100
+TIMEOUT_SECONDS = 250
 ALONE = ("-p", "no:randomly", "-p", "no:asyncio")
 
 SUITE = """

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from dtf.adapters.nats_server import NatsServer
-from dtf.api.v1 import common_pb2, scaling_pb2
+from dtf.api.v1 import scaling_pb2
 from tests.integration.pool_rig import PoolRig, pool_rig
 from tests.integration.scripted_pool import WAIT_SECONDS, read_decisions
 
@@ -35,16 +35,12 @@ async def stop(process: asyncio.subprocess.Process, number: signal.Signals) -> i
         return await process.wait()
 
 
-async def run_sleepers(rig: PoolRig, count: int, seconds: float) -> common_pb2.VerdictCounts:
-    """A run of commands, to its end."""
-    run = await rig.client.start_run("sleepers", commands=[["sleep", str(seconds)]] * count)
-    return (await run.result()).counts
-
-
 async def test_workers_come_with_the_backlog_and_go_when_idle(rig: PoolRig) -> None:
     manager = await rig.start_manager()
-    counts = await run_sleepers(rig, 24, 0.25)
-    assert counts.passed == 24
+    run = await rig.start_gated_run(24)
+    await rig.workers_until(3)
+    rig.open_gate()
+    assert (await run.result()).counts.passed == 24
     await rig.workers_until(1)
     decisions = await read_decisions(rig.records)
     assert max(decision.desired for decision in decisions if decision.action == OUT) == 3

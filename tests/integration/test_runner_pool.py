@@ -8,7 +8,7 @@ import pytest
 from dtf.adapters.system_clock import SystemClock
 from dtf.worker.runner_pool import RunnerPool
 from dtf.worker.warm_process import Listener
-from tests.integration.test_launcher import launcher
+from tests.integration.test_launcher import PATIENCE_SECONDS, launcher
 
 pytestmark = pytest.mark.worker
 
@@ -21,9 +21,9 @@ class NobodyListens:
 
 
 async def test_a_process_that_is_sent_home_while_it_is_being_started_goes_at_once() -> None:
-    async with launcher() as client, asyncio.timeout(15), asyncio.TaskGroup() as tasks:
+    async with launcher() as client, asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
         pool = RunnerPool(client, tasks, SystemClock(), 1)
         pool.tick(SystemClock().monotonic(), cast(Listener, NobodyListens()))
         assert not pool.nobody_left.is_set()
-        await pool.close(patience_seconds=60)
+        await pool.close(patience_seconds=10 * PATIENCE_SECONDS)
         assert pool.nobody_left.is_set()

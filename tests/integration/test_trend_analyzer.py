@@ -188,7 +188,9 @@ async def test_an_outage_of_influxdb_loses_and_doubles_nothing(
             await asyncio.to_thread(own_influxd.kill)
             last = streams.append(commits[6:])
             with pytest.raises(grpc.RpcError) as refused:
-                await client.stub.ListSeries(pb.ListSeriesRequest(), metadata=client.metadata, timeout=5)
+                await client.stub.ListSeries(
+                    pb.ListSeriesRequest(), metadata=client.metadata, timeout=CALL_SECONDS
+                )
             assert parse(refused.value).reason == "STORE_UNAVAILABLE"
             assert (await client.checkpoint()).log_sequence == 6
             await asyncio.to_thread(own_influxd.start)
@@ -248,7 +250,7 @@ class AnalyzerProcess:
             stderr=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), 60)
+        line = await asyncio.wait_for(self._process.stdout.readline(), 90)
         if not line:
             err = await self._error_output()
             raise AssertionError(f"the analyzer did not start: {err}")
@@ -259,9 +261,9 @@ class AnalyzerProcess:
     async def _error_output(self) -> str:
         assert self._process is not None
         assert self._process.stderr is not None
-        output = (await asyncio.wait_for(self._process.stderr.read(), 30)).decode()
+        output = (await asyncio.wait_for(self._process.stderr.read(), 90)).decode()
         # A signal to a process that has just ended would take its exit code away from asyncio.
-        await asyncio.wait_for(self._process.wait(), 30)
+        await asyncio.wait_for(self._process.wait(), 90)
         return output
 
     async def end(self, how: signal.Signals) -> int:
@@ -269,7 +271,7 @@ class AnalyzerProcess:
         assert self._process is not None
         if self._process.returncode is None:
             self._process.send_signal(how)
-        _out, _err = await asyncio.wait_for(self._process.communicate(), 30)
+        _out, _err = await asyncio.wait_for(self._process.communicate(), 90)
         assert self._process.returncode is not None
         return self._process.returncode
 

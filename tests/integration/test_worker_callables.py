@@ -4,13 +4,12 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dtf.api.v1 import common_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
-from tests.integration.worker_rig import eventually, finish, is_running, running
+from tests.integration.worker_rig import eventually, finish, is_running, is_told_alive, running
 
 pytestmark = pytest.mark.worker
 
@@ -142,7 +141,7 @@ async def test_a_hanging_case_is_stopped_with_its_tree_and_its_stack_is_kept(
         ((task, outcome, running_case, reason),) = rig.ended()
         assert (task, outcome, running_case) == (1, common_pb2.OUTCOME_TIMED_OUT, 1)
         assert reason == "stopped after its timeout of 3 s"
-        assert not psutil.pid_exists(int(Path(f"{ran}.up").read_text()))
+        assert not is_told_alive(Path(f"{ran}.up"))
         assert counts(ran) == {"case-0": 1, "case-1": 1, "case-2": 1}
 
 
@@ -323,7 +322,7 @@ async def test_a_worker_whose_session_expired_opens_a_new_one(tmp_path: Path, ra
         for pid in tree:
             os.kill(pid, signal.SIGCONT)
         await eventually(
-            lambda: [e.worker_registered.incarnation for e in rig.events("worker_registered")] == [1, 2],
+            lambda: [e.worker_registered.incarnation for e in rig.events("worker_registered")][:2] == [1, 2],
             "it opened a second session",
         )
-        assert (await finish(await act(client, ran, "", ""))).counts.passed == 2
+        assert (await finish(await act(client, ran, "", "", retries=9))).counts.passed == 2

@@ -10,7 +10,7 @@ import pytest
 from dtf.api.v1 import common_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
-from tests.integration.worker_rig import Rig, WorkerProcess, eventually, finish, is_running, running
+from tests.integration.worker_rig import Rig, eventually, finish, is_told_alive, running
 
 pytestmark = pytest.mark.worker
 
@@ -118,20 +118,15 @@ async def test_much_output_arrives_whole(tmp_path: Path) -> None:
 
 
 async def test_an_overdue_command_ends_with_its_whole_tree(tmp_path: Path) -> None:
-    script = "trap '' TERM; (setsid sleep 600 &) ; sleep 600 & echo up; wait; wait"
+    script = "trap '' TERM; setsid sleep 600 & echo $! > one; sleep 600 & echo $! > two; wait"
     async with running(tmp_path) as rig, rig.client() as client:
-        worker = await rig.worker()
-        run = await command(client, "/bin/sh", "-c", script, timeout_seconds=1.5)
-        await eventually(
-            lambda: sum(process.name() == "sleep" for process in worker.tree() if is_running(process)) == 2,
-            "both children ran",
-        )
-        sleepers = [process for process in worker.tree() if process.name() == "sleep"]
+        await rig.worker()
+        run = await command(client, "/bin/sh", "-c", script, timeout_seconds=3.0, working_dir=str(tmp_path))
         await finish(run)
         ((_, outcome, running_case, reason),) = rig.ended()
         assert (outcome, running_case) == (common_pb2.OUTCOME_TIMED_OUT, 1)
-        assert reason == "stopped after its timeout of 1.5 s"
-        assert not any(map(is_running, sleepers))
+        assert reason == "stopped after its timeout of 3 s"
+        assert [name for name in ("one", "two") if is_told_alive(tmp_path / name)] == []
 
 
 async def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> None:
@@ -139,24 +134,17 @@ async def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> Non
         worker = await rig.worker()
         run = await command(client, "/bin/sh", "-c", "setsid sleep 600 & echo $!")
         assert (await finish(run)).counts.passed == 1
-        assert [
-            process for process in worker.tree() if is_running(process) and process.name() == "sleep"
-        ] == []
+        assert worker.running("sleep") == []
 
 
 async def test_a_cancelled_command_ends_at_once(tmp_path: Path) -> None:
     async with running(tmp_path) as rig, rig.client() as client:
         worker = await rig.worker()
         run = await command(client, "sleep", "600")
-        await eventually(
-            lambda: any(process.name() == "sleep" for process in worker.tree()), "the command ran"
-        )
+        await eventually(lambda: worker.running("sleep") != [], "the command ran")
         await run.cancel()
         assert (await finish(run)).state == common_pb2.RUN_STATE_CANCELLED
-        await eventually(
-            lambda: not any(process.name() == "sleep" for process in worker.tree() if is_running(process)),
-            "it ended",
-        )
+        await eventually(lambda: worker.running("sleep") == [], "it ended")
 
 
 JUNIT = """<?xml version="1.0"?>
@@ -165,15 +153,11 @@ JUNIT = """<?xml version="1.0"?>
 <testcase name="three"><skipped/></testcase></testsuite></testsuites>"""
 
 
-def _sleepers(worker: WorkerProcess) -> int:
-    return sum(process.name() == "sleep" for process in worker.tree())
-
-
 async def test_a_worker_that_was_lost_while_commands_ran_opens_a_session_and_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path, lease_seconds=1.0, heartbeat_seconds=0.2) as rig, rig.client() as client:
         worker = await rig.worker("--slots", "2")
         run = await client.start_run("commands", commands=[["sleep", "2.5"]] * 4, infrastructure_retries=5)
-        await eventually(lambda: _sleepers(worker) == 2, "two commands run and two wait")
+        await eventually(lambda: len(worker.running("sleep")) == 2, "two commands run and two wait")
         worker.process.send_signal(signal.SIGSTOP)
         await eventually(lambda: any(rig.events("worker_lost")), "the worker is given up")
         worker.process.send_signal(signal.SIGCONT)

@@ -27,7 +27,7 @@ from dtf.worker.session import (
 )
 
 pytestmark = pytest.mark.worker
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 Up = worker_service_pb2.AttachRequest
 Down = worker_service_pb2.AttachResponse
 

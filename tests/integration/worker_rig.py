@@ -23,7 +23,8 @@ from dtf.rpc.channel import Peer
 from dtf.settings.model import CoordinatorSettings
 
 TOKEN = "secret-of-the-test"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
+"""Far above what anything takes on a machine that does something else too."""
 
 
 class Rig:
@@ -84,6 +85,10 @@ class Rig:
             for event in events_pb2.Commit.FromString(stored.payload).events:
                 if event.WhichOneof("event") == kind:
                     yield event
+
+    def leased(self) -> int:
+        """How many leases were granted."""
+        return sum(len(event.leases_granted.tasks) for event in self.events("leases_granted"))
 
     def details(self, task: int) -> list[events_pb2.CaseDetail]:
         """What the cases of a task said, in the order accepted."""
@@ -155,6 +160,10 @@ class WorkerProcess:
         """Its living descendants."""
         return list(psutil.Process(self.process.pid).children(recursive=True))
 
+    def running(self, name: str) -> list[psutil.Process]:
+        """Those of its living descendants that run a program of this name; others come and go meanwhile."""
+        return [process for process in self.tree() if name_of(process) == name]
+
     async def exit_code(self) -> int:
         """Wait for its end."""
         return await asyncio.wait_for(asyncio.to_thread(self.process.wait), PATIENCE_SECONDS)
@@ -187,6 +196,22 @@ def is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
+        return False
+
+
+def name_of(process: psutil.Process) -> str:
+    """What it runs; empty: it is gone, or a zombie."""
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.name())
+    except psutil.Error:
+        return ""
+
+
+def is_told_alive(file: Path) -> bool:
+    """Whether the process whose number a file says lives."""
+    try:
+        return is_running(psutil.Process(int(file.read_text())))
+    except psutil.NoSuchProcess:
         return False
 
 

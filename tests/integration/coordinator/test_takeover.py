@@ -19,12 +19,14 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
 from dtf.rpc.channel import Peer, open_channel
-from dtf.settings.model import NatsSettings, WorkerSettings
+from dtf.settings.model import CoordinatorSettings, NatsSettings, WorkerSettings
 from tests.e2e.accounts import LogAccount, read_account
 
-pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(600)]
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 90.0
+PATIENT = CoordinatorSettings(lease_seconds=60.0, leader_lease_seconds=3.0)
+"""A leader that is killed is missed at once, and one that stands still after this; who is only slow is not."""
 COMMANDS = [["sleep", "0.3"]] * 40
 LEAVING = {signal.SIGKILL: -signal.SIGKILL, signal.SIGSTOP: ExitCode.DEPOSED, signal.SIGTERM: ExitCode.OK}
 
@@ -36,7 +38,7 @@ async def nats(own_nats_server: NatsServer) -> NatsSettings:
 
 @pytest_asyncio.fixture
 async def system(nats: NatsSettings, tmp_path: Path) -> AsyncIterator[TakeoverSystem]:
-    async with TakeoverSystem(tmp_path, nats, worker=WorkerSettings(slots=2)) as system:
+    async with TakeoverSystem(tmp_path, nats, coordinator=PATIENT, worker=WorkerSettings(slots=2)) as system:
         yield system
 
 
@@ -130,7 +132,9 @@ async def test_of_two_standbys_one_leads_and_the_other_stays_for_the_next_time(
     nats: NatsSettings, tmp_path: Path
 ) -> None:
     async with (
-        TakeoverSystem(tmp_path, nats, coordinator_count=3, worker=WorkerSettings(slots=2)) as system,
+        TakeoverSystem(
+            tmp_path, nats, coordinator_count=3, coordinator=PATIENT, worker=WorkerSettings(slots=2)
+        ) as system,
         Client(system.peer) as client,
     ):
         run = await client.start_run("suite", commands=COMMANDS)
