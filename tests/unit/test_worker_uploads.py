@@ -59,7 +59,7 @@ async def working(store: Store, clock: FakeClock) -> AsyncIterator[tuple[Uploads
 
 
 async def within(awaitable: "Coroutine[Any, Any, Any] | asyncio.Future[Any]") -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await awaitable
 
 
