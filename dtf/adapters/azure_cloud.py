@@ -13,14 +13,15 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dtf.adapters.azure_faults import NoRoomThere, fault_of, faults_named, unless_absent
+from dtf.adapters.azure_faults import fault_of, faults_named, unless_absent
 from dtf.adapters.azure_machine import machine_asked_for
 from dtf.adapters.cloud_bootstrap import Boot
+from dtf.adapters.cloud_launch import check_script, first_with_room
 from dtf.adapters.cloud_machines import CALL_SECONDS, Machine, choices, machine_name, tags_match
 from dtf.adapters.cloud_provider import CloudProvider
 from dtf.adapters.kubernetes_objects import LAUNCH_LABEL, Owner
 from dtf.adapters.worker_command import worker_command
-from dtf.ports.capacity import LaunchRequest, ProviderError, QuotaExceeded, WorkerEnvironment
+from dtf.ports.capacity import LaunchRequest, ProviderError, WorkerEnvironment
 from dtf.ports.clock import Clock
 from dtf.settings.providers import AzureSettings
 
@@ -73,19 +74,15 @@ class AzureCloud:
 
     def launch(self, request: LaunchRequest, script: str) -> Machine:
         """Make a machine, by the first size and zone that have room."""
-        if len(script.encode()) > MOST_CUSTOM_DATA_BYTES:
-            raise ProviderError(
-                f"the script of {request.launch_id} has {len(script.encode())} bytes and Azure takes "
-                f"{MOST_CUSTOM_DATA_BYTES}; shorten azure.setup, or have it fetch what it needs"
-            )
-        *others, last = choices(self._settings.vm_size, self._settings.zone)
-        for size, zone in others:
-            with contextlib.suppress(NoRoomThere):
-                return self._make(request, script, size, zone)
-        try:
-            return self._make(request, script, *last)
-        except NoRoomThere as fault:
-            raise QuotaExceeded(str(fault)) from fault
+        check_script(
+            script,
+            request.launch_id,
+            most_bytes=MOST_CUSTOM_DATA_BYTES,
+            cloud="Azure",
+            setting="azure.setup",
+        )
+        places = choices(self._settings.vm_size, self._settings.zone)
+        return first_with_room(lambda place: self._make(request, script, *place), places)
 
     def find(self) -> Sequence[Machine]:
         """All machines of the owner in the resource group."""

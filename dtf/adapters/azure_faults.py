@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from dtf.adapters.cloud_launch import NoRoomThere
 from dtf.ports.capacity import ProviderError, QuotaExceeded
 
 MISSING = "Azure needs azure-identity and azure-mgmt-compute: pip install 'dtf[azure]'"
@@ -22,10 +23,6 @@ _QUOTA_WORDS = "quota"
 """A quota of cores is refused as an operation that is not allowed, and named in the message only."""
 _ROOM_ADVICE = "name more sizes or zones (azure.vm_size, azure.zone)"
 _QUOTA_ADVICE = "have the quota of the region raised (Usage + quotas), or lower pool.max_workers"
-
-
-class NoRoomThere(Exception):
-    """Azure has no room for this size in this zone."""
 
 
 def fault_of(what: str, error: Any) -> Exception:

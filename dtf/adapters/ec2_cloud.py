@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from dtf.adapters.cloud_bootstrap import Boot
+from dtf.adapters.cloud_launch import NoRoomThere, check_script, first_with_room
 from dtf.adapters.cloud_machines import (
     CALL_SECONDS,
     Machine,
@@ -75,22 +76,13 @@ class Ec2Cloud:
 
     def launch(self, request: LaunchRequest, script: str) -> Machine:
         """Make an instance, by the first type and subnet that have room."""
-        if len(script.encode()) > MOST_USER_DATA_BYTES:
-            raise ProviderError(
-                f"the script of {request.launch_id} has {len(script.encode())} bytes and EC2 takes "
-                f"{MOST_USER_DATA_BYTES}; shorten ec2.setup, or have it fetch what it needs"
-            )
+        check_script(
+            script, request.launch_id, most_bytes=MOST_USER_DATA_BYTES, cloud="EC2", setting="ec2.setup"
+        )
         options = list(choices(self._settings.instance_type, self._settings.subnet))
         if len(options) > 1 and (there := self._launched(request.launch_id)):
             return there
-        *others, last = options
-        for instance_type, subnet in others:
-            with contextlib.suppress(_NoRoomThere):
-                return self._make(request, script, instance_type, subnet)
-        try:
-            return self._make(request, script, *last)
-        except _NoRoomThere as fault:
-            raise QuotaExceeded(str(fault)) from fault
+        return first_with_room(lambda place: self._make(request, script, *place), options)
 
     def find(self) -> Sequence[Machine]:
         """All instances with the owner's tags, but those that were removed."""
@@ -139,7 +131,7 @@ class Ec2Cloud:
                 if code == "IdempotentParameterMismatch" and (there := self._launched(request.launch_id)):
                     return there
                 if code in ZONE_CODES:
-                    raise _NoRoomThere(_told(f"launch {request.launch_id}", error)) from error
+                    raise NoRoomThere(_told(f"launch {request.launch_id}", error)) from error
                 raise
 
     def _launched(self, launch_id: str) -> Machine | None:
@@ -202,10 +194,6 @@ def launch_arguments(
         "InstanceMarketOptions": _spot(settings) if request.is_spot else {},
     }
     return {**arguments, **{key: value for key, value in given.items() if value}}
-
-
-class _NoRoomThere(Exception):
-    """EC2 has no room for this type in this zone."""
 
 
 def _client(settings: Ec2Settings) -> Any:

@@ -8,7 +8,6 @@ one has room; a launch is then looked for first, because names are of a zone.
 An instance that ends is stopped, and stays until it is forgotten: how it ended is read from it.
 """
 
-import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from dtf.adapters.cloud_bootstrap import Boot
+from dtf.adapters.cloud_launch import NoRoomThere, check_script, first_with_room
 from dtf.adapters.cloud_machines import (
     Machine,
     launch_tags,
@@ -27,7 +27,6 @@ from dtf.adapters.cloud_machines import (
 )
 from dtf.adapters.cloud_provider import CloudProvider
 from dtf.adapters.gcp_faults import (
-    NoRoomInZone,
     faults_named,
     operation_fault,
     repeated,
@@ -35,7 +34,7 @@ from dtf.adapters.gcp_faults import (
 )
 from dtf.adapters.kubernetes_objects import LAUNCH_LABEL, Owner
 from dtf.adapters.worker_command import worker_command
-from dtf.ports.capacity import LaunchRequest, ProviderError, QuotaExceeded, WorkerEnvironment
+from dtf.ports.capacity import LaunchRequest, ProviderError, WorkerEnvironment
 from dtf.ports.clock import Clock
 from dtf.settings.providers import GcpSettings
 
@@ -92,23 +91,18 @@ class GcpCloud:
 
     def launch(self, request: LaunchRequest, script: str) -> Machine:
         """Make an instance, in the first zone that has room."""
-        if len(script.encode()) > MOST_SCRIPT_BYTES:
-            raise ProviderError(
-                f"the script of {request.launch_id} has {len(script.encode())} bytes and Google Cloud takes "
-                f"{MOST_SCRIPT_BYTES}; shorten gcp.setup, or have it fetch what it needs"
-            )
+        check_script(
+            script,
+            request.launch_id,
+            most_bytes=MOST_SCRIPT_BYTES,
+            cloud="Google Cloud",
+            setting="gcp.setup",
+        )
         if len(self._zones) > 1:
             for machine in self.find():
                 if machine.launch_id == request.launch_id:
                     return machine
-        *others, last = self._zones
-        for zone in others:
-            with contextlib.suppress(NoRoomInZone):
-                return self._make(request, script, zone)
-        try:
-            return self._make(request, script, last)
-        except NoRoomInZone as fault:
-            raise QuotaExceeded(str(fault)) from fault
+        return first_with_room(lambda zone: self._make(request, script, zone), self._zones)
 
     def find(self) -> Sequence[Machine]:
         """All instances of the owner in the zones of the settings."""
@@ -157,7 +151,7 @@ class GcpCloud:
                 self._wait(what, operation, zone)
             except Conflict:
                 pass  # it was asked for before, by whom did not hear the answer
-            except (ProviderError, NoRoomInZone):
+            except (ProviderError, NoRoomThere):
                 self._failures[request.launch_id] += 1
                 raise
             name = machine_name(self._owner, request.launch_id)
@@ -203,7 +197,7 @@ class GcpCloud:
             )
 
     def _wait(self, what: str, operation: Any, zone: str) -> None:
-        """Return when it is done. Raises ProviderError, NoRoomInZone."""
+        """Return when it is done. Raises ProviderError, NoRoomThere."""
         from google.cloud import compute_v1
 
         for _ in range(WAITS):

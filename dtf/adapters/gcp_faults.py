@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from dtf.adapters.cloud_launch import NoRoomThere
 from dtf.adapters.cloud_machines import CALL_SECONDS
 from dtf.ports.capacity import ProviderError, QuotaExceeded
 
@@ -22,15 +23,11 @@ _ZONE_ADVICE = "name more zones, or another machine type (gcp.zone, gcp.machine_
 _QUOTA_ADVICE = "have the quota of the region raised (IAM & Admin, Quotas), or lower pool.max_workers"
 
 
-class NoRoomInZone(Exception):
-    """A zone has no capacity of the machine type."""
-
-
 def operation_fault(what: str, error: Any) -> Exception:
     """What a failed operation is raised as."""
     said = f"cannot {what}: Google Cloud says {error.code}: {error.message}"
     if error.code in ZONE_CODES:
-        return NoRoomInZone(f"{said}; {_ZONE_ADVICE}")
+        return NoRoomThere(f"{said}; {_ZONE_ADVICE}")
     if error.code in _QUOTAS:
         return QuotaExceeded(f"{said}; {_QUOTA_ADVICE}")
     return ProviderError(said)

@@ -7,24 +7,23 @@ from dataclasses import replace
 import pytest
 
 from dtf.adapters.cloud_bootstrap import OUTCOME
-from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, QuotaExceeded
+from dtf.ports.capacity import InstanceState, ProviderError, QuotaExceeded
 from dtf.settings.providers import AzureSettings
 
 pytest.importorskip(
     "azure.mgmt.compute", reason="Azure is tested with what requirements-clouds.lock installs"
 )
 from dtf.adapters.azure_machine import image_reference
+from tests import cloud_cases
 from tests.azure_bench import SETTINGS, AzureBench
 from tests.azure_server import AzureServer, Refused
-from tests.cloud_bench import OWNER
+from tests.cloud_cases import REQUEST, next_exit
 
 pytestmark = [
     pytest.mark.resource_manager,
     # Azure's library leaves the socket of a connection that the server closed to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-REQUEST = LaunchRequest("Local_1.a", "local", slots=2)
 
 
 @pytest.fixture
@@ -42,10 +41,6 @@ async def bench(server: AzureServer) -> AsyncIterator[AzureBench]:
     await bench.start()
     yield bench
     await bench.stop()
-
-
-async def next_exit(bench: AzureBench) -> Instance:
-    return await anext(aiter(bench.provider.exits()))
 
 
 def the_name(server: AzureServer) -> str:
@@ -137,12 +132,9 @@ async def test_spot_capacity_is_deallocated_when_it_is_taken_so_that_it_can_say_
 
 
 async def test_a_launch_that_another_process_made_is_found_by_its_name(bench: AzureBench) -> None:
-    second = bench.new_provider()
-    made = await second.launch(REQUEST)
-    assert await bench.provider.launch(REQUEST) == made
+    await cloud_cases.finds_what_another_process_made(bench)
     assert len(bench.server.creations) == 2
     assert len(bench.server.machines) == 1
-    await second.close()
 
 
 async def test_a_launch_whose_answer_was_lost_is_made_once(bench: AzureBench) -> None:
@@ -152,12 +144,7 @@ async def test_a_launch_whose_answer_was_lost_is_made_once(bench: AzureBench) ->
 
 
 async def test_machines_of_other_pools_are_not_ours(bench: AzureBench) -> None:
-    for other in (replace(OWNER, pool="other"), replace(OWNER, cluster="tests-1")):
-        provider = bench.new_provider(other)
-        await provider.launch(REQUEST)
-        await provider.close()
-    ours = await bench.provider.launch(REQUEST)
-    assert await bench.provider.list_instances() == [ours]
+    await cloud_cases.leaves_other_pools_alone(bench)
     assert len(bench.server.machines) == 3
 
 
@@ -262,12 +249,7 @@ async def test_a_machine_that_an_earlier_manager_could_not_make_is_found_and_tol
 
 
 async def test_what_we_end_is_gone_and_ended_clean(bench: AzureBench) -> None:
-    await bench.provider.launch(REQUEST)
-    await bench.provider.terminate(REQUEST.launch_id, grace_seconds=1)
-    exited = await next_exit(bench)
-    assert (exited.reason, exited.is_clean) == ("was ended as asked", True)
-    await bench.provider.forget(REQUEST.launch_id)
-    assert await bench.provider.list_instances() == []
+    await cloud_cases.ends_clean_what_it_ends(bench)
     assert bench.server.machines == {}
 
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from dtf.adapters.cloud_bootstrap import OUTCOME
-from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderError, QuotaExceeded
+from dtf.ports.capacity import InstanceState, ProviderError, QuotaExceeded
 from dtf.settings.providers import GcpSettings
 
 pytest.importorskip(
     "google.cloud.compute_v1", reason="Google Cloud is tested with what requirements-clouds.lock installs"
 )
-from tests.cloud_bench import OWNER, name_of
+from tests import cloud_cases
+from tests.cloud_bench import name_of
+from tests.cloud_cases import REQUEST, next_exit
 from tests.gcp_bench import SETTINGS, GcpBench
 from tests.gcp_server import ZONES, GcpServer, Refused
 
 pytestmark = pytest.mark.resource_manager
-
-REQUEST = LaunchRequest("Local_1.a", "local", slots=2)
 
 
 @pytest.fixture
@@ -37,10 +37,6 @@ async def bench(server: GcpServer) -> AsyncIterator[GcpBench]:
     await bench.start()
     yield bench
     await bench.stop()
-
-
-async def next_exit(bench: GcpBench) -> Instance:
-    return await anext(aiter(bench.provider.exits()))
 
 
 async def test_an_instance_is_ours_by_what_it_bears_and_boots_a_worker(bench: GcpBench) -> None:
@@ -88,23 +84,15 @@ async def test_a_template_has_what_the_settings_do_not_say(server: GcpServer) ->
 
 
 async def test_a_launch_that_another_process_made_is_found_by_its_name(bench: GcpBench) -> None:
-    second = bench.new_provider()
-    made = await second.launch(REQUEST)
-    assert await bench.provider.launch(REQUEST) == made
+    await cloud_cases.finds_what_another_process_made(bench)
     assert bench.server.inserts[0][1] == bench.server.inserts[1][1]
     assert len(bench.server.instances) == 1
-    await second.close()
 
 
 async def test_instances_of_other_pools_are_not_ours_even_where_their_labels_are_alike(
     bench: GcpBench,
 ) -> None:
-    for other in (replace(OWNER, pool="other"), replace(OWNER, cluster="tests-1")):
-        provider = bench.new_provider(other)
-        await provider.launch(REQUEST)
-        await provider.close()
-    ours = await bench.provider.launch(REQUEST)
-    assert await bench.provider.list_instances() == [ours]
+    await cloud_cases.leaves_other_pools_alone(bench)
     assert len(bench.server.instances) == 3
 
 
@@ -162,12 +150,7 @@ async def test_the_console_is_read_while_the_instance_shuts_down(bench: GcpBench
 
 
 async def test_what_we_end_is_gone_and_ended_clean(bench: GcpBench) -> None:
-    await bench.provider.launch(REQUEST)
-    await bench.provider.terminate(REQUEST.launch_id, grace_seconds=1)
-    exited = await next_exit(bench)
-    assert (exited.reason, exited.is_clean) == ("was ended as asked", True)
-    await bench.provider.forget(REQUEST.launch_id)
-    assert await bench.provider.list_instances() == []
+    await cloud_cases.ends_clean_what_it_ends(bench)
     assert bench.server.instances == {}
 
 
