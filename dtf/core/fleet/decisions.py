@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from dtf.api.v1 import common_pb2, events_pb2, worker_service_pb2
+from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.registration import check_registration, registration_of
 from dtf.core.fleet.tokens import admitting_token, check_repeated
 from dtf.core.fleet.worker import Worker
 from dtf.core.run import limits
@@ -19,7 +20,6 @@ from dtf.core.run.commands import (
     ReleaseWorker,
 )
 from dtf.core.run.endings import lose_leases
-from dtf.core.run.limits import Faults
 from dtf.core.run.outlook import Outlooks
 from dtf.core.run.placement import no_longer_waiting
 from dtf.core.run.state import State
@@ -28,7 +28,6 @@ COORDINATOR = "coordinator"
 """Who asks for the quarantine that goes on over a new session."""
 _HOLDING = frozenset({common_pb2.WORKER_STATE_ACTIVE, common_pb2.WORKER_STATE_DRAINING})
 """States of a worker that may hold leases."""
-_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
 def find_worker(state: State, worker_id: str) -> Worker:
@@ -67,7 +66,7 @@ def register_worker(state: State, command: RegisterWorker, now_ns: int = 0) -> l
     command that releases it or by registering it with the operators' own token, trusts it again.
     """
     request = command.request
-    _check_registration(request)
+    check_registration(request)
     known = state.session_requests.get(request.request_id)
     if known is not None:
         worker = state.workers[known[0]]
@@ -89,7 +88,7 @@ def register_worker(state: State, command: RegisterWorker, now_ns: int = 0) -> l
     if before is not None:
         incarnation = before.incarnation + 1
         events.extend(_replace(state, before, incarnation, outlooks))
-    registered = _registered(worker_id, incarnation, join_token_id, request)
+    registered = registration_of(worker_id, incarnation, join_token_id, request)
     events.append(events_pb2.Event(worker_registered=registered))
     distrust = before.distrust if before is not None and not command.is_by_operator else ""
     if distrust:
@@ -110,40 +109,6 @@ def _replace(
     reason = f"incarnation {incarnation} of the worker took its place"
     yield _lost(before, 0.0, reason, events_pb2.LOSS_CAUSE_REPLACED)
     yield from lose_leases(state, before, reason, outlooks, is_charged=True)
-
-
-def _check_registration(request: worker_service_pb2.CreateSessionRequest) -> None:
-    faults = Faults()
-    faults.text("request_id", request.request_id, 1, limits.MAX_REQUEST_ID_LENGTH)
-    faults.text("worker_id", request.worker_id, 0, 128)
-    if not set(request.worker_id) <= _ID_CHARACTERS:
-        faults.add("worker_id", "may hold letters, digits, '-', '_' and '.' only")
-    faults.text("pool", request.pool, 0, 128)
-    faults.labels("labels", request.labels)
-    faults.resources("resources", request.resources)
-    faults.number("slots", request.slots, 1, limits.MAX_SLOTS)
-    for name in ("host", "version", "launch_id"):
-        faults.text(name, getattr(request, name), 0, limits.MAX_LABEL_LENGTH)
-    faults.refuse_if_any("the session cannot be opened")
-
-
-def _registered(
-    worker_id: str, incarnation: int, join_token_id: str, request: worker_service_pb2.CreateSessionRequest
-) -> events_pb2.WorkerRegistered:
-    return events_pb2.WorkerRegistered(
-        worker_id=worker_id,
-        incarnation=incarnation,
-        pool=request.pool,
-        labels=request.labels,
-        resources=request.resources,
-        slots=request.slots,
-        host=request.host,
-        process_id=request.process_id,
-        version=request.version,
-        launch_id=request.launch_id,
-        request_id=request.request_id,
-        join_token_id=join_token_id,
-    )
 
 
 def _as_it_will_be(registered: events_pb2.WorkerRegistered) -> Worker:

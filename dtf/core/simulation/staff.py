@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dtf.api.v1 import common_pb2, events_pb2
+from dtf.core.fleet.registration import registration_of
 from dtf.core.run.commands import ExpireWorkers, RegisterWorker
 from dtf.core.simulation.agenda import MILLISECOND, SECOND
 from dtf.core.simulation.coordinator import SimulatedCoordinator, World
@@ -67,18 +68,7 @@ class Staff:
 
     def join(self, name: str, command: RegisterWorker) -> None:
         """A worker registers, as it was recorded; the one of its name that was there is gone."""
-        request = command.request
-        spec = events_pb2.WorkerRegistered(
-            worker_id=name,
-            pool=request.pool,
-            labels=request.labels,
-            resources=request.resources,
-            slots=request.slots,
-            host=request.host,
-            process_id=request.process_id,
-            version=request.version,
-            launch_id=request.launch_id,
-        )
+        spec = registration_of(name, 0, "", command.request)
         before = self._world.workers.get(name)
         if before is not None and before.is_alive and not before.has_left:
             before.kill()
