@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from dtf.cli.analysis_progress import AnalysisProgress
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.trends_tables import overview_lines, series_lines
@@ -19,8 +21,6 @@ from dtf.trends.files import load
 from dtf.trends.plotting import PlotUnavailable, draw_png, draw_svg
 
 KINDS = (".svg", ".png")
-MANY_SERIES = 20
-"""From here on it may take seconds."""
 
 
 def file_options(function: Any) -> Any:
@@ -79,6 +79,7 @@ def file_options(function: Any) -> Any:
     help="Exit code 1 if a confirmed regression stands in the newest regime.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Do not show how far it is.")
 def command(
     files: Sequence[Path],
     columns: Sequence[str],
@@ -90,12 +91,14 @@ def command(
     horizon: int | None,
     fail_on_regression: bool,
     as_json: bool,
+    is_quiet: bool,
 ) -> int:
     """What became slower or faster in FILES: CSV, or what pytest-benchmark, Google Benchmark, hyperfine or asv wrote.
 
     A folder stands for all such files in it. Of one series everything is shown, of several what changed
-    in each. Exit codes: 0 analysed, 1 see --fail-on-regression, 4 a file or an option is at fault,
-    5 there are no values.
+    in each. Empty cells, nan, na, n/a, null, none and - are missing values. On a terminal it is shown how
+    far it is. Exit codes: 0 analysed, 1 see --fail-on-regression, 2 interrupted, 4 a file or an option is
+    at fault, 5 there are no values.
 
     \b
     Example:
@@ -104,12 +107,14 @@ def command(
         dtf trends analyze results.csv --column throughput --higher-is-better --plot out.svg
     """
     check_plot(plot)
-    series = select(
-        read_files(files, columns, time_column, revision_column, is_file_time=is_file_time), columns
-    )
-    analyses = _analyzed(series, lower_is_better)
-    if not any(len(each.values) for each in analyses):
-        raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
+    with AnalysisProgress(None if is_quiet else sys.stderr) as progress:
+        progress.stage("reading")
+        found = read_files(files, columns, time_column, revision_column, is_file_time=is_file_time)
+        series = select(found, columns)
+        analyses = _analyses(series, lower_is_better)
+        if not any(np.isfinite(each.values).any() for each in analyses):
+            raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
+        _search(analyses, progress, is_whole=as_json or len(analyses) == 1)
     if plot is not None:
         save_plot(plot, series, analyses)
     if as_json:
@@ -121,19 +126,36 @@ def command(
     return _exit_code(analyses) if fail_on_regression else ExitCode.OK
 
 
-def _analyzed(series: Sequence[ImportedSeries], lower_is_better: bool | None) -> list[Analysis]:
-    """The series with their change points found; a bar says how far it is, where there are many."""
-    label = f"{len(series):,} series"
-    with click.progressbar(series, label=label, file=sys.stderr, hidden=len(series) < MANY_SERIES) as bar:
-        analyses = []
-        for each in bar:
-            try:
-                analysis = analyze_imported(each, lower_is_better)
-            except ValueError as error:
-                raise CommandError(f"{plain_line(each.name)}: {error}", exit_code=ExitCode.USAGE) from error
-            assert analysis.change_points is not None  # found now, while the bar is shown
-            analyses.append(analysis)
+def _analyses(series: Sequence[ImportedSeries], lower_is_better: bool | None) -> list[Analysis]:
+    """The series, checked. Raises CommandError."""
+    analyses = []
+    for each in series:
+        try:
+            analyses.append(analyze_imported(each, lower_is_better))
+        except ValueError as error:
+            raise CommandError(f"{plain_line(each.name)}: {error}", exit_code=ExitCode.USAGE) from error
     return analyses
+
+
+def _search(analyses: Sequence[Analysis], progress: AnalysisProgress, *, is_whole: bool) -> None:
+    """Find what will be asked for, while it is shown how far that is."""
+    total = sum(len(each.values) for each in analyses)
+    size = f"{total:,} values" if len(analyses) == 1 else f"{total:,} values of {len(analyses):,} series"
+    advance, done = progress.stage(f"changes in {size}", total), 0
+    for each in analyses:
+        each.search(_behind(done, advance))
+        done += len(each.values)
+    if not is_whole:
+        return
+    advance, done = progress.stage(f"unusual values in {size}", total if len(analyses) > 1 else None), 0
+    for each in analyses:
+        assert each.anomalies is not None  # found now, and kept
+        done += len(each.values)
+        advance(done)
+
+
+def _behind(done: int, advance: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda searched: advance(done + searched)
 
 
 def read_files(

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Forecast, Impact
+from dtf.core.trend.scarcity import LEAST_POINTS, scarcity_text
 from dtf.report.output import plain_line
+from dtf.report.wording import counted
 from dtf.trends.analysis import Analysis
 from dtf.trends.plotting import plot_lines
 from dtf.trends.wording import amount, change_sentence, percent, percent_interval
@@ -43,7 +45,7 @@ def series_lines(analysis: Analysis, unit: str, horizon: int | None = None) -> l
 
 def _heading(analysis: Analysis, unit: str) -> str:
     known = analysis.values[np.isfinite(analysis.values)]
-    count = f"{len(analysis.values):,} values"
+    count = counted(len(analysis.values), "value")
     missing = len(analysis.values) - len(known)
     if missing:
         count += f" ({missing:,} missing)"
@@ -53,6 +55,8 @@ def _heading(analysis: Analysis, unit: str) -> str:
 
 def change_lines(analysis: Analysis) -> list[str]:
     """The change points as a table, or that there are none."""
+    if not analysis.change_points and analysis.is_too_short:
+        return [f"changes  none could be found in fewer than {LEAST_POINTS} values"]
     if not analysis.change_points:
         return ["changes  none: one regime from the first value to the last"]
     rows = [HEADS, *(change_cells(analysis, each) for each in analysis.change_points)]
@@ -139,10 +143,12 @@ def overview_lines(analyses: Sequence[Analysis], units: Sequence[str]) -> list[s
             ]
         )
     changed = sum(bool(each.change_points) for each in analyses)
+    short = scarcity_text(sum(each.is_too_short for each in analyses), len(analyses), LEAST_POINTS)
     return [
         *aligned(rows),
         "",
         f"{changed} of {len(analyses)} series changed; name one with --column to see all of it",
+        *([short] if short else []),
     ]
 
 

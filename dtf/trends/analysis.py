@@ -1,6 +1,6 @@
 """A finished series, analysed. What is expensive is computed when it is first asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from numbers import Integral
@@ -12,10 +12,13 @@ import numpy as np
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.findings import Anomaly, ChangeKind, ChangePoint, Forecast, Seasonality, Trend
 from dtf.core.trend.imports.series import ImportedSeries
+from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.trends.inputs import Inputs, inputs
 from dtf.trends.moments import Floats, as_text
 
 LARGEST_HORIZON = 100_000
+SEARCHED_AT_ONCE = 5_000
+"""Values between two words of how far the search is: some hundredths of a second."""
 
 if TYPE_CHECKING:
     import pandas
@@ -94,10 +97,26 @@ class Analysis:
     @cached_property
     def change_points(self) -> tuple[ChangePoint, ...]:
         """Where a new regime begins, in order; the same as `Stream` says when it has seen the last value."""
+        return self._search(lambda done: None)
+
+    def search(self, on_progress: Callable[[int], None]) -> None:
+        """Find the change points now, saying how many values were searched; they are known afterwards."""
+        if "change_points" not in self.__dict__:
+            self.__dict__["change_points"] = self._search(on_progress)
+
+    def _search(self, on_progress: Callable[[int], None]) -> tuple[ChangePoint, ...]:
         stream = ChangeStream(lower_is_better=self.lower_is_better)
         weights = np.ones_like(self.values) if self._weights is None else self._weights
-        stream.extend(self.times, self.values, weights)
+        for start in range(0, len(self.values), SEARCHED_AT_ONCE):
+            part = slice(start, start + SEARCHED_AT_ONCE)
+            stream.extend(self.times[part], self.values[part], weights[part])
+            on_progress(min(start + SEARCHED_AT_ONCE, len(self.values)))
         return tuple(stream.change_points)
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether it has so few values that no change could have been found."""
+        return int(np.isfinite(self.values).sum()) < LEAST_POINTS
 
     @cached_property
     def seasonality(self) -> Seasonality | None:
@@ -178,6 +197,7 @@ class Analysis:
             "name": self.name,
             "values": len(self.values),
             "lower_is_better": self.lower_is_better,
+            "is_too_short": self.is_too_short,
             "change_points": [
                 {**asdict(each), "revision": self.revision(each.index)} for each in self.change_points
             ],

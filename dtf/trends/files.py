@@ -8,6 +8,7 @@ from dtf.core.trend.imports.reading import SourceText, TableColumns, read_histor
 from dtf.core.trend.imports.series import ImportedSeries
 
 LARGEST_BYTES = 256 * 2**20
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 SUFFIXES = (".json", ".csv", ".tsv")
 """Of the files that are read in a folder."""
 
@@ -57,8 +58,12 @@ def _source(path: Path, use_file_times: bool, *, is_asked_for: bool) -> SourceTe
     status = path.stat()
     if status.st_size > LARGEST_BYTES:
         raise ValueError(f"{path} has more than {LARGEST_BYTES >> 20} MiB")
+    data = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8: expected CSV or JSON") from None
+        text = data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path} is no text in UTF-8 (line {line}): save it as CSV or JSON in UTF-8"
+        ) from None
     return SourceText(path.as_posix(), text, is_asked_for, status.st_mtime if use_file_times else None)

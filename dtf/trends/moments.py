@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dtf.core.trend.imports.cells import iso_moment
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+FIRST_DATE, END_OF_DATES = -62_135_596_800.0, 253_402_300_800.0
+"""The years 1 to 9999, which a calendar has."""
 
 
 def seconds(moment: Any, position: int | None = None) -> float:
@@ -57,10 +61,8 @@ def _of_text(text: str) -> float:
         return float(text)
     except ValueError:
         pass
-    try:
-        return _of_datetime(datetime.fromisoformat(text))
-    except ValueError:
-        return math.nan
+    when = iso_moment(text)
+    return math.nan if when is None else when.timestamp()
 
 
 def is_date(moment: Any) -> bool:
@@ -101,7 +103,12 @@ def _check(found: Floats, moments: Sequence[Any] | Floats) -> None:
 
 
 def as_text(moment: float) -> str:
-    """ISO text of seconds since 1970: the date of a midnight, else with the time, to the second unless it has a fraction."""
+    """ISO text of seconds since 1970: the date of a midnight, else with the time, to the second unless it has a fraction.
+
+    Seconds beyond the years that have dates stay a number.
+    """
+    if not FIRST_DATE <= moment < END_OF_DATES:
+        return f"{moment:.10g} s"
     when = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
     if not (when.hour or when.minute or when.second or when.microsecond):
         return when.date().isoformat()

@@ -121,10 +121,10 @@ def test_columns_can_be_named_and_must_exist() -> None:
     ("text", "message"),
     [
         ("", r"t\.csv is empty"),
-        ("time,value\nyesterday,1\n2026-01-01,2\n", "has the time 'yesterday'"),
+        ("time,value\nyesterday,1\n2026-01-01,2\n", r"t\.csv: line 2, column time: 'yesterday' is no time"),
         ("name\na\nb\n", "has no column of numbers"),
-        ("a,b\n1,2\n1,2,3\n", "line 3 of the table has 3 cells, its header 2"),
-        ("a\n" + "1\n" * 300 + "x\n", "line 302, column 'a' is 'x', which is no number"),
+        ("a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, the first line 2; decimal commas need semicolons"),
+        ("a\n" + "1\n" * 300 + "x\n", "line 302, column a: 'x' is not a number; mend it, or leave it empty"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(text: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """`dtf trends analyze`: files in, lines, JSON and pictures out, without any server."""
 
+import io
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -136,6 +137,9 @@ def test_a_file_of_missing_values_alone_is_nothing_to_analyse(
     (tmp_path / "no.csv").write_text("what\nthe\n")
     assert run_cli(["trends", "analyze", str(tmp_path / "no.csv")]) == ExitCode.USAGE
     assert "no column of numbers" in capsys.readouterr().err
+    (tmp_path / "no.csv").write_text("time,v\n2026-01-01,n/a\n2026-01-02,\n")
+    assert run_cli(["trends", "analyze", str(tmp_path / "no.csv")]) == ExitCode.EMPTY
+    assert "there are no values" in capsys.readouterr().err
 
 
 def test_folders_of_other_tools_are_analysed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,3 +212,43 @@ def test_a_column_is_a_case_by_itself_and_must_have_dates() -> None:
     assert not sent.HasField("is_lower_better")
     with pytest.raises(CommandError, match="latency has no dates, and a history needs them"):
         as_record(ImportedSeries("", "latency", (1.0,)), "suite", "", None, "")
+
+
+class Terminal(io.StringIO):
+    """Standard error of somebody who looks at it."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_how_far_it_is_is_shown_on_a_terminal_alone_and_not_where_quiet_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_history(tmp_path / "h.csv")
+    shown = {}
+    for kind, options in (("seen", []), ("quiet", ["--quiet"])):
+        with monkeypatch.context() as context:
+            context.setattr("sys.stderr", terminal := Terminal())
+            context.setenv("TERM", "xterm")
+            assert run_cli(["trends", "analyze", str(path), *options]) == ExitCode.OK
+        shown[kind] = terminal.getvalue()
+    assert "unusual values" in shown["seen"] or "changes in 200 values of 2 series" in shown["seen"]
+    assert "\x1b[2K" in shown["seen"], "and it is gone when it is done"
+    assert shown["quiet"] == ""
+    assert run_cli(["trends", "analyze", str(path)]) == ExitCode.OK
+    assert capsys.readouterr().err == ""
+
+
+def test_series_in_which_nothing_could_be_found_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "h.csv").write_text("a,b\n" + "1,2\n" * 11)
+    assert run_cli(["trends", "analyze", str(tmp_path / "h.csv"), "--column", "a"]) == ExitCode.OK
+    assert "changes  none could be found in fewer than 12 values" in capsys.readouterr().out
+    assert run_cli(["trends", "analyze", str(tmp_path / "h.csv")]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "all 2 series have fewer than 12 points; nothing could have been found in them"
+    )
+    assert run_cli(["trends", "analyze", str(tmp_path / "h.csv"), "--json"]) == ExitCode.OK
+    assert [each["is_too_short"] for each in json.loads(capsys.readouterr().out)["series"]] == [True, True]

@@ -327,3 +327,15 @@ def test_the_public_names_are_these() -> None:
         "analyze", "load",
     }  # fmt: skip
     assert all(hasattr(dtf.trends, name) for name in dtf.trends.__all__)
+
+
+def test_a_search_that_tells_how_far_it_is_finds_the_same() -> None:
+    values = np.random.default_rng(3).standard_normal(12_000)
+    values[7_000:] += 3.0
+    told: list[int] = []
+    watched = dtf.trends.analyze(values)
+    watched.search(told.append)
+    assert told == [5_000, 10_000, 12_000]
+    assert watched.change_points == dtf.trends.analyze(values).change_points
+    watched.search(told.append)
+    assert len(told) == 3, "it is known already"
