@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 RENEWALS_PER_LEASE = 5
 SHORTEST_WAIT_SECONDS = 0.05
 RELEASE_SECONDS = 1.0
+WORD_SECONDS = 5.0
+"""How long a broker that has just started is waited for, to tell it what its log lacks."""
+RETRY_SECONDS = 0.1
 
 
 class LeaseKeeper:
@@ -101,24 +104,32 @@ class LeaseKeeper:
     async def release(self, phase: LeaderPhase = LeaderPhase.RELEASED) -> None:
         """Renew no more, and let the next one take over at once. A lease that cannot be released lapses.
 
-        With LeaderPhase.LOST the next one first makes sure that the log is what this one knew.
+        With LeaderPhase.LOST the next one first makes sure that the log is what this one knew. A broker
+        that lost the log's tail was most likely restarted, and forgot the record as well: then it is written
+        anew, or a standby that started meanwhile would lead on what is left.
         """
         self._is_over = True
         try:
-            async with asyncio.timeout(RELEASE_SECONDS):
+            async with asyncio.timeout(WORD_SECONDS if phase is LeaderPhase.LOST else RELEASE_SECONDS):
                 while not await self._is_released(phase):
                     pass
         except (LeaseError, TimeoutError) as error:
             log.info("the lease was not released", extra={"cause": str(error)})
 
     async def _is_released(self, phase: LeaderPhase) -> bool:
-        """One try; False if a renewal that was under way came in between."""
-        view = await self._lease.read()
-        if view.record is None or view.record.leader != self._record.leader:
-            return True
+        """One try; False if a renewal that was under way came in between, or word cannot be left yet."""
+        is_word = phase is LeaderPhase.LOST
         try:
+            view = await self._lease.read()
+            if not (is_word if view.record is None else view.record.leader == self._record.leader):
+                return True
             await self._lease.write(replace(self._present_record(), phase=phase), view.revision)
         except LeaseTaken:
+            return False
+        except LeaseUnavailable:
+            if not is_word:
+                raise
+            await self._clock.sleep(RETRY_SECONDS)
             return False
         return True
 

@@ -193,3 +193,30 @@ async def test_the_lease_of_another_is_not_released(
         await replace_by(lease, OTHER)
         await keeper.release()
     assert await record_of(lease) == OTHER
+
+
+async def test_word_of_a_lost_tail_is_left_with_a_broker_that_forgot_the_lease(
+    lease: MemoryLease, keeper: LeaseKeeper, clock: FakeClock
+) -> None:
+    async with kept(keeper, clock):
+        keeper.lead(3, lambda: (1646, "a-commit"))
+        await clock.advance(RECORD.lease_seconds / 5)
+        lease.disconnect()
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(keeper.release(LeaderPhase.LOST))
+            await clock.advance(1)
+            assert not leaving.done(), "it waits for the broker"
+            lease.reconnect(forgotten=True)
+            await clock.advance(1)
+    assert await record_of(lease) == replace(
+        RECORD, phase=LeaderPhase.LOST, sequence=1646, message_id="a-commit"
+    )
+
+
+async def test_a_forgotten_lease_is_not_written_only_to_release_it(
+    lease: MemoryLease, keeper: LeaseKeeper, clock: FakeClock
+) -> None:
+    async with kept(keeper, clock):
+        lease.reconnect(forgotten=True)
+        await keeper.release()
+    assert await record_of(lease) is None
