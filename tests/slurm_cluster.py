@@ -204,9 +204,23 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     """One Slurm for the session."""
     if missing := missing_programs():
         pytest.skip(f"left out: this machine has no {', '.join(missing)}; `apt-get install slurm-wlm`")
-    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    cluster = started_slurm(tmp_path_factory)
     try:
-        cluster.start()
         yield cluster
     finally:
         cluster.stop()
+
+
+def started_slurm(directories: pytest.TempPathFactory, attempts: int = 3) -> SlurmCluster:
+    """A Slurm whose node takes jobs; another one where somebody took a port before it did."""
+    while True:
+        attempts -= 1
+        cluster = SlurmCluster(directories.mktemp("slurm"))
+        try:
+            cluster.start()
+        except BaseException as error:
+            cluster.stop()
+            if not isinstance(error, AssertionError) or attempts == 0:
+                raise
+        else:
+            return cluster

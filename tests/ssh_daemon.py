@@ -134,7 +134,21 @@ def skip_without_ssh() -> None:
 def ssh_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshDaemon]:
     """One sshd for the session."""
     skip_without_ssh()
-    daemon = SshDaemon(tmp_path_factory.mktemp("ssh"))
-    daemon.start()
+    daemon = started_daemon(tmp_path_factory)
     yield daemon
     daemon.stop()
+
+
+def started_daemon(directories: pytest.TempPathFactory, attempts: int = 3) -> SshDaemon:
+    """An sshd that listens; another one where somebody took its port before it did."""
+    while True:
+        attempts -= 1
+        daemon = SshDaemon(directories.mktemp("ssh"))
+        try:
+            daemon.start()
+        except AssertionError:
+            daemon.stop()
+            if attempts == 0:
+                raise
+        else:
+            return daemon

@@ -95,7 +95,9 @@ async def test_an_evicted_worker_gives_its_work_back_and_is_replaced(
     bench.evict(await bench.running_pod("local-1"))
     result = await run.result()
     assert result.counts.passed == 40
-    assert "local-3" in {pod["metadata"]["labels"]["dtf-launch-id"] for pod in bench.pods()}
+    async with asyncio.timeout(WAIT_SECONDS):
+        while "local-3" not in {pod["metadata"]["labels"]["dtf-launch-id"] for pod in bench.pods()}:
+            await asyncio.to_thread(bench.pods)
     assert "was evicted through the eviction API" in (pool.directory / "resource-manager.log").read_text()
     assert await stop(manager, signal.SIGTERM) == 0
 

@@ -22,7 +22,7 @@ from tests.integration.pool_rig import pool_rig
 from tests.integration.scripted_pool import WAIT_SECONDS
 from tests.kubernetes_cluster import free_ports
 from tests.ssh_bench import SshBench, process_of
-from tests.ssh_daemon import SshDaemon, client_configuration, skip_without_ssh
+from tests.ssh_daemon import SshDaemon, client_configuration, skip_without_ssh, started_daemon
 
 pytestmark = pytest.mark.resource_manager
 
@@ -40,8 +40,7 @@ MakeBench = Callable[..., Any]
 def other_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshDaemon]:
     """Another host, which tests may cut off and start again."""
     skip_without_ssh()
-    daemon = SshDaemon(tmp_path_factory.mktemp("other-ssh"))
-    daemon.start()
+    daemon = started_daemon(tmp_path_factory)
     yield daemon
     daemon.stop()
 
