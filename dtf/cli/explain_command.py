@@ -1,6 +1,7 @@
 """`dtf explain`: the story of a run, task, case or worker, from the log, with causes; or of a scaling decision."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dtf.cli.story_subject import (
     messages_about,
 )
 from dtf.core.events import parse_commit
+from dtf.core.run.outline import message_of, newest_first
 from dtf.core.run.run_story import RunStory
 from dtf.core.run.state import State
 from dtf.core.run.story import StoryLine, TaskStory, Teller
@@ -109,7 +111,7 @@ async def _tell(source: LogSource, fold: Fold, kind: str, name: str, run_id: str
     if kind in ("", "run"):
         found = find_span(state, name)
         if found is not None:
-            return await _run_story(source, found)
+            return await _run_story(source, state, found)
     if kind == "worker" or (not kind and name in state.workers):
         return await _worker_story(source, state, name)
     for is_case in {"": (False, True), "task": (False,), "case": (True,)}.get(kind, ()):
@@ -139,12 +141,22 @@ async def _read(source: LogSource, span: RunSpan, teller: Teller) -> None:
             bar.advance(1)
 
 
-async def _run_story(source: LogSource, span: RunSpan) -> _Story:
+async def _run_story(source: LogSource, state: State, span: RunSpan) -> _Story:
     story = RunStory(span.run_id)
     await _read(source, span, story)
+    story.lines += _confirmations(state, span.run_id)
     now = "" if span.is_over else "now: it goes on"
     hints = [f"`dtf state --at {span.last_sequence} --run {span.run_id}` shows it at its end"]
     return _Story(f"run {span.run_id}", "run", story.lines, now, hints if span.is_over else [])
+
+
+def _confirmations(state: State, run_id: str) -> Iterator[StoryLine]:
+    """The runs that repeat a part of this one; they begin when it is over, as a rule."""
+    for run in map(message_of, newest_first(state)):
+        if run.confirmation.run_id == run_id:
+            what = f"finding {run.confirmation.finding_id} ({run.confirmation.number})"
+            text = f"run {run.run_id} repeats a part of it to confirm {what}; its verdicts are its own"
+            yield StoryLine(run.first_sequence, round(run.created_at * 1e9), text)
 
 
 async def _task_story(source: LogSource, state: State, place: Place) -> _Story:

@@ -95,7 +95,7 @@ async def _gather(invocation: Invocation, run_id: str, wait_seconds: float) -> R
 
 async def _newest(client: Client) -> str:
     for run in await client.list_runs(limit=50):
-        if run.finished_at:
+        if run.finished_at and not run.HasField("confirmation"):
             return run.run_id
     raise CommandError(
         "no run has ended yet", "`dtf run …` makes one; `dtf runs` lists them", exit_code=ExitCode.EMPTY

@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dtf.api.v1 import common_pb2
 from dtf.cli.errors import CommandError
@@ -182,21 +181,3 @@ def _command(options: WorkOptions) -> common_pb2.CommandSpec:
 
 def _short(name: str) -> str:
     return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[: _MAX_NAME_CHARACTERS - 1]}…"
-
-
-def revision_of(directory: Path) -> str:
-    """The commit that git has checked out there, read from its files; "" if that cannot be told."""
-    git = next((p / ".git" for p in (directory, *directory.parents) if (p / ".git").is_dir()), None)
-    if git is None:
-        return ""
-    try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        reference = head.removeprefix("ref: ")
-        if (git / reference).exists():
-            return (git / reference).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), "")

@@ -21,11 +21,11 @@ from dtf.cli.run_tasks import (
     command_work,
     commands_work,
     read_lines,
-    revision_of,
 )
 from dtf.cli.workspace import attach_workspace
 from dtf.client.stack import join_stack
 from dtf.settings.loader import LoadedSettings
+from dtf.settings.project import revision_of
 
 
 def run_work(invocation: Invocation, asked: RunOptions) -> int:

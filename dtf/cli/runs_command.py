@@ -13,6 +13,7 @@ from dtf.cli.connection import client_of, join
 from dtf.cli.invocation import Invocation
 from dtf.cli.run_result import counts_line, state_text
 from dtf.client.stack import StackAddresses
+from dtf.core.run.run_story import confirmation_text
 from dtf.report.output import plain_line
 
 _VERDICT_WORDS = {
@@ -95,7 +96,10 @@ def run_document(run: run_service_pb2.Run) -> dict[str, object]:
 def run_line(run: run_service_pb2.Run) -> str:
     """ "7f3k  2026-11-22 19:06:02  examples/skewed  finished  226 passed, 3 failed in 19.8 s"."""
     created = datetime.fromtimestamp(run.created_at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{run.run_id}  {created}  {plain_line(run.suite)}  {state_text(run)}  {counts_line(run)}"
+    line = f"{run.run_id}  {created}  {plain_line(run.suite)}  {state_text(run)}  {counts_line(run)}"
+    if run.HasField("confirmation"):
+        line += plain_line(f"  {confirmation_text(run.confirmation)}")
+    return line
 
 
 async def _list(addresses: StackAddresses, suite: str, limit: int) -> list[run_service_pb2.Run]:

@@ -25,7 +25,7 @@ from dtf.cli.invocation import Invocation
 from dtf.cli.lifeline import inherited_descriptor, watch_lifeline
 from dtf.cli.log_paths import archive_dir_of
 from dtf.cli.notifiers import make_notifiers
-from dtf.client.connect import read_token
+from dtf.client.connect import peer, read_token
 from dtf.client.stack import read_stack
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
@@ -37,6 +37,7 @@ from dtf.rpc.server import ListenError
 from dtf.settings.model import NatsSettings, Settings
 from dtf.settings.project import namespace_dir, state_dir
 from dtf.trend_analyzer.process import TrendAnalyzer
+from dtf.trend_analyzer.reruns import GrpcCoordinator
 
 EMBEDDED_NICENESS = 5
 """On a machine it shares with workers the analyzer gives way: it must not slow what it measures."""
@@ -121,6 +122,9 @@ async def _serve(
         stack.push_async_callback(analysis.close)
         vault = await SqliteVault.open(path.with_suffix(VAULT_SUFFIX))
         stack.push_async_callback(vault.close)
+        coordinator = _coordinator(settings)
+        if coordinator is not None:
+            stack.push_async_callback(coordinator.close)
         analyzer = TrendAnalyzer(
             settings.analyzer,
             log=log,
@@ -135,10 +139,29 @@ async def _serve(
             notify=settings.notify,
             token=read_token(settings.analyzer.token_file or settings.coordinator.token_file),
             certificates=certificates,
+            coordinator=coordinator,
+            trends=settings.trends,
         )
         async with analyzer:
             click.echo(json.dumps({"ready": True, "address": analyzer.address}))
             await stop.wait()
+
+
+def _coordinator(settings: Settings) -> GrpcCoordinator | None:
+    """Who runs cases again, where [trends] confirm wants it. Raises CommandError."""
+    if not settings.trends.confirm:
+        return None
+    token_file = settings.run.token_file or settings.analyzer.token_file or settings.coordinator.token_file
+    if not settings.server:
+        raise CommandError(
+            "[trends] confirm is set, and no coordinator is named that could run cases again",
+            "set [run] server, or DTF_SERVER; in a project's own stack it is known",
+            exit_code=ExitCode.USAGE,
+        )
+    try:
+        return GrpcCoordinator(peer(settings.server, token_file, settings.run.certificate_authority_file))
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
+from dtf.core.trend.confirmations import confirmation_line
 from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import change_text, revisions_text, series_text
 from dtf.core.trend.findings_book import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
@@ -18,6 +19,8 @@ from dtf.core.trend.scarcity import scarcity_text
 from dtf.report.output import plain_line
 from dtf.report.wording import counted
 
+MOST_CONFIRMATIONS = 3
+"""Newest requests for more points that the lines of a finding name."""
 MOST_GROUPED = 10_000
 """Findings that are looked at for what they share, the newest."""
 
@@ -70,7 +73,7 @@ def command(
         await analyzer.settle()
         request = pb.CountSeriesRequest(suite=suite, case_name=case_name, metric=metric)
         known = await analyzer.stub.CountSeries(request, **analyzer.call)
-        return await _everything(analyzer, suite, include_all), known
+        return await newest_findings(analyzer, suite, include_all=include_all), known
 
     found, known = ask_analyzer(invocation, ask)
     groups = groups_by_finding(group_findings(each.finding for each in found if each.is_raised))
@@ -105,7 +108,7 @@ def _history_document(known: pb.CountSeriesResponse, sentence: str) -> dict[str,
     }
 
 
-async def _everything(analyzer: Analyzer, suite: str, include_all: bool) -> list[pb.TrackedFinding]:
+async def newest_findings(analyzer: Analyzer, suite: str, *, include_all: bool) -> list[pb.TrackedFinding]:
     """The newest findings: those of other series say what a series shares, so none is left out here."""
     request = pb.ListFindingsRequest(suite=suite, include_all=include_all, page_size=MOST_GROUPED)
     found: list[pb.TrackedFinding] = []
@@ -170,4 +173,5 @@ def finding_lines(tracked: pb.TrackedFinding) -> list[str]:
     lines = [head, "    " + ", ".join(fact for fact in facts if fact)]
     if tracked.triage.reason:
         lines.append(f"    {judged or 'judged'} by {tracked.triage.triaged_by}: {tracked.triage.reason}")
+    lines += [f"    {confirmation_line(each)}" for each in tracked.confirmations[-MOST_CONFIRMATIONS:]]
     return [plain_line(line) for line in lines]

@@ -9,6 +9,7 @@ from dtf.coordinator.client_streams import ClientStreams
 from dtf.coordinator.commits import Outcome
 from dtf.coordinator.desk import Desk, require
 from dtf.coordinator.log_tail import tail_logs
+from dtf.coordinator.reruns import Reruns
 from dtf.coordinator.uploads import receive_blob
 from dtf.coordinator.watch import Watch
 from dtf.core.run.commands import CancelRun, CreateRun, FieldViolation, InvalidRequest, SubmitTasks
@@ -37,6 +38,7 @@ class RunService:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._streams = ClientStreams(desk.settings.max_client_streams)
+        self._reruns = Reruns(desk, self._fresh_id)
 
     @answering
     async def CreateRun(
@@ -196,6 +198,14 @@ class RunService:
         with self._streams.one_more():
             blob = await receive_blob(self._desk.blob_keeper, request_iterator)
         return run_service_pb2.UploadBlobResponse(blob=blob)
+
+    @answering
+    async def ConfirmFinding(
+        self, request: run_service_pb2.ConfirmFindingRequest, context: Context
+    ) -> run_service_pb2.ConfirmFindingResponse:
+        """Runs a task of a run again."""
+        run_id = await self._reruns.confirm(request)
+        return run_service_pb2.ConfirmFindingResponse(run=await self._durable(self._desk.find(run_id)))
 
     async def _durable(self, run: Run | RetiredRun) -> run_service_pb2.Run:
         message = message_of(run)

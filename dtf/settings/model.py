@@ -18,7 +18,7 @@ from dtf.settings.providers import (
     SlurmSettings,
     SshSettings,
 )
-from dtf.settings.trends import GateSettings, NotifySettings
+from dtf.settings.trends import GateSettings, NotifySettings, TrendsSettings
 from dtf.settings.workspaces import WorkspaceSettings
 
 
@@ -253,6 +253,7 @@ class Settings:
     gcp: GcpSettings = field(default_factory=GcpSettings)
     azure: AzureSettings = field(default_factory=AzureSettings)
     workspace: WorkspaceSettings = field(default_factory=WorkspaceSettings)
+    trends: TrendsSettings = field(default_factory=TrendsSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
     blobs: BlobSettings = field(default_factory=BlobSettings)

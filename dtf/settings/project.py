@@ -49,3 +49,21 @@ def write_private(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def revision_of(directory: Path) -> str:
+    """The commit that git has checked out there, read from its files; "" if that cannot be told."""
+    git = next((p / ".git" for p in (directory, *directory.parents) if (p / ".git").is_dir()), None)
+    if git is None:
+        return ""
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        reference = head.removeprefix("ref: ")
+        if (git / reference).exists():
+            return (git / reference).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), "")

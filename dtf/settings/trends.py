@@ -1,6 +1,20 @@
-"""Settings of what is done about findings: the gate and the notices."""
+"""Settings of what is done about findings: more points, the gate and the notices."""
 
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TrendsSettings:
+    """What the trend analyzer does to be surer of a change."""
+
+    confirm: bool = False
+    """Have cases run again, one run at a time, while a change in them is provisional for want of points."""
+    confirm_per_change: int = 10
+    """Such runs for one change at most; it takes ten values to confirm one. 0: none."""
+    confirm_per_hour: int = 30
+    """Such runs in any hour at most, for all changes together."""
+    confirm_max_age_hours: float = 1.0
+    """Only what was measured so recently is measured again: later the machine is another, and so may be the tree."""
 
 
 @dataclass(frozen=True, slots=True)

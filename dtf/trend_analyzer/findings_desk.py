@@ -74,7 +74,7 @@ class FindingsDesk:
             is_raised = self._findings.is_raised(known, required)
             if not is_raised and not request.include_all:
                 continue
-            tracked = _tracked(known, is_raised)
+            tracked = self._tracked(known, is_raised)
             bytes_left -= tracked.ByteSize()
             if len(response.findings) == size or bytes_left < 0:
                 last = response.findings[-1].finding
@@ -86,7 +86,7 @@ class FindingsDesk:
     def get(self, beginning: str) -> pb.TrackedFinding:
         """The finding whose identity begins so."""
         known = self._find(beginning)
-        return _tracked(known, self._findings.is_raised(known, self._findings.required_confidences()))
+        return self._tracked(known, self._findings.is_raised(known, self._findings.required_confidences()))
 
     async def triage(self, request: pb.TriageFindingRequest) -> pb.TrackedFinding:
         """Put a judgement on the stream, and answer when it is known."""
@@ -182,6 +182,14 @@ class FindingsDesk:
                 response.taken_count += len(part.values)
         return response
 
+    def _tracked(self, known: Known, is_raised: bool) -> pb.TrackedFinding:
+        return pb.TrackedFinding(
+            finding=known.finding,
+            triage=known.triage,
+            is_raised=is_raised,
+            confirmations=self._findings.confirmations.of(known.finding.finding_id),
+        )
+
     def _find(self, beginning: str) -> Known:
         if not beginning:
             fault = FieldViolation("finding_id", "must not be empty")
@@ -256,10 +264,6 @@ def _is_asked_for(known: Known, request: pb.ListFindingsRequest) -> bool:
     )
     is_late_enough = known.finding.time_unix_nanos >= request.since_at * 1e9
     return is_late_enough and all(not asked or asked == own for asked, own in wanted)
-
-
-def _tracked(known: Known, is_raised: bool) -> pb.TrackedFinding:
-    return pb.TrackedFinding(finding=known.finding, triage=known.triage, is_raised=is_raised)
 
 
 def _worst_first(found: Difference) -> tuple[bool, float, SeriesKey]:

@@ -55,6 +55,8 @@ class FindingsKeeper:
     ) -> None:
         self.gate = CheckpointGate(lambda: None)
         self.book = SeriesBook(vault)
+        self.published_sequence = 0
+        """Sequence of the last finding put on the stream; what the stream's fold has not reached is not known yet."""
         self._vault = vault
         self._stream = stream
         self._known = known
@@ -115,6 +117,8 @@ class FindingsKeeper:
             for point in turn:
                 for finding in self.book.append(point):
                     await self._publish(finding)
+                if point.row:
+                    await self._clock.sleep(0)  # a forest may have grown
             await self._clock.sleep(0)
         await self._vault.save(self.book.take(), batch.checkpoint)
         self.gate.advance(batch.checkpoint.log_sequence)
@@ -127,7 +131,9 @@ class FindingsKeeper:
                 return
         event = pb.AnalysisEvent(finding=finding)
         identity = f"finding-{finding.finding_id}-{finding.rule_version}-{finding.version}"
-        await publish(self._stream, self._namespace, KIND_NAMES[finding.kind], event, identity, self._clock)
+        kind = KIND_NAMES[finding.kind]
+        sequence = await publish(self._stream, self._namespace, kind, event, identity, self._clock)
+        self.published_sequence = max(self.published_sequence, sequence)
 
 
 async def publish(

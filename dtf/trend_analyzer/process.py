@@ -37,11 +37,13 @@ from dtf.ports.series_vault import SeriesVault, VaultCheckpoint
 from dtf.rpc.certificates import ServerCertificates, certificates_of
 from dtf.rpc.server import ListenAddress, RpcServer
 from dtf.settings.model import AnalyzerSettings
-from dtf.settings.trends import NotifySettings
+from dtf.settings.trends import NotifySettings, TrendsSettings
+from dtf.trend_analyzer.confirmer import Confirmer
 from dtf.trend_analyzer.findings_desk import FindingsDesk
 from dtf.trend_analyzer.findings_keeper import FindingsKeeper
 from dtf.trend_analyzer.intake import StreamIntake
 from dtf.trend_analyzer.notices import NoticeKeeper
+from dtf.trend_analyzer.reruns import Coordinator
 from dtf.trend_analyzer.service import NAME, AnalysisService
 
 LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
@@ -79,8 +81,13 @@ class TrendAnalyzer:
         notifiers: Sequence[Notifier] = (),
         notify: NotifySettings | None = None,
         certificates: ServerCertificates | None = None,
+        coordinator: Coordinator | None = None,
+        trends: TrendsSettings | None = None,
     ) -> None:
-        """`certificates`: what the listener shows; None: the settings' files, if they name any."""
+        """`certificates`: what the listener shows; None: the settings' files, if they name any.
+
+        `coordinator`: who runs cases again where `trends` wants it; None: nobody.
+        """
         self._certificates = certificates or certificates_of(settings)
         self.address = ""
         """host:port of AnalysisService, once started."""
@@ -94,6 +101,8 @@ class TrendAnalyzer:
         self._namespace = namespace
         self._notifiers = notifiers
         self._notify = notify or NotifySettings()
+        self._coordinator = coordinator
+        self._trends = trends or TrendsSettings()
         self._clock = clock
         self._token = token
         self._stack = AsyncExitStack()
@@ -136,7 +145,8 @@ class TrendAnalyzer:
         await self._serve()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         intakes: list[_Work] = [self._intake, telemetry, scaling, self._analysis_intake]
-        self._tasks = [group.create_task(each.run()) for each in [*intakes, self._keeper, *self._notices()]]
+        followers: list[_Work] = [self._keeper, *self._notices(), *self._confirmers()]
+        self._tasks = [group.create_task(each.run()) for each in [*intakes, *followers]]
 
     async def stop(self) -> None:
         """Stop serving and reading. What was folded and not written is read again next time."""
@@ -152,6 +162,14 @@ class TrendAnalyzer:
     def _notices(self) -> list[NoticeKeeper]:
         rest = (self._notify, self._findings, self._analysis, self._namespace, self._clock)
         return [NoticeKeeper(notifier, *rest) for notifier in self._notifiers]
+
+    def _confirmers(self) -> list[Confirmer]:
+        if self._coordinator is None or not self._trends.confirm:
+            return []
+        known = self._findings, self._keeper, self._log_fold
+        return [
+            Confirmer(self._coordinator, self._trends, *known, self._analysis, self._namespace, self._clock)
+        ]
 
     def _make_log_intake(self) -> StreamIntake[events_pb2.Commit]:
         return StreamIntake(

@@ -13,9 +13,9 @@ from dtf.cli.run_tasks import (
     command_work,
     commands_work,
     read_lines,
-    revision_of,
     split_command,
 )
+from dtf.settings.project import revision_of
 
 OPTIONS = WorkOptions(working_dir="/w")
 

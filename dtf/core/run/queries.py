@@ -73,6 +73,7 @@ def run_message(run: Run) -> run_service_pb2.Run:
         first_sequence=run.first_sequence,
         last_sequence=run.last_sequence,
         labels=run.created.labels,
+        confirmation=run.created.confirmation if run.created.HasField("confirmation") else None,
     )
 
 

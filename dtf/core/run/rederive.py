@@ -248,6 +248,7 @@ def _create_run(created: events_pb2.RunCreated) -> commands.CreateRun:
         templates=created.templates,
         labels=created.labels,
         placement_timeout_seconds=created.placement_timeout_seconds,
+        confirmation=created.confirmation if created.HasField("confirmation") else None,
     )
     return commands.CreateRun(created.run_id, request)
 

@@ -83,7 +83,11 @@ class RunStory:
         self._created_ns = commit.now_unix_nanos
         revision = f" at {said.revision}" if said.revision else ""
         priority = f", priority {said.priority}" if said.priority else ""
-        return f"run {said.run_id} of suite {said.suite}{revision} asked for by {said.owner or 'nobody named'}{priority}"
+        why = f", {confirmation_text(said.confirmation)}" if said.HasField("confirmation") else ""
+        return (
+            f"run {said.run_id} of suite {said.suite}{revision} asked for by {said.owner or 'nobody named'}"
+            f"{priority}{why}"
+        )
 
     def _submitted(self, said: events_pb2.TasksSubmitted) -> Iterator[str]:
         self._batches += 1
@@ -176,3 +180,9 @@ class RunStory:
             f"{state} after {seconds(took)}: {', '.join(counts) or 'no cases'}{unjudged}; "
             f"{plural(self._attempts, 'lease')} on {plural(len(self._leased), 'worker')}{lost}"
         )
+
+
+def confirmation_text(confirmation: events_pb2.Confirmation) -> str:
+    """ "to confirm finding 635d259c51 (2): repeats a part of run 7f3k"."""
+    said = f"to confirm finding {confirmation.finding_id} ({confirmation.number})"
+    return f"{said}: repeats a part of run {confirmation.run_id}"

@@ -60,6 +60,7 @@ def _created(run_id: str, request: run_service_pb2.CreateRunRequest) -> events_p
         templates=request.templates,
         labels=request.labels,
         placement_timeout_seconds=request.placement_timeout_seconds,
+        confirmation=request.confirmation if request.HasField("confirmation") else None,
     )
 
 
@@ -72,6 +73,8 @@ def _check_creation(request: run_service_pb2.CreateRunRequest) -> None:
     faults.number("priority", request.priority, -limits.MAX_PRIORITY, limits.MAX_PRIORITY)
     faults.number("placement_timeout_seconds", request.placement_timeout_seconds, 0, limits.MAX_SECONDS)
     faults.labels("labels", request.labels)
+    if request.HasField("confirmation"):
+        _check_confirmation(faults, request.confirmation)
     if not 1 <= len(request.templates) <= limits.MAX_TEMPLATES:
         faults.add(
             "templates", f"has {len(request.templates)} entries; 1 to {limits.MAX_TEMPLATES} are allowed"
@@ -85,6 +88,12 @@ def _check_creation(request: run_service_pb2.CreateRunRequest) -> None:
             "allowed: put what is long into the blob store or into the tasks",
         )
     faults.refuse_if_any("the run cannot be created")
+
+
+def _check_confirmation(faults: Faults, confirmation: events_pb2.Confirmation) -> None:
+    faults.text("confirmation.finding_id", confirmation.finding_id, 1, limits.MAX_FINDING_ID_LENGTH)
+    faults.number("confirmation.number", confirmation.number, 1, limits.MAX_CONFIRMATIONS)
+    faults.text("confirmation.run_id", confirmation.run_id, 1, limits.MAX_LABEL_LENGTH)
 
 
 def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:

@@ -5,6 +5,9 @@ import math
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.findings_book import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
 
+MOST_CONTRIBUTIONS = 3
+"""Metrics that a sentence names."""
+
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB")
 _REVISION_SHOWN = 12
 
@@ -55,10 +58,21 @@ def change_text(finding: pb.Finding) -> str:
     )
     if finding.kind == pb.FINDING_KIND_VARIANCE:
         return f"spread changed at {value_text(finding.level_after, finding.unit)}"
+    if finding.contributions:
+        return _together_text(finding)
     if finding.kind in ANOMALIES:
         return f"{relative_text(finding.relative)}, {levels}"
     interval = f"{relative_text(finding.relative_low)} to {relative_text(finding.relative_high)}"
     return f"{relative_text(finding.relative)} ({interval}), {levels}"
+
+
+def _together_text(finding: pb.Finding) -> str:
+    """ "duration_seconds 3 s where the others say 1 s (71 %), cpu_seconds 1 s where the others say 2.6 s (29 %)"."""
+    return ", ".join(
+        f"{each.metric} {value_text(each.value, each.unit)} where the others say "
+        f"{value_text(each.expected, each.unit)} ({each.share:.0%})"
+        for each in finding.contributions[:MOST_CONTRIBUTIONS]
+    ).replace("%)", " %)")
 
 
 def revisions_text(finding: pb.Finding) -> str:
@@ -74,6 +88,7 @@ def finding_sentence(finding: pb.Finding) -> str:
     """The finding in one sentence."""
     kind = KIND_NAMES.get(finding.kind, "finding")
     what = "unusual value" if finding.kind in ANOMALIES else kind
+    what = "unusual together" if finding.contributions else what
     state = STATE_NAMES.get(finding.state, "").replace("_", " ")
     impact = IMPACT_NAMES.get(finding.impact, "change")
     where = revisions_text(finding)

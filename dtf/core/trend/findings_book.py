@@ -10,6 +10,7 @@ from typing import Any
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend import measurements
+from dtf.core.trend.confirmations import ConfirmationBook
 from dtf.core.trend.points import PointBuffer, Points, Value
 from dtf.core.trend.series_points import SeriesKey
 from dtf.core.trend.triage import RuleRecord
@@ -56,7 +57,6 @@ class Known:
     triage: pb.FindingTriaged | None = None
     notified: set[str] = field(default_factory=set)
     """Channels that were told of it, each with the state it was in: "slack confirmed"."""
-    confirmation_run_id: str = ""
 
     @property
     def verdict(self) -> "pb.TriageVerdict.ValueType":
@@ -73,6 +73,8 @@ class FindingsBook:
         """By identity, in the order in which they were first seen."""
         self.imports: list[tuple[int, pb.PointsImported]] = []
         """Imported points that nobody took yet, with their sequences."""
+        self.confirmations = ConfirmationBook()
+        """What was asked for to confirm findings."""
         self._most = most_findings
         self._records = {kind: RuleRecord() for kind in KIND_NAMES}
         self._buffer = PointBuffer()
@@ -95,9 +97,7 @@ class FindingsBook:
             case "findings_notified":
                 self._remember_notice(event.findings_notified)
             case "confirmation_requested":
-                known = self.findings.get(event.confirmation_requested.finding_id)
-                if known is not None:
-                    known.confirmation_run_id = event.confirmation_requested.run_id
+                self.confirmations.apply(event.confirmation_requested)
             case "points_imported":
                 self.imports.append((sequence, event.points_imported))
                 self._write_imported(event.points_imported)

@@ -43,9 +43,12 @@ class CaseJudge:
         self._names = names
         self._buffer = buffer
         self.next_time_ns = 0
+        self.benchmark_tasks: list[int] = []
+        """The task of each point of BENCHMARKS that this commit brought."""
 
     def advance(self, now_ns: int) -> None:
         """A commit of this time begins; times never fall and never repeat."""
+        self.benchmark_tasks = []
         self.next_time_ns = max(self.next_time_ns, now_ns)
 
     def stamp(self) -> int:
@@ -143,6 +146,7 @@ class CaseJudge:
     def _add_benchmark(self, measured: events_pb2.Measurement, result: CaseResult, origin: Origin) -> None:
         run = origin.run
         name = series_name(measured.case_name) if measured.case_name else result.name
+        self.benchmark_tasks.append(result.task)
         self._buffer.of(measurements.BENCHMARKS).add(
             self.stamp(),
             {

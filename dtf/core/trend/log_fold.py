@@ -9,7 +9,7 @@ State. What a restart must know is small: the time reached, the workers, and fro
 log again so that the runs still open are known (`FoldState`). `LogFold.restored` takes it up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dtf.api.v1 import common_pb2, events_pb2
@@ -44,6 +44,8 @@ class LogFold:
         self._judge = CaseJudge(names, self._buffer)
         self._second = 0
         self._is_counted = True
+        self._ended: dict[str, OpenRun] = {}
+        """Runs that the last commit ended."""
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -59,6 +61,7 @@ class LogFold:
             self._second = second
         self._judge.advance(commit.now_unix_nanos)
         self._buffer.mark()
+        self._ended = {}
         for event in commit.events:
             self._apply_event(event, commit.now_unix_nanos)
         self._is_counted = False
@@ -66,6 +69,16 @@ class LogFold:
     def newest(self, measurement: measurements.Measurement) -> Iterator[tuple[int, tuple[Value, ...]]]:
         """(time, values) of each point of a measurement that the last commit folded brought."""
         return self._buffer.since_mark(measurement)
+
+    def is_confirmation(self, run_id: str) -> bool:
+        """Whether a run that is open, or that the last commit ended, repeats a part of another."""
+        run = self.runs.get(run_id) or self._ended.get(run_id)
+        return run is not None and run.is_confirmation
+
+    @property
+    def newest_benchmark_tasks(self) -> Sequence[int]:
+        """The task of each point of BENCHMARKS that the last commit folded brought."""
+        return self._judge.benchmark_tasks
 
     def take(self) -> list[Points]:
         """The points of every commit folded since the last call."""
@@ -143,6 +156,7 @@ class LogFold:
             created_ns=now_ns,
             first_sequence=self.sequence,
             rules=list(map(SeriesRule.of, event.templates)),
+            is_confirmation=event.HasField("confirmation"),
         )
 
     def _grant(self, event: events_pb2.LeasesGranted) -> None:
@@ -228,6 +242,7 @@ class LogFold:
         run = self.runs.pop(event.run_id, None)
         if run is None:
             return
+        self._ended[run.run_id] = run
         self._write_groups(run)
         counts = event.counts
         self._buffer.of(measurements.RUNS).add(

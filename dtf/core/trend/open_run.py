@@ -67,6 +67,8 @@ class OpenRun:
     busy_seconds: float = 0.0
     cpu_seconds: float = 0.0
     is_cancelling: bool = False
+    is_confirmation: bool = False
+    """It repeats a part of another run: its points are replicates of that one's revision."""
 
     @property
     def task_count(self) -> int:

@@ -19,8 +19,10 @@ from dtf.core.trend.findings import (
     Interval,
 )
 from dtf.core.trend.series_points import SeriesKey, SeriesPoint
+from dtf.core.trend.together import RULE_VERSION as TOGETHER_VERSION
+from dtf.core.trend.together import Together, Unusual
 
-RULE_VERSION = 20_000 + 100 * CHANGES_VERSION + ANOMALIES_VERSION
+RULE_VERSION = 30_000 + 1_000 * TOGETHER_VERSION + 100 * CHANGES_VERSION + ANOMALIES_VERSION
 """Rises when the same points would give other findings: an analyzer then searches its log anew."""
 POSITIONS_KEPT = 512
 """Newest positions of which run, revision and value are known: two months of eight runs a day."""
@@ -61,6 +63,8 @@ class Position(NamedTuple):
     weight: float
     run_id: str
     revision: str
+    task: int = -1
+    """Of that run; -1: none measured it."""
 
 
 class Series:
@@ -77,6 +81,8 @@ class Series:
         self._sizes: list[int] = []
         self._changes = ChangeStream(lower_is_better=is_lower_better)
         self._anomalies = AnomalyDetector()
+        self._together: Together | None = None
+        """This metric with those measured with it, where this one is the first of them."""
         self._track = FindingTrack(key)
 
     @property
@@ -90,9 +96,13 @@ class Series:
             return []
         if self.count and point.time_ns <= self.positions[-1].time_ns:
             return []  # times of the log rise strictly: it was read before
+        if point.is_replicate and not self._is_newest_revision(point.revision):
+            return []  # the series has gone on: a value of an older revision has no place at its end
         index = self.count
         self.count += 1
-        position = Position(point.time_ns, point.value, point.weight, point.run_id, point.revision)
+        position = Position(
+            point.time_ns, point.value, point.weight, point.run_id, point.revision, point.task
+        )
         self.positions = [*self.positions[1 - POSITIONS_KEPT :], position]
         time = point.time_ns / _SECOND_NS
         found: list[pb.Finding] = []
@@ -102,6 +112,9 @@ class Series:
         score = self._anomalies.update(time, point.value)
         if score >= FINDING_SCORE:
             found.append(self._anomaly_finding(index, score, point))
+        unusual = self._look_together(time, point)
+        if unusual is not None:
+            found.append(self._together_finding(index, unusual, point))
         return found
 
     def position(self, index: int) -> Position | None:
@@ -120,6 +133,7 @@ class Series:
             "sizes": self._sizes,
             "changes": self._changes.state(),
             "anomalies": self._anomalies.state(),
+            "together": None if self._together is None else self._together.state(),
             "tracked": [_packed(each) for each in self._track.standing],
         }
 
@@ -132,8 +146,13 @@ class Series:
         series._sizes = list(state["sizes"])
         series._changes = ChangeStream.restore(state["changes"])
         series._anomalies = AnomalyDetector.restore(state["anomalies"])
+        together = state["together"]
+        series._together = None if together is None else Together.restore(together)
         series._track = FindingTrack(series.key, map(_unpacked, state["tracked"]))
         return series
+
+    def _is_newest_revision(self, revision: str) -> bool:
+        return bool(self.positions) and self.positions[-1].revision == revision
 
     def _is_whole(self, size: int) -> bool:
         largest = max(self._sizes, default=0)
@@ -185,25 +204,61 @@ class Series:
 
     def _anomaly_finding(self, index: int, score: float, point: SeriesPoint) -> pb.Finding:
         finding = self._finding(finding_id(self.key, "point", index, point.sequence), 1, point)
-        expected = self._anomalies.expected
         finding.kind = ANOMALY_KINDS[self._anomalies.kind]
         finding.state = pb.FINDING_STATE_CONFIRMED
-        difference = point.value - expected
-        finding.impact = self._impact_of(difference)
+        finding.impact = self._impact_of(point.value - self._anomalies.expected)
+        self._locate(finding, index, point)
+        self._measure(finding, self._anomalies.expected, point.value)
+        finding.confidence = score
+        return finding
+
+    def _look_together(self, time: float, point: SeriesPoint) -> Unusual | None:
+        if not point.row:
+            return None
+        if self._together is None:
+            self._together = Together([each.metric for each in point.row])
+        return self._together.append(time, point.row)
+
+    def _together_finding(self, index: int, unusual: Unusual, point: SeriesPoint) -> pb.Finding:
+        """What is unusual together, as a finding of the metric that fits the others least."""
+        finding = self._finding(finding_id(self.key, "together", index, point.sequence), 1, point)
+        worst = unusual.contributions[0]
+        finding.series.metric, finding.unit = worst.metric, worst.unit
+        finding.ClearField("is_lower_better")
+        finding.kind = ANOMALY_KINDS[AnomalyKind.MULTIVARIATE]
+        finding.state = pb.FINDING_STATE_CONFIRMED
+        finding.impact = pb.FINDING_IMPACT_CHANGE
+        self._locate(finding, index, point)
+        self._measure(finding, worst.expected, worst.value)
+        finding.confidence = unusual.score
+        finding.contributions.extend(
+            pb.Contribution(
+                metric=each.metric,
+                unit=each.unit,
+                value=each.value,
+                expected=each.expected,
+                share=each.share,
+            )
+            for each in unusual.contributions
+        )
+        return finding
+
+    def _locate(self, finding: pb.Finding, index: int, point: SeriesPoint) -> None:
         finding.index = finding.first_index = finding.last_index = index
         finding.time_unix_nanos = point.time_ns
-        finding.level_before, finding.level_after = expected, point.value
-        finding.absolute = finding.absolute_low = finding.absolute_high = difference
-        relative = difference / abs(expected) if expected else float("nan")
-        finding.relative = finding.relative_low = finding.relative_high = relative
-        finding.confidence = score
         previous = self.position(index - 1)
         finding.revision_before = previous.revision if previous else ""
         finding.revision = finding.revision_last = point.revision
         finding.run_id = point.run_id
         finding.before_unix_nanos = previous.time_ns if previous else 0
         finding.last_unix_nanos = point.time_ns
-        return finding
+
+    def _measure(self, finding: pb.Finding, expected: float, value: float) -> None:
+        finding.level_before, finding.level_after = expected, value
+        difference = value - expected
+        finding.absolute = finding.absolute_low = finding.absolute_high = difference
+        relative = difference / abs(expected) if expected else float("nan")
+        finding.relative = finding.relative_low = finding.relative_high = relative
 
     def _impact_of(self, difference: float) -> "pb.FindingImpact.ValueType":
         if self.is_lower_better is None or not difference:

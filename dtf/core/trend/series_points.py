@@ -3,14 +3,17 @@
     cases        duration, processor time and peak memory of a case that passed, at once
     benchmarks   every value that one metric of one case had in a run, as their median, when the run ends;
                  how many there were is its weight
+    confirmations  runs that repeat a part of another to confirm a finding: a position each, as a run's, of that
+                 one's revision, and none of the suite's
     runs         work of a suite as a whole (the pool's size does not change it, as it changes the time
                  from beginning to end), of runs in which every case was judged and none failed
 
 What runs that are still open have measured so far is part of the state that a restart goes on from.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -19,9 +22,16 @@ from dtf.core.trend import measurements
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.points import Value
+from dtf.core.trend.together import RowValue
 
 MOST_REPLICATES = 1_000
 """Values of one metric of one case in one run that are kept; what comes after adds to the weight only."""
+
+MOST_TOGETHER = 200
+"""Sets of metrics that are looked at together, those that come first: each costs a forest of some 50 ms now and then, and
+100 KB. The rule is of the log's order, so that another search of the log takes the same ones."""
+LEAST_SECONDS = 0.01
+"""A case whose first run was shorter is none of them: its processor time and memory are its process's own."""
 
 _CASE_METRICS: Mapping[str, str] = {"duration_seconds": "s", "cpu_seconds": "s", "peak_memory_bytes": "bytes"}
 _RUN_METRICS: Mapping[str, str] = {"busy_seconds": "s", "cpu_seconds": "s"}
@@ -52,6 +62,12 @@ class SeriesPoint(NamedTuple):
     """Sequence in the log of the commit that brought it; 0: it was imported."""
     size: int = 0
     """Cases of the run, where the series is that of a suite: runs of parts of a suite are not compared with whole ones."""
+    task: int = -1
+    """The task that measured it; -1: none did."""
+    is_replicate: bool = False
+    """It was measured to confirm a finding: one more value of a revision that the series has."""
+    row: tuple[RowValue, ...] = ()
+    """Every metric that was measured with this one, this one first; () where another point has them."""
 
 
 @dataclass(slots=True)
@@ -59,6 +75,8 @@ class _Replicates:
     unit: str
     is_lower_better: bool
     revision: str
+    task: int = -1
+    is_replicate: bool = False
     values: list[float] = field(default_factory=list)
     count: int = 0
 
@@ -73,6 +91,16 @@ class SeriesReader:
 
     def __init__(self) -> None:
         self._open: dict[str, dict[SeriesKey, _Replicates]] = {}
+        self._together: set[SeriesKey] = set()
+
+    @property
+    def together(self) -> list[list[str]]:
+        """First series of each set of metrics that is looked at together, as JSON values."""
+        return [list(key) for key in sorted(self._together)]
+
+    def restore_together(self, keys: Iterable[Sequence[str]]) -> None:
+        """Go on from `together`."""
+        self._together = {SeriesKey(*key) for key in keys}
 
     def state(self) -> list[Any]:
         """What `restore` takes, as JSON values."""
@@ -92,22 +120,49 @@ class SeriesReader:
         """The series' points that the last commit folded completes."""
         sequence = fold.sequence
         found = [*_case_points(fold, sequence)]
-        for _time_ns, row in fold.newest(measurements.BENCHMARKS):
-            self._gather(_named(measurements.BENCHMARKS, row))
+        benchmarks = fold.newest(measurements.BENCHMARKS)
+        for (_time_ns, row), task in zip(benchmarks, fold.newest_benchmark_tasks, strict=True):
+            self._gather(_named(measurements.BENCHMARKS, row), task, fold)
         for time_ns, row in fold.newest(measurements.RUNS):
             run = _named(measurements.RUNS, row)
             found += self._end_run(run, time_ns, sequence)
-            found += _run_points(run, time_ns, sequence)
+            if not fold.is_confirmation(str(run["run"])):
+                found += _run_points(run, time_ns, sequence)
+        return self._with_rows(found)
+
+    def _with_rows(self, points: Sequence[SeriesPoint]) -> list[SeriesPoint]:
+        """The points, the first of those measured together with the values of all of them."""
+        found: list[SeriesPoint] = []
+        for _, group in groupby(points, key=_measured_together):
+            first, *rest = group
+            if rest and self._is_looked_at(first):
+                row = tuple(RowValue(each.key.metric, each.unit, each.value) for each in (first, *rest))
+                first = first._replace(row=row)
+            found += [first, *rest]
         return found
 
-    def _gather(self, row: Mapping[str, Value]) -> None:
+    def _is_looked_at(self, first: SeriesPoint) -> bool:
+        """Whether the metrics that begin with this one are looked at together: the first sets that there are."""
+        if first.key in self._together:
+            return True
+        is_short = first.key.metric == "duration_seconds" and first.value < LEAST_SECONDS
+        if is_short or len(self._together) >= MOST_TOGETHER:
+            return False
+        self._together.add(first.key)
+        return True
+
+    def _gather(self, row: Mapping[str, Value], task: int, fold: LogFold) -> None:
         value = row["value"]
         if not isinstance(value, int | float):
             return
         key = SeriesKey(str(row["suite"]), str(row["case"]), str(row["metric"]), str(row["pool"]))
-        series = self._open.setdefault(str(row["run"]), {})
+        run_id = str(row["run"])
+        series = self._open.setdefault(run_id, {})
         if key not in series:
-            series[key] = _Replicates(str(row["unit"]), bool(row["is_lower_better"]), str(row["revision"]))
+            unit, is_lower_better = str(row["unit"]), bool(row["is_lower_better"])
+            series[key] = _Replicates(
+                unit, is_lower_better, str(row["revision"]), task, fold.is_confirmation(run_id)
+            )
         series[key].add(float(value))
 
     def _end_run(self, run: Mapping[str, Value], time_ns: int, sequence: int) -> Iterator[SeriesPoint]:
@@ -123,19 +178,32 @@ class SeriesReader:
                 run_id,
                 found.revision,
                 sequence,
+                task=found.task,
+                is_replicate=found.is_replicate,
             )
 
 
 def _case_points(fold: LogFold, sequence: int) -> Iterator[SeriesPoint]:
     for time_ns, row in fold.newest(measurements.CASES):
-        suite, case, pool, run_id, revision, _worker, _task, _attempt, verdict, *values = row
+        suite, case, pool, run_id, revision, _worker, task, _attempt, verdict, *values = row
         if verdict not in _GOOD_VERDICTS:
             continue
+        assert isinstance(task, int)
+        is_replicate = fold.is_confirmation(str(run_id))
         for (metric, unit), value in zip(_CASE_METRICS.items(), values, strict=True):
             if isinstance(value, int | float):
                 key = SeriesKey(str(suite), str(case), metric, str(pool))
+                origin = str(run_id), str(revision), sequence
                 yield SeriesPoint(
-                    key, unit, True, time_ns, float(value), 1.0, str(run_id), str(revision), sequence
+                    key,
+                    unit,
+                    True,
+                    time_ns,
+                    float(value),
+                    1.0,
+                    *origin,
+                    task=task,
+                    is_replicate=is_replicate,
                 )
 
 
@@ -150,6 +218,10 @@ def _run_points(run: Mapping[str, Value], time_ns: int, sequence: int) -> Iterat
             key = SeriesKey(str(run["suite"]), "", metric, "")
             run_id, revision = str(run["run"]), str(run["revision"])
             yield SeriesPoint(key, unit, True, time_ns, float(value), 1.0, run_id, revision, sequence, size)
+
+
+def _measured_together(point: SeriesPoint) -> tuple[str, str, str, int]:
+    return point.key.suite, point.key.case, point.key.pool, point.time_ns
 
 
 def _named(measurement: measurements.Measurement, row: tuple[Value, ...]) -> dict[str, Value]:
@@ -175,12 +247,14 @@ class AnalyzedLogFold(LogFold):
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, as JSON values."""
-        return {**super().state(), "replicates": self._reader.state()}
+        own = {"replicates": self._reader.state(), "together": self._reader.together}
+        return {**super().state(), **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         super().restore(state)
         self._reader.restore(state.get("replicates", ()))
+        self._reader.restore_together(state.get("together", ()))
         self._waiting = []
 
     def take_series_points(self) -> list[SeriesPoint]:

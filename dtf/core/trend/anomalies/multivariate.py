@@ -11,7 +11,7 @@ rows have the same scores.
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,12 @@ class MultivariateDetector:
         self._fitted_at = 0
         self._ranks = Ranks()
         self._model: _Model | None = None
+
+    def explain(self, row: Sequence[float]) -> "list[Explained] | None":
+        """How each value of a row stands to the others, by the rows known so far; None: they are too few."""
+        if self._model is None or not all(math.isfinite(value) for value in row):
+            return None
+        return self._model.explain(row)
 
     def update(self, time: float, row: Sequence[float]) -> float:
         """The score of `row`, in [0, 1]; 0 while little is known. Rows with a value that is not finite are left out."""
@@ -107,6 +113,17 @@ class MultivariateDetector:
         return made
 
 
+class Explained(NamedTuple):
+    """One value of a row."""
+
+    expected: float
+    """What the other values say, by a linear fit, in the metric's unit."""
+    distance: float
+    """How far it is from that, in the mean absolute distance of the rows known."""
+    reach: float
+    """Its distance from the median over that of the row that is furthest from it."""
+
+
 class _Model:
     """A forest and what rows are made comparable by."""
 
@@ -136,6 +153,18 @@ class _Model:
         """Shape (rows, 2 · width): each value, and what the others do not explain of it."""
         scaled = self._scaled(rows)
         return np.hstack([scaled, scaled @ self._fits.T / self._rests])
+
+    def explain(self, row: Sequence[float]) -> list[Explained]:
+        """How each value stands to the others."""
+        values = np.asarray(row, dtype=np.float64)
+        rests = self._scaled(values) @ self._fits.T
+        expected = values - rests * self._spread
+        reach = np.max(np.abs(self.rows - self._middle), axis=0)
+        away = np.abs(values - self._middle) / np.where(reach > 0.0, reach, 1.0)
+        return [
+            Explained(*each)
+            for each in zip(expected.tolist(), (rests / self._rests).tolist(), away.tolist(), strict=True)
+        ]
 
     def oddness(self, rows: Matrix) -> list[float]:
         """The paper's anomaly score of each row, in (0, 1)."""
