@@ -28,6 +28,7 @@ class Analyzer:
                 'set [analyzer] server = "host:port" (DTF_ANALYZER_SERVER)',
                 exit_code=ExitCode.USAGE,
             )
+        self.client = client
         self.stub = client.analysis
         self.call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import click
 
 from dtf.api.v1 import analysis_service_pb2 as pb
-from dtf.api.v1 import findings_pb2
+from dtf.api.v1 import findings_pb2, resource_service_pb2
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_analyze_command import file_options, read_files, select
 from dtf.cli.trends_client import Analyzer, ask_analyzer
+from dtf.client.client import CALL_TIMEOUT_SECONDS
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.report.output import plain_line
+from dtf.settings.model import Settings
 
 LEAST_SECONDS, MOST_SECONDS = -9.2e9, 9.2e9
 """Times that the log holds as whole nanoseconds."""
@@ -32,6 +34,9 @@ MOST_POINTS = 20_000
     help="Suite of the series.  [default: name of the first file or folder]",
 )
 @click.option("--pool", default="", metavar="NAME", help="Where it was measured.  [default: imported]")
+@click.option(
+    "--force", "is_forced", is_flag=True, help="Also into a pool of this stack, among what its runs measure."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def command(
@@ -44,11 +49,13 @@ def command(
     is_file_time: bool,
     suite: str,
     pool: str,
+    is_forced: bool,
     as_json: bool,
 ) -> int:
     """Bring in the history in FILES: CSV, or what pytest-benchmark, Google Benchmark, hyperfine or asv wrote.
 
-    Points need times. Importing again takes only what is newer than what the series have. `dtf trends
+    Points need times. A pool of this stack is refused without --force, for its series would have points of
+    two machines. Importing again takes only what is newer than what the series have. `dtf trends
     analyze` shows what would be found, without any server.
 
     \b
@@ -65,6 +72,8 @@ def command(
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
 
     async def send(analyzer: Analyzer) -> tuple[int, int]:
+        if pool and not is_forced:
+            await _refuse_own_pool(analyzer, pool, invocation.load().settings)
         taken = known = 0
         for request in requests(records):
             response = await analyzer.stub.ImportPoints(request, **analyzer.call)
@@ -80,6 +89,22 @@ def command(
         )
         click.echo("dtf trends        shows what changed")
     return ExitCode.OK
+
+
+async def _refuse_own_pool(analyzer: Analyzer, pool: str, settings: Settings) -> None:
+    """Raises CommandError for a pool that this stack measures on itself."""
+    client = analyzer.client
+    answer = await client.pools.ListPools(
+        resource_service_pb2.ListPoolsRequest(), metadata=client.metadata, timeout=CALL_TIMEOUT_SECONDS
+    )
+    if pool in (settings.pool.name, *settings.pools, *(each.name for each in answer.pools)):
+        raise CommandError(
+            f"{pool} is a pool of this stack: its runs and what is imported would be one series, and where the "
+            "machines differ each import would be taken for a change",
+            "leave --pool out (the pool is then `imported`), or name the machine it was measured on",
+            "--force imports all the same",
+            exit_code=ExitCode.USAGE,
+        )
 
 
 def as_record(

@@ -1,0 +1,75 @@
+"""`dtf trends import`: what it sends, and the pools it keeps apart."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtf.api.v1 import analysis_service_pb2 as pb
+from dtf.api.v1 import resource_service_pb2
+from dtf.cli.exit_codes import ExitCode
+from dtf.cli.main import run_cli
+
+
+class Stack:
+    """An analyzer that takes everything, beside a coordinator that knows a pool."""
+
+    def __init__(self) -> None:
+        self.client = self.pools = self.stub = self
+        self.metadata = ()
+        self.call: dict[str, Any] = {}
+        self.taken: list[pb.ImportPointsRequest] = []
+
+    async def ListPools(
+        self, _request: resource_service_pb2.ListPoolsRequest, **_: Any
+    ) -> resource_service_pb2.ListPoolsResponse:
+        """One, which no setting of the project names."""
+        return resource_service_pb2.ListPoolsResponse(pools=[resource_service_pb2.Pool(name="lab")])
+
+    async def ImportPoints(self, request: pb.ImportPointsRequest) -> pb.ImportPointsResponse:
+        """Take it."""
+        self.taken.append(request)
+        return pb.ImportPointsResponse(taken_count=sum(len(each.values) for each in request.series))
+
+    def ask(self, _invocation: object, ask: Callable[["Stack"], Awaitable[Any]]) -> Any:
+        """In the place of `ask_analyzer`."""
+
+        async def answered() -> Any:
+            return await ask(self)
+
+        return asyncio.run(answered())
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "pool"),
+    [
+        ([], ExitCode.OK, ""),
+        (["--pool", "old-laptop"], ExitCode.OK, "old-laptop"),
+        (["--pool", "local"], ExitCode.USAGE, None),
+        (["--pool", "lab"], ExitCode.USAGE, None),
+        (["--pool", "lab", "--force"], ExitCode.OK, "lab"),
+    ],
+)
+def test_history_is_not_mixed_with_what_a_pool_of_this_stack_measures(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: ExitCode,
+    pool: str | None,
+) -> None:
+    stack = Stack()
+    monkeypatch.setattr("dtf.cli.trends_import_command.ask_analyzer", stack.ask)
+    (tmp_path / "h.csv").write_text("time,parse\n2026-05-01,1\n2026-05-02,2\n")
+    arguments = ["--project", str(tmp_path), "trends", "import", str(tmp_path / "h.csv"), *options]
+    assert run_cli(arguments) == code
+    said = capsys.readouterr()
+    if pool is None:
+        assert stack.taken == []
+        assert f"error: {options[1]} is a pool of this stack" in said.err
+        assert "--force imports all the same" in said.err
+    else:
+        assert [each.series.pool for request in stack.taken for each in request.series] == [pool]
+        assert "2 points of 1 series imported into suite h" in said.out
