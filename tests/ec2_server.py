@@ -64,12 +64,12 @@ class Ec2Server:
 
     def requests(self, action: str) -> list[dict[str, str]]:
         """The parameters of each call of an action."""
-        with urllib.request.urlopen(f"{self.endpoint}/dtf-test/requests", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.endpoint}/dtf-test/requests", timeout=90) as answer:
             return [each for each in json.load(answer) if each["Action"] == action]
 
     def _post(self, path: str, body: Json) -> None:
         request = urllib.request.Request(f"{self.endpoint}{path}", json.dumps(body).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=90).close()
 
 
 @contextmanager

@@ -147,14 +147,14 @@ class Influxd:
     def _post(self, path: str, body: object) -> Any:
         headers = {"Content-Type": "application/json", "Authorization": f"Token {self.token}"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=90) as response:
             return json.load(response)
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(timeout=30)
-            self._drainer.join(timeout=30)
+            self._process.wait(timeout=90)
+            self._drainer.join(timeout=90)
             self._process = None
 
 

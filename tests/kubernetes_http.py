@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 90.0
 
 
 class ApiFailure(Exception):

@@ -22,7 +22,7 @@ from tests.chaos.table import Struck, Tally
 ROUND_FAULTS = 120
 """So many one system takes before the next one is made: tails, epochs and snapshots pile up."""
 _ROOT = Path(__file__).resolve().parents[2]
-_END_SECONDS = 30.0
+_END_SECONDS = 90.0
 _LINE_LIMIT_BYTES = 1 << 24
 
 

@@ -13,7 +13,6 @@ from dtf.ports.clock import Clock
 
 RESTART_SECONDS = 0.2
 READY_SECONDS = 60.0
-STOP_SECONDS = 20.0
 
 
 class Member:

@@ -142,7 +142,7 @@ def test_tail_follows_what_comes(arguments: list[str], nats_settings: NatsSettin
         asyncio.run(with_log(nats_settings, namespace, append_one))
         assert json.loads(process.stdout.readline())["run"] == "9new"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == ExitCode.CANCELLED
+        assert process.wait(timeout=90) == ExitCode.CANCELLED
 
 
 async def append_one(log: JetStreamLog) -> None:

@@ -53,7 +53,7 @@ async def test_failures_prints_the_live_feed_as_it_comes(
             assert await line_of(process.stdout) == expected
             feeding.cancel()
         process.send_signal(signal.SIGINT)
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert await asyncio.to_thread(process.wait, 90) == 0
     await source.close()
 
 
@@ -68,7 +68,7 @@ async def test_archive_copies_every_commit_and_goes_on_where_it_stopped(
         assert (await line_of(process.stdout)).split()[:2] == ["1", "RunCreated"]
         assert (await line_of(process.stdout)).split()[:2] == ["2", "WorkerLeft"]
         process.send_signal(signal.SIGINT)
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert await asyncio.to_thread(process.wait, 90) == 0
     await writer.commit(run_finished("7f3k"))
     with running("archive.py", *arguments) as process:
         assert (await line_of(process.stdout)).split()[:2] == ["3", "RunFinished"]

@@ -160,7 +160,7 @@ def test_it_goes_when_its_owner_goes(
 ) -> None:
     process, guard, server = owner
     process.send_signal(number)
-    _, alive = psutil.wait_procs([guard, server], timeout=30)
+    _, alive = psutil.wait_procs([guard, server], timeout=90)
     assert alive == []
 
 
@@ -170,7 +170,7 @@ def test_it_goes_when_its_guard_is_killed(
 ) -> None:
     process, guard, server = owner
     guard.kill()
-    _, alive = psutil.wait_procs([process, server], timeout=30)
+    _, alive = psutil.wait_procs([process, server], timeout=90)
     assert alive == []
 
 

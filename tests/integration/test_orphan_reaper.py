@@ -9,7 +9,7 @@ import pytest
 
 from dtf.runner.process_tree import COOKIE_VARIABLE
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 REAPER = """
 import asyncio, subprocess, sys
 from dtf.adapters.orphan_reaper import OrphanReaper

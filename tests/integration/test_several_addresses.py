@@ -14,7 +14,7 @@ from dtf.rpc.channel import Peer, open_channel, open_sync_channel
 from dtf.rpc.server import ListenAddress, RpcServer
 from tests.e2e.test_tls import make_certificate
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 90.0
 
 
 @pytest.fixture

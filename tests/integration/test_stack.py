@@ -48,7 +48,7 @@ def down(project: Path, *, now: bool) -> dict[str, Any] | None:
     connection = SupervisorConnection.open(project / ".dtf")
     assert connection is not None
     connection.send(op="down", now=now)
-    answer = connection.receive(30.0)
+    answer = connection.receive(90.0)
     connection.close()
     return answer
 
@@ -116,7 +116,7 @@ def test_a_connection_without_the_secret_is_closed(project: Path, secret: object
         path.write_text(json.dumps({**document, "secret": secret}))
         connection = SupervisorConnection.open(project / ".dtf")
         assert connection is not None
-        assert connection.receive(30.0) is None
+        assert connection.receive(90.0) is None
         connection.close()
         assert "Traceback" not in (project / ".dtf" / "logs" / "supervisor.log").read_text()
 
@@ -135,7 +135,7 @@ def test_down_now_tells_the_members_and_stops_at_once(project: Path) -> None:
     reasons: queue.Queue[str] = queue.Queue()
     member = join(project, on_lost=reasons.put)
     assert down(project, now=True) is None
-    assert "stopped by `dtf down --now`" in reasons.get(timeout=30)
+    assert "stopped by `dtf down --now`" in reasons.get(timeout=90)
     member.close()
 
 
@@ -145,8 +145,8 @@ def test_a_part_that_is_killed_is_restarted_where_it_was(project: Path, name: st
     with join(project, on_note=notes.put) as member:
         before = part(project, name)
         before.kill()
-        assert notes.get(timeout=30) == f"{name} ended (killed by signal 9 (SIGKILL)); it is being restarted"
-        assert notes.get(timeout=30) == f"{name} is back"
+        assert notes.get(timeout=90) == f"{name} ended (killed by signal 9 (SIGKILL)); it is being restarted"
+        assert notes.get(timeout=90) == f"{name} is back"
         assert part(project, name).pid != before.pid
         assert read_stack(project) == member.addresses
 
@@ -174,7 +174,7 @@ def test_killing_the_supervisor_leaves_no_process(project: Path) -> None:
     reasons: queue.Queue[str] = queue.Queue()
     member = join(project, on_lost=reasons.put)
     os.kill(member.addresses.supervisor_pid, signal.SIGKILL)
-    assert "the supervisor of this project's stack died" in reasons.get(timeout=30)
+    assert "the supervisor of this project's stack died" in reasons.get(timeout=90)
     assert wait_until_gone(project) == []
     member.close()
     with join(project) as again:
@@ -202,7 +202,7 @@ def test_runs_of_a_killed_stack_are_cancelled_by_the_next(project: Path) -> None
     connection = SupervisorConnection.open(project / ".dtf")
     assert connection is not None
     connection.send(op="status")  # answered after the attachment was written down, on the same loop
-    assert connection.receive(30.0) is not None
+    assert connection.receive(90.0) is not None
     connection.close()
     os.kill(member.addresses.supervisor_pid, signal.SIGKILL)
     member.close()

@@ -14,7 +14,7 @@ from dtf.runner.outbox import JournalReader
 from dtf.runner.status import StatusReader
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 
 
 class WarmProcess:

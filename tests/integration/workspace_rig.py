@@ -16,7 +16,7 @@ import dtf
 from tests.integration.worker_rig import PATIENCE_SECONDS, TOKEN, Rig, WorkerProcess
 
 NOBODY = 65534
-COMMAND_SECONDS = 100.0
+COMMAND_SECONDS = 250.0
 IMPORTABLE = (str(Path(dtf.__file__).parent.parent), sysconfig.get_path("purelib"))
 """Where dtf and what it needs are imported from."""
 
