@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.changes.compiled import loaded_kernels
 from dtf.core.trend.changes.noise import Noise, middle_of
 from dtf.core.trend.changes.segments import Line, Sums
 from dtf.core.trend.findings import ChangeKind
@@ -87,6 +88,10 @@ def confidence_of(gain: float, length: int) -> float:
 
 def _profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
     """Cost of the stretch when it is cut at start + 1, start + 2 … end - 1."""
+    compiled = loaded_kernels()
+    if compiled is not None:
+        costs: Vector = compiled.profile(sums.prefix, start, end, slope_cost)
+        return costs
     left, right = sums.halves(start, end)
     profile: Vector = np.minimum(left[0], left[1] + slope_cost) + np.minimum(right[0], right[1] + slope_cost)
     return profile

@@ -7,6 +7,7 @@ positions: all of them in a short window, in a long one those where some scale s
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
+from dtf.core.trend.changes.compiled import kernels
 from dtf.core.trend.changes.segments import Sums
 
 LEAST_SEGMENT = 5
@@ -25,13 +26,12 @@ SCALES = (6, 12, 24, 48, 96, 192, 384)
 class Search:
     """Partitions of one series under several prices."""
 
-    __slots__ = ("_best", "_costs", "_gains", "_is_peak", "_most", "_places", "_sums")
+    __slots__ = ("_best", "_costs", "_gains", "_is_peak", "_kernels", "_most", "_places", "_sums")
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
-        self._gains = (
-            _scale_gains(sums) if sums.length >= 2 * LEAST_SEGMENT else np.zeros((1, sums.length + 1))
-        )
+        self._kernels = kernels()
+        self._gains = self._found_gains()
         self._best: Vector = self._gains.max(axis=0)
         self._most = float(self._best.max())
         self._is_peak: Flags | None = None
@@ -46,12 +46,26 @@ class Search:
         if not len(candidates):
             return []
         places = np.concatenate([[0], candidates, [self._sums.length]]).astype(np.int64)
+        if self._kernels is not None:
+            sums = self._sums.prefix
+            return _path(
+                self._kernels.origins(sums, places, LEAST_SEGMENT, change_cost, slope_cost).tolist(), places
+            )
         self._price(places)
         level, line = self._costs
         prices = line + slope_cost
         np.minimum(level, prices, out=prices)
         prices += change_cost
-        return _cheapest_path(prices, places)
+        return _path(_origins(prices), places)
+
+    def _found_gains(self) -> Vector:
+        if self._sums.length < 2 * LEAST_SEGMENT:
+            return np.zeros((1, self._sums.length + 1))
+        if self._kernels is None:
+            return _scale_gains(self._sums)
+        scales = np.array([scale for scale in SCALES if scale <= self._sums.length], dtype=np.int64)
+        gains: Vector = self._kernels.scale_gains(self._sums.prefix, scales, LEAST_SEGMENT)
+        return gains
 
     def _candidates(self, change_cost: float) -> Places:
         length = self._sums.length
@@ -116,9 +130,9 @@ def _peaks(gains: Vector) -> Flags:
     return is_peak
 
 
-def _cheapest_path(prices: Vector, places: Places) -> list[int]:
-    """Inner places of the cheapest path from the first to the last; prices[b, a] is that of [a, b) for a before b."""
-    count = len(places)
+def _origins(prices: Vector) -> list[int]:
+    """For each place: the one before it on the cheapest path from the first; prices[b, a] is that of [a, b) for a before b."""
+    count = len(prices)
     best = np.full(count, np.inf)
     best[0] = 0.0
     totals = np.empty(count)
@@ -127,8 +141,13 @@ def _cheapest_path(prices: Vector, places: Places) -> list[int]:
         np.add(best, row, totals)
         origin[end] = cheapest = int(totals.argmin())
         best[end] = totals[cheapest]
+    return origin
+
+
+def _path(origin: list[int], places: Places) -> list[int]:
+    """The inner places on the path to the last one."""
     path: list[int] = []
-    place = origin[count - 1]
+    place = origin[-1]
     while place > 0:
         path.append(int(places[place]))
         place = origin[place]

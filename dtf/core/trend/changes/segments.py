@@ -57,6 +57,11 @@ class Sums:
         self._sums = np.zeros((6, self.length + 1))
         np.cumsum(terms, axis=1, out=self._sums[:, 1:])
 
+    @property
+    def prefix(self) -> Vector:
+        """The sums of w, wx, wxx, wy, wxy and wyy up to each place, positions over `stretch`; shape (6, length + 1)."""
+        return self._sums
+
     def cost(self, start: int, end: int) -> tuple[float, float]:
         """Costs of one segment as a level and as a line."""
         w, x, xx, y, xy, yy = self.between(start, end)

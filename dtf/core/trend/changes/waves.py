@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.changes.compiled import loaded_kernels
 
 SHORTEST_PERIOD = 8.0
 LONGEST_EXPECTED = 48.0
@@ -80,17 +81,25 @@ def _waves(count: int) -> Vector:
     angles = 2.0 * np.pi / periods
     waves = np.empty((2, PERIODS, count))
     waves[0, :, 0], waves[1, :, 0] = 1.0, 0.0
+    doublings = 2.0 ** np.arange((count - 1).bit_length())[:, None]
+    turns = np.stack([np.cos(doublings * angles), np.sin(doublings * angles)])
+    compiled = loaded_kernels()
+    (compiled.turned if compiled is not None else _turned)(waves, turns)
+    return waves.reshape(2 * PERIODS, count)
+
+
+def _turned(waves: Vector, turns: Vector) -> None:
+    """Fills in waves, shape (2, PERIODS, count), whose first position is there, by doubling; turns: (2, doublings, PERIODS)."""
+    count = waves.shape[2]
+    term_of = np.empty((PERIODS, (count + 1) // 2))
     done = 1
-    work = np.empty((PERIODS, (count + 1) // 2))
-    while done < count:
+    for turn_cos, turn_sin in zip(*turns[:, :, :, None], strict=True):
         more = min(done, count - done)
-        turn_cos, turn_sin = np.cos(done * angles)[:, None], np.sin(done * angles)[:, None]
         cosines, sines = waves[:, :, :more]
         next_cosines, next_sines = waves[:, :, done : done + more]
-        term = work[:, :more]
+        term = term_of[:, :more]
         np.multiply(cosines, turn_cos, out=next_cosines)
         np.subtract(next_cosines, np.multiply(sines, turn_sin, out=term), out=next_cosines)
         np.multiply(cosines, turn_sin, out=next_sines)
         np.add(next_sines, np.multiply(sines, turn_cos, out=term), out=next_sines)
         done += more
-    return waves.reshape(2 * PERIODS, count)

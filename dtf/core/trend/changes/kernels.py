@@ -1,0 +1,143 @@
+"""The same arithmetic as in `search`, `evidence` and `waves`, compiled by numba: to the last bit what numpy gives.
+
+Imported by `compiled.kernels` alone, which knows whether numba is there and worth its time.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+import numpy as np
+
+from dtf.core.trend.changes.arrays import Places, Vector
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """Compiled at its first call; kept beside this file, in the user's cache where that is read-only, or not at all."""
+    try:
+        return cast(Function, numba.njit(cache=True, error_model="numpy")(function))
+    except RuntimeError:  # neither folder can be written to
+        return cast(Function, numba.njit(error_model="numpy")(function))
+
+
+@compiled
+def origins(sums: Vector, places: Places, least: int, change_cost: float, slope_cost: float) -> Places:
+    """For each of the rising places: the index of the one before it on the cheapest path from the first.
+
+    `sums` are prefix sums, shape (6, n + 1). A segment between two places costs `change_cost` and what a level or, at
+    `slope_cost`, a line leaves; none is shorter than `least`.
+    """
+    count = len(places)
+    at = np.empty((6, count))
+    for row in range(6):
+        for column in range(count):
+            at[row, column] = sums[row, places[column]]
+    best, totals = np.empty(count), np.empty(count)
+    best[0] = 0.0
+    origin = np.zeros(count, dtype=np.int64)
+    starts = 0
+    for end in range(1, count):
+        while places[end] - places[starts] >= least:
+            starts += 1
+        w1, x1, xx1 = at[0, end], at[1, end], at[2, end]
+        y1, xy1, yy1 = at[3, end], at[4, end], at[5, end]
+        for start in range(starts):
+            w, x, y = w1 - at[0, start], x1 - at[1, start], y1 - at[3, start]
+            level = max((yy1 - at[5, start]) - y * y / w, 0.0)
+            cross = (xy1 - at[4, start]) - x * y / w
+            spread = max((xx1 - at[2, start]) - x * x / w, 1e-12)
+            line = max(level - cross * cross / spread, 0.0)
+            totals[start] = best[start] + (min(level, line + slope_cost) + change_cost)
+        cheapest = np.inf
+        for start in range(starts):
+            if totals[start] < cheapest:
+                cheapest, origin[end] = totals[start], start
+        best[end] = cheapest
+    return origin
+
+
+@compiled
+def stretches(sums: Vector, length: int, first: int, costs: Vector) -> None:
+    """Fills in the costs, as levels and as lines, of stretches [a, a + length) from a = first on, cut off at the ends."""
+    most, count = sums.shape[1] - 1, costs.shape[1]
+    parts = np.empty((6, count))
+    inner = min(max(-first, 0), count)
+    outer = max(min(most - length - first + 1, count), inner)  # from here on the end is cut off
+    for row in range(6):
+        for at in range(inner):
+            parts[row, at] = sums[row, min(first + at + length, most)] - sums[row, 0]
+        for at in range(inner, outer):
+            parts[row, at] = sums[row, first + at + length] - sums[row, first + at]
+        for at in range(outer, count):
+            parts[row, at] = sums[row, most] - sums[row, max(first + at, 0)]
+    for at in range(count):
+        w, x, y = parts[0, at], parts[1, at], parts[3, at]
+        level = max(parts[5, at] - y * y / w, 0.0)
+        cross = parts[4, at] - x * y / w
+        costs[0, at] = level
+        costs[1, at] = max(level - cross * cross / max(parts[2, at] - x * x / w, 1e-12), 0.0)
+
+
+@compiled
+def profile(sums: Vector, start: int, end: int, slope_cost: float) -> Vector:
+    """Cost of the stretch when it is cut at start + 1, start + 2 … end - 1."""
+    costs = np.empty(end - start - 1)
+    for cut in range(start + 1, end):
+        w, x, y = sums[0, cut] - sums[0, start], sums[1, cut] - sums[1, start], sums[3, cut] - sums[3, start]
+        level = max((sums[5, cut] - sums[5, start]) - y * y / w, 0.0)
+        cross = (sums[4, cut] - sums[4, start]) - x * y / w
+        spread = max((sums[2, cut] - sums[2, start]) - x * x / w, 1e-12)
+        left = min(level, max(level - cross * cross / spread, 0.0) + slope_cost)
+        w, x, y = sums[0, end] - sums[0, cut], sums[1, end] - sums[1, cut], sums[3, end] - sums[3, cut]
+        level = max((sums[5, end] - sums[5, cut]) - y * y / w, 0.0)
+        cross = (sums[4, end] - sums[4, cut]) - x * y / w
+        spread = max((sums[2, end] - sums[2, cut]) - x * x / w, 1e-12)
+        costs[cut - start - 1] = left + min(level, max(level - cross * cross / spread, 0.0) + slope_cost)
+    return costs
+
+
+@compiled
+def scale_gains(sums: Vector, scales: Places, least: int) -> Vector:
+    """What cutting at a place saves in the stretch of each scale around it, and, last, in all; shape (scales + 1, n + 1)."""
+    length = sums.shape[1] - 1
+    gains = np.zeros((len(scales) + 1, length + 1))
+    count = length - 2 * least + 1
+    halves, wholes = np.empty((2, 0)), np.empty((2, 0))
+    for row in range(len(scales)):
+        scale = scales[row]
+        halves = wholes  # scales double
+        if row == 0:
+            halves = np.empty((2, count + scale))
+            stretches(sums, scale, least - scale, halves)
+        wholes = np.empty((2, count + 2 * scale))
+        stretches(sums, 2 * scale, least - 2 * scale, wholes)
+        for at in range(count):
+            level = wholes[0, scale + at] - halves[0, at] - halves[0, scale + at]
+            line = wholes[1, scale + at] - halves[1, at] - halves[1, scale + at]
+            gains[row, least + at] = max(level, line)
+    whole, left, right = np.empty((2, 1)), np.empty((2, length)), np.empty((2, length))
+    stretches(sums, length, 0, whole)
+    stretches(sums, length, least - length, left[:, :count])
+    stretches(sums, length, least, right[:, :count])
+    for at in range(count):
+        level = whole[0, 0] - left[0, at] - right[0, at]
+        line = whole[1, 0] - left[1, at] - right[1, at]
+        gains[len(scales), least + at] = max(level, line)
+    return gains
+
+
+@compiled
+def turned(waves: Vector, turns: Vector) -> None:
+    """Fills in waves, shape (2, periods, count), whose first position is there, by doubling; turns: (2, doublings, periods)."""
+    count = waves.shape[2]
+    done, doubling = 1, 0
+    while done < count:
+        for period in range(waves.shape[1]):
+            turn_cos, turn_sin = turns[0, doubling, period], turns[1, doubling, period]
+            for at in range(min(done, count - done)):
+                cosine, sine = waves[0, period, at], waves[1, period, at]
+                waves[0, period, done + at] = cosine * turn_cos - sine * turn_sin
+                waves[1, period, done + at] = cosine * turn_sin + sine * turn_cos
+        done, doubling = 2 * done, doubling + 1

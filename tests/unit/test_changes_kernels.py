@@ -1,0 +1,103 @@
+"""The compiled kernels of the change-point engine say what numpy says, to the last bit, and are used only where they may be."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from dtf.core.trend.changes import ChangeStream, compiled, kernels, waves
+from dtf.core.trend.changes import evidence as weighing
+from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.changes.look import look_at
+from dtf.core.trend.changes.search import Search
+from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.changes.waves import wave_cost
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> "Use":
+    """Switches between the two."""
+    state = compiled._Kernels()
+    state.is_tried = True
+    monkeypatch.setattr(compiled, "_KERNELS", state)
+    return Use(state)
+
+
+class Use:
+    def __init__(self, state: compiled._Kernels) -> None:
+        self._state = state
+
+    def numpy(self) -> None:
+        self._state.module = None
+
+    def numba(self) -> None:
+        self._state.module = kernels
+
+
+def series(length: int, seed: int) -> Vector:
+    """Noise with steps, a drift, ties and spikes."""
+    random = np.random.default_rng([20_950, length, seed])
+    steps = np.cumsum((random.random(length) < 0.01) * random.normal(0.0, 3.0, length))
+    values = random.standard_normal(length) + steps + np.linspace(0.0, seed, length)
+    values[random.random(length) < 0.02] += 9.0
+    return np.round(values, 1) if seed % 2 else values
+
+
+@pytest.mark.parametrize("length", [10, 11, 13, 47, 129, 700, 1024])
+@pytest.mark.parametrize("seed", range(4))
+def test_searches_find_the_same_gains_and_partitions(use: Use, length: int, seed: int) -> None:
+    weights = np.random.default_rng(length).integers(1, 5, length) / 2.0 if seed % 3 else np.ones(length)
+    sums = Sums(np.arange(length, dtype=np.float64), series(length, seed), weights)
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        search = Search(sums)
+        prices = [(change, 0.6 * change) for change in (0.5, 3.0, 20.0, 21.0, 80.0)]
+        partitions = [search.best_partition(change_cost=change, slope_cost=slope) for change, slope in prices]
+        found.append((search._gains.tobytes(), partitions))
+    assert found[0] == found[1]
+    assert length < 20 or any(found[0][1])
+
+
+@pytest.mark.parametrize("length", [8, 60, 129, 500])
+def test_waves_and_profiles_cost_the_same(use: Use, length: int) -> None:
+    values, weights = series(length, 2), np.ones(length)
+    sums = Sums(np.arange(length, dtype=np.float64), values, weights)
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        waves._kept_shapes.cache_clear()
+        waves._shapes.cache_clear()
+        profile = weighing._profile(sums, 1, length - 1, 2.0)
+        found.append((wave_cost(values, weights), profile.tobytes()))
+    assert found[0] == found[1]
+
+
+def test_a_stream_leaves_the_same_state_with_either(use: Use) -> None:
+    values = series(2_500, 1)
+    states = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        stream = ChangeStream()
+        news = stream.extend(np.arange(len(values)), values)
+        states.append((news, stream.change_points, stream.state()))
+    assert states[0] == states[1]
+    assert states[0][1]
+
+
+def test_kernels_are_loaded_when_there_is_work_for_them(use: Use) -> None:
+    compiled._KERNELS.is_tried = False
+    for _ in range(compiled.WORTH_AFTER):
+        assert compiled.kernels() is None
+    assert isinstance(compiled.kernels(), ModuleType)
+    assert compiled.loaded_kernels() is kernels
+
+
+def test_without_numba_there_are_none_and_looks_go_on(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled._KERNELS.is_tried = False
+    monkeypatch.delitem(sys.modules, "dtf.core.trend.changes.kernels")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert not compiled.load_kernels()
+    values = series(100, 0) + 8.0 * (np.arange(100) >= 50)
+    assert look_at(np.arange(100), values, np.ones(100), None).boundaries
