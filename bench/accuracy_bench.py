@@ -1,8 +1,9 @@
 """`make bench NAME=accuracy`: how right our engine is, and how fast, beside ruptures, apache-otava and asv.
 
     make bench NAME=accuracy                          all that needs no data
-    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays calibration speed
+    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes calibration speed
     make bench NAME=accuracy TCPD=folder NAB=folder   and annotated series of yours in these formats
+    make bench NAME=accuracy PART=tcpd,nab TCPD=folder NAB=folder    these alone
     make bench NAME=accuracy JSON=1                   and one JSON line
     make bench NAME=accuracy N=100                    fewer series: quicker, wider intervals
 
@@ -23,21 +24,25 @@ from bench import accuracy_tables as tables
 from bench.accuracy_alarms import measure_alarms, measure_delays
 from bench.accuracy_calibration import measure_calibration
 from bench.accuracy_environment import PEERS, Peer, available_peers, say
-from bench.accuracy_folders import FolderError
+from bench.accuracy_folders import FolderError, check_folders
+from bench.accuracy_lookalikes import measure_lookalikes
 from bench.accuracy_marks import measure_annotated, measure_labelled
 from bench.accuracy_speed import measure_speed
 
-PARTS = ("alarms", "delays", "calibration", "speed")
+PARTS = ("alarms", "delays", "lookalikes", "calibration", "speed")
 SERIES = 400
 """Of 200 points for each family; half as many of 1,000."""
+LEFT_IN_LOOKALIKES = 40
+"""Series of each kind of look-alikes: one in so many."""
 CALIBRATION_POINTS_A_SERIES = 100
 
 
 def main() -> int:
     """Measure and print; 2 if what was asked for is not there."""
     options = arguments()
-    peers = available_peers([each for each in options.peers.split(",") if each])
     try:
+        check_folders(options.tcpd, options.nab)
+        peers = available_peers([each for each in options.peers.split(",") if each])
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
             figures = measured(options, peers, pool)
     except FolderError as error:
@@ -55,8 +60,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--part", default="", help=f"comma separated: {', '.join(PARTS)}; all unless given")
-    parser.add_argument("--tcpd", type=Path, help="folder in the format of the Turing Change Point Dataset")
-    parser.add_argument("--nab", type=Path, help="folder in the format of the Numenta Anomaly Benchmark")
+    parser.add_argument(
+        "--tcpd", type=_folder, help="TCPD=: folder in the format of the Turing Change Point Dataset"
+    )
+    parser.add_argument(
+        "--nab", type=_folder, help="NAB=: folder in the format of the Numenta Anomaly Benchmark"
+    )
     parser.add_argument("--series", type=int, default=SERIES, help="series a family")
     parser.add_argument(
         "--peers", default=",".join(each.name for each in PEERS), help="comma separated; empty: ours only"
@@ -71,12 +80,17 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
     """The figures of each part asked for, by name; each is shown as soon as it is there."""
     points = options.series * CALIBRATION_POINTS_A_SERIES
     measures: dict[str, Callable[[], Any]] = {
         "alarms": lambda: measure_alarms(options.series, peers, pool),
         "delays": lambda: measure_delays(max(8, options.series // 2), peers, pool),
+        "lookalikes": lambda: measure_lookalikes(max(2, options.series // LEFT_IN_LOOKALIKES), peers, pool),
         "calibration": lambda: measure_calibration(points, pool),
         "speed": lambda: measure_speed(peers, pool),
         "tcpd": lambda: measure_annotated(options.tcpd, peers, pool),

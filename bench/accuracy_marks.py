@@ -43,6 +43,8 @@ def measure_annotated(folder: Path, peers: Sequence[Peer], pool: ProcessPoolExec
                 "annotations": each.annotations,
                 "f1": f1(each.annotations, found["ours"][number]),
                 "cover": covering(each.annotations, found["ours"][number], len(each.values)),
+                "none_f1": f1(each.annotations, []),
+                "none_cover": covering(each.annotations, [], len(each.values)),
             }
             for number, each in enumerate(series)
         },

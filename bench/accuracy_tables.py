@@ -22,6 +22,7 @@ def show(figures: dict[str, Any]) -> None:
     tables: dict[str, Callable[[Any], Table]] = {
         "alarms": alarms,
         "delays": delays,
+        "lookalikes": lookalikes,
         "calibration": calibration,
         "speed": speed,
         "tcpd": annotated,
@@ -208,6 +209,19 @@ def annotated(figures: dict[str, Any]) -> Table:
             f"{scores['f1_one_dimension']:.3f}",
             f"{scores['cover_one_dimension']:.3f}",
         )
+    return table
+
+
+def lookalikes(figures: dict[str, Any]) -> Table:
+    """The same on series made here."""
+    table = annotated(figures)
+    table.title = f"Look-alikes of collected series, their breaks known: {figures['series']} series, margin 5"
+    kinds = figures["by_kind"]
+    table.caption = "`none` finds nothing at all. By kind, F1 and covering of dtf (of `none`):\n" + "\n".join(
+        f"  {kind.replace('_', ' '):14} {scores['f1']:.2f} {scores['cover']:.2f} "
+        f"({scores['none_f1']:.2f} {scores['none_cover']:.2f})"
+        for kind, scores in kinds.items()
+    )
     return table
 
 

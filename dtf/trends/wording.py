@@ -23,11 +23,10 @@ def percent_interval(interval: Interval) -> str:
 
 
 def change_sentence(change: ChangePoint) -> str:
-    """As: step +23 % (+18 to +29) at 120, confirmed."""
+    """As: step +23 % (+18 to +29) at 120, confirmed. Or: spread +110 % (+70 to +150) at 120, confirmed."""
     relative = change.effect.relative
     size = percent(relative) if math.isfinite(relative) else amount(change.effect.absolute)
-    if change.kind is ChangeKind.VARIANCE:
-        size = "of the spread"
-    interval = "" if change.kind is ChangeKind.VARIANCE else percent_interval(change.effect.relative_interval)
-    words = [str(change.kind), size, interval, f"at {change.index},", change.state.replace("_", " ")]
+    kind = "spread" if change.kind is ChangeKind.VARIANCE else str(change.kind)
+    interval = percent_interval(change.effect.relative_interval)
+    words = [kind, size, interval, f"at {change.index},", change.state.replace("_", " ")]
     return " ".join(word for word in words if word)

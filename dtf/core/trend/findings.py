@@ -16,7 +16,7 @@ class ChangeKind(StrEnum):
     DRIFT = "drift"
     """The slope: a slow monotone change begins."""
     VARIANCE = "variance"
-    """The spread, the level staying."""
+    """The spread, the level staying: levels and effect are those of the noise's standard deviation."""
 
 
 class ChangeState(StrEnum):

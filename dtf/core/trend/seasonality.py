@@ -28,6 +28,8 @@ Flags = NDArray[np.bool_]
 LEAST_CYCLES = 4
 """Repetitions seen before one is believed in: two in each half."""
 LEAST_POINTS = 16
+MOST_MEDIANS = 1 << 20
+"""Values in the windows of running medians at most: beyond, means have to do."""
 LOOKED_AT = 16_384
 """Newest positions that are looked at: four weeks of five-minute data are 8,064."""
 HARMONICS = (1, 2, 3, 4, 6, 8, 12)
@@ -280,7 +282,7 @@ def _confirmed(
     values: Vector, period: int, harmonics: int, skipped: int, exponent: int
 ) -> Seasonality | None:
     """The season of the values before `skipped` were cut off and the power of two taken out, if both halves have it."""
-    around = _around_level(values, period)
+    around = _around_steps(values, period) if _has_steps(values) else _around_level(values, period)
     clipped = _clipped(around)
     if clipped is None:
         return None
@@ -310,6 +312,29 @@ def _around_level(values: Vector, period: int) -> Vector:
     before = middle[0] - slope * np.arange(margin, 0, -1)
     behind = middle[-1] + slope * np.arange(1, len(values) - margin - len(middle) + 1)
     return np.asarray(values - np.concatenate([before, middle, behind]), dtype=np.float64)
+
+
+def _has_steps(values: Vector) -> bool:
+    """Whether some neighbours are odd ones apart, lone odd values left out: a mean over a period would smear a step."""
+    calm = _without_spikes(values)
+    differences = calm[1:] - calm[:-1]
+    deviations = differences - _median(differences)
+    return bool(np.abs(deviations).max() > ODD_AT * _scale_of(deviations))
+
+
+def _around_steps(values: Vector, period: int) -> Vector:
+    """The same with the median of a period, which a step moves at once; what repeats moves it nowhere."""
+    if period * len(values) > MOST_MEDIANS:
+        return _around_level(values, period)
+    windows = np.lib.stride_tricks.sliding_window_view(values, period)
+    half = period // 2
+    parts = np.partition(windows, (half - 1, half), axis=1)
+    middle = parts[:, half] if period % 2 else 0.5 * (parts[:, half - 1] + parts[:, half])
+    margin = len(values) - len(middle)
+    levels = np.concatenate(
+        [np.full(margin // 2, middle[0]), middle, np.full(margin - margin // 2, middle[-1])]
+    )
+    return np.asarray(values - levels, dtype=np.float64)
 
 
 def _pattern(around: Vector, period: int, harmonics: int, offset: int) -> Vector:

@@ -17,6 +17,13 @@ the law of the argument of the maximum of two-sided Brownian motion with drift (
 Statistics 16, 1988): 1 - (1 - exp(-x / 2))^2 = .05."""
 LAST = 5
 """Last values of a segment whose median says whether the change lasts."""
+NORMAL_95 = 1.959964
+SELECTED = 0.5
+"""Share by which errors are wider for a change that just paid its price; by simulation (docs/statistics.md)."""
+PLACED = 1.05
+"""The same for a place that was searched with the same values."""
+CHANGE_OVER_SLOPE = 1.5
+"""Price of a change over that of a slope."""
 LEAST_JUMP = 2.5
 """Standard errors that a jump has at least to be one where slopes differ too."""
 
@@ -37,9 +44,9 @@ class Boundary:
     last: int
     level_before: float
     level_after: float
-    deviation: float
-    """Standard error of level_after - level_before."""
     deviation_before: float
+    deviation_after: float
+    """Standard errors of the two levels."""
     is_lasting: bool
     """Whether the last values of the segment are still nearer to the level that it began with than to the one before."""
 
@@ -56,9 +63,9 @@ def weigh(
     gain = max((whole - float(profile[place - start - 1])) / unit, 0.0)
     near = np.flatnonzero(profile <= profile[place - start - 1] + LOCATION_DROP * unit) + start + 1
     kind, before, after = _kind(sums, edges, unit)
+    doubt = _doubt_of(gain, slope_cost / unit, end - start, noise.memory)
     far = end - 1.0 if kind is ChangeKind.DRIFT else place - 0.5
     old = place - 0.5
-    variance_before = before.variance_at(old) * unit
     return Boundary(
         place=place,
         start=start,
@@ -70,10 +77,23 @@ def weigh(
         last=_reach(near, place, 1),
         level_before=before.at(old),
         level_after=after.at(far),
-        deviation=math.sqrt(variance_before + after.variance_at(far) * unit),
-        deviation_before=math.sqrt(variance_before),
+        deviation_before=doubt * math.sqrt(before.variance_at(old) * unit),
+        deviation_after=doubt * math.sqrt(after.variance_at(far) * unit),
         is_lasting=kind is ChangeKind.DRIFT or _is_lasting(values[place:end], before.at(old), after.at(old)),
     )
+
+
+def _doubt_of(gain: float, price: float, count: int, memory: float) -> float:
+    """By what the normal law's errors of an effect are widened: the noise is estimated, and who just passed the bar was lucky.
+
+    Student's quantile for so many values as are worth something (Wallace, Annals of Mathematical Statistics 30, 1959),
+    and SELECTED more at the price of a change, which falls with each standard error beyond.
+    """
+    known = max(count * (1.0 - memory) / (1.0 + memory), 4.0)
+    square = NORMAL_95 * NORMAL_95
+    student = math.sqrt(known * math.expm1(square / known) / square)
+    beyond = math.sqrt(gain) - math.sqrt(CHANGE_OVER_SLOPE * price)
+    return student * (PLACED + SELECTED * math.exp(-max(beyond, 0.0)))
 
 
 def _is_lasting(values: Vector, old: float, new: float) -> bool:

@@ -3,14 +3,19 @@
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from dtf.core.trend.changes.evidence import Boundary
 from dtf.core.trend.changes.look import Look
+from dtf.core.trend.changes.variance import Spread
 from dtf.core.trend.changes.window import Window
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Effect, Impact, Interval
 
 TWO_SIDED_95 = 1.959964
 SETTLED_AFTER = 10
 """Finite values behind a change from which on it is confirmed: an outlier of that length is a regime."""
+SPREAD_SETTLED_AFTER = 20
+"""The same for a change of spread."""
 SURE = 0.99
 """Confidence from which on it is."""
 SAME_WITHIN = 5
@@ -18,17 +23,44 @@ SAME_WITHIN = 5
 
 
 def change_points_of(look: Look, window: Window, lower_is_better: bool | None) -> list[ChangePoint]:
-    """The look's boundaries as change points of the series."""
-    return [_change_point(each, look, window, lower_is_better) for each in look.boundaries]
+    """The look's boundaries, and its changes of the spread, as change points of the series."""
+    levels = [_change_point(each, look, window, lower_is_better) for each in look.boundaries]
+    spreads = [_change_of_spread(each, look, window) for each in look.spreads]
+    return sorted([*levels, *spreads], key=lambda change: change.index)
+
+
+def _change_of_spread(spread: Spread, look: Look, window: Window) -> ChangePoint:
+    """Levels and effect are the spread's: a standard deviation; for values in logarithms as a share of the level, times it."""
+    unit = look.scale.unit
+    if look.scale.is_logarithmic:
+        unit *= abs(float(np.median(window.values[spread.place :])))
+    before, after = unit * spread.before, unit * spread.after
+    deviation_before, deviation_after = unit * spread.deviation_before, unit * spread.deviation_after
+    is_settled = spread.behind >= SPREAD_SETTLED_AFTER
+    return ChangePoint(
+        index=int(window.positions[spread.place]),
+        time=float(window.times[spread.place]),
+        kind=ChangeKind.VARIANCE,
+        state=ChangeState.CONFIRMED if is_settled else ChangeState.PROVISIONAL,
+        confidence=spread.confidence,
+        effect=effect_of(before, after, math.hypot(deviation_before, deviation_after), deviation_before),
+        first_index=int(window.positions[spread.first]),
+        last_index=int(window.positions[min(spread.last, window.length - 1)]),
+        level_before=before,
+        level_after=after,
+        impact=Impact.CHANGE,
+    )
 
 
 def _change_point(
     boundary: Boundary, look: Look, window: Window, lower_is_better: bool | None
 ) -> ChangePoint:
     positions = window.positions
-    before = look.centre + look.scale * boundary.level_before
-    after = look.centre + look.scale * boundary.level_after
-    effect = effect_of(before, after, look.scale * boundary.deviation, look.scale * boundary.deviation_before)
+    scale = look.scale
+    before, after = scale.value(boundary.level_before), scale.value(boundary.level_after)
+    deviation_before = scale.deviation(boundary.level_before, boundary.deviation_before)
+    deviation_after = scale.deviation(boundary.level_after, boundary.deviation_after)
+    effect = effect_of(before, after, math.hypot(deviation_before, deviation_after), deviation_before)
     is_settled = boundary.end - boundary.place >= SETTLED_AFTER and boundary.confidence >= SURE
     is_settled = is_settled and (boundary.is_lasting or boundary.end < window.length)
     return ChangePoint(
@@ -68,7 +100,9 @@ def impact_of(kind: ChangeKind, absolute: float, lower_is_better: bool | None) -
 
 
 def is_same(one: ChangePoint, other: ChangePoint) -> bool:
-    """Whether two looks speak of one change: places near each other or within the other's interval."""
+    """Whether two looks speak of one change: places near each other or within the other's interval, of the level or of the spread."""
+    if (one.kind is ChangeKind.VARIANCE) is not (other.kind is ChangeKind.VARIANCE):
+        return False
     if abs(one.index - other.index) <= SAME_WITHIN:
         return True
     return (

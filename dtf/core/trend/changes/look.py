@@ -1,7 +1,7 @@
-"""One full look at a window of a series: noise, season, partition, and what each boundary is."""
+"""One full look at a window of a series: scale, noise, season, partition, and what each boundary is."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,34 +13,36 @@ from dtf.core.trend.changes.noise import (
     clipped,
     middle_of_ordered,
     noise_of_differences,
-    noise_of_residuals,
-    noise_of_turns,
     ordered_of,
     resolution,
 )
-from dtf.core.trend.changes.search import LEAST_SEGMENT, Search
+from dtf.core.trend.changes.scales import Scale, jacobian_of, offset_of
+from dtf.core.trend.changes.search import LEAST_SEGMENT
 from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.changes.settling import (
+    Series,
+    Settled,
+    change_cost_of,
+    choice_cost_of,
+    residuals_of,
+    series_of,
+    settled,
+    slope_cost_of,
+)
+from dtf.core.trend.changes.variance import Spread, apart, spreads_of
 from dtf.core.trend.changes.waves import wave_cost
 from dtf.core.trend.seasonality import find_seasonality
 
 LEAST_VALUES = 2 * LEAST_SEGMENT
 """Finite values below which nothing is said of a series."""
-CHANGE_PRICE = 3.0
-"""Price of a change in units of ln n long-run variances. Schwarz's criterion for a level, a slope and a place
-would be 3; simulation of six families of noise without changes says how often that is wrong
-(docs/statistics.md)."""
-SLOPE_PRICE = 2.0
-"""Price of a slope in the same units."""
 LEAST_FOR_SEASON = 48
 """Values below which no season is looked for."""
 PLAIN_SLOPE = 0.5
 """Share of the slope's price at which a line across a boundary is its rival."""
+MOST_UNEVEN = 30.0
+"""Quotient of two spreads that weights follow at most."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
-LONG_MEMORY = 0.5
-"""Autocorrelation of the noise from which on it may be a shape that was not seen."""
-SMALL_SAMPLE = 16.0
-"""Values' worth of doubt in the noise itself: prices rise by 1 + this / n."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +64,111 @@ class Look:
     """What a window says; places of boundaries count its values."""
 
     boundaries: tuple[Boundary, ...]
-    centre: float
-    scale: float
-    """value = centre + scale * level."""
+    scale: Scale
+    """Of the boundaries' levels."""
     noise: Noise
     season: Season | None
+    """In the values' own scale."""
+    spreads: tuple[Spread, ...] = ()
+    """Changes of the noise, in the same units as levels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The window on one scale."""
+
+    known: Vector
+    """Without the season."""
+    scale: Scale
+    series: Series
+    settled: Settled
+    cost: float
+    """Comparable between scales."""
+    has_season: bool
 
 
 def look_at(positions: Places, values: Vector, weights: Vector, season: Season | None) -> Look:
     """What finite values at rising positions, with the weight of each, say, this season given."""
     if len(values) < LEAST_VALUES or float(values.min()) == float(values.max()):
-        return Look((), 0.0, 1.0, Noise(1.0, 0.0, 1.0), None)
-    if season is not None:
-        values = values - season.at(positions)
-    return _look_at_level(values, weights / weights.mean(), season)
+        return Look((), Scale(), Noise(1.0, 0.0, 1.0), None)
+    weights = weights / weights.mean()
+    view = _view(values - season.at(positions) if season else values, weights, season is not None, Scale())
+    ordered = ordered_of(values)
+    offset = offset_of(ordered, resolution(ordered))
+    if offset is not None:
+        logarithms = np.log(values + offset)
+        repeated = season_of(positions, logarithms)
+        level = logarithms - repeated.at(positions) if repeated else logarithms
+        other = _view(level, weights, repeated is not None, Scale(is_logarithmic=True, offset=offset))
+        if other.cost + jacobian_of(logarithms) + choice_cost_of(len(values)) < view.cost:
+            view = other
+    return _look(view, weights, season)
+
+
+def _look(view: _View, weights: Vector, season: Season | None) -> Look:
+    """Levels and spreads; where the spread changes, levels are told anew with each value weighed by its own."""
+    inner = _standing(view)
+    spreads = _spreads(view, inner, weights)
+    if spreads:
+        again = _view(view.known, _evened(weights, spreads), view.has_season, view.scale)
+        view, inner = again, _standing(again)
+        spreads = apart(_spreads(view, inner, weights), inner)
+    return Look(_boundaries(view, inner), view.scale, view.settled.noise, season, tuple(spreads))
+
+
+def _spreads(view: _View, inner: list[int], weights: Vector) -> list[Spread]:
+    """The changes of the noise around a partition, for values of weight 1."""
+    left = residuals_of(view.series, inner, view.settled.noise)[0]
+    even = left * np.sqrt(weights / view.series.weights)
+    return spreads_of(even, inner, view.settled.noise, view.series.least_variance)
+
+
+def _evened(weights: Vector, spreads: list[Spread]) -> Vector:
+    """Weights that make the noise the same everywhere."""
+    evened: Vector = weights.copy()
+    for spread in spreads:
+        ratio = min(max(spread.before / spread.after, 1.0 / MOST_UNEVEN), MOST_UNEVEN)
+        evened[spread.place :] *= ratio * ratio
+    evened /= evened.mean()
+    return evened
+
+
+def _view(known: Vector, weights: Vector, has_season: bool, scale: Scale) -> _View:
+    """Values on that scale, without their season, settled without spikes."""
+    ordered = ordered_of(known)
+    grain = resolution(ordered)
+    rough = noise_of_differences(known, grain)
+    centre = middle_of_ordered(ordered)
+    pulled = (clipped(known, rough.sigma) - centre) / rough.sigma
+    series = series_of(pulled, weights, grain / rough.sigma)
+    found = settled(series)
+    return _View(
+        known,
+        replace(scale, centre=centre, unit=rough.sigma),
+        series,
+        found,
+        found.cost + 2.0 * len(known) * math.log(rough.sigma),
+        has_season,
+    )
+
+
+def _standing(view: _View) -> list[int]:
+    """The view's changes that stand beside their rivals."""
+    inner = _pruned(view.series.sums, view.settled.inner, view.settled.noise)
+    if inner and not view.has_season and _is_wave(view.series, inner, view.settled.noise):
+        return []
+    return inner
+
+
+def _boundaries(view: _View, inner: list[int]) -> tuple[Boundary, ...]:
+    """These changes, weighed."""
+    series, noise = view.series, view.settled.noise
+    slope_cost = slope_cost_of(noise, series.count)
+    edges = [0, *inner, series.count]
+    return tuple(
+        weigh(series.sums, series.values, (a, b, c), noise, slope_cost)
+        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+    )
 
 
 def season_of(positions: Places, values: Vector) -> Season | None:
@@ -90,27 +183,6 @@ def season_of(positions: Places, values: Vector) -> Season | None:
     grid[offsets] = values
     found = find_seasonality(grid)
     return None if found is None else Season(found.period, int(positions[0]), found.pattern)
-
-
-def _look_at_level(known: Vector, weights: Vector, season: Season | None) -> Look:
-    ordered = ordered_of(known)
-    grain = resolution(ordered)
-    rough = noise_of_differences(known, grain)
-    centre = middle_of_ordered(ordered)
-    pulled = (clipped(known, rough.sigma) - centre) / rough.sigma
-    grain /= rough.sigma
-    sums = Sums(np.arange(len(pulled), dtype=np.float64), pulled, weights)
-    noise, inner = _settled(sums, pulled, weights, grain)
-    inner = _pruned(sums, inner, noise)
-    if inner and season is None and _is_wave(sums, pulled, weights, inner, noise):
-        inner = []
-    slope_cost = slope_cost_of(noise, len(pulled))
-    edges = [0, *inner, len(pulled)]
-    boundaries = tuple(
-        weigh(sums, pulled, (a, b, c), noise, slope_cost)
-        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
-    )
-    return Look(boundaries, centre, rough.sigma, noise, season)
 
 
 def _pruned(sums: Sums, inner: list[int], noise: Noise) -> list[int]:
@@ -136,112 +208,10 @@ def _cheaper(sums: Sums, start: int, end: int, slope: float) -> float:
     return min(level, line + slope)
 
 
-def _is_wave(sums: Sums, values: Vector, weights: Vector, inner: list[int], noise: Noise) -> bool:
+def _is_wave(series: Series, inner: list[int], noise: Noise) -> bool:
     """Whether one wave on a line, at the price of one change, does what the partition does at the price of its changes."""
-    count = len(values)
+    count = series.count
     change, slope = change_cost_of(noise, count), slope_cost_of(noise, count)
-    parts = (_cheaper(sums, start, end, slope) for start, end in pairwise([0, *inner, count]))
+    parts = (_cheaper(series.sums, start, end, slope) for start, end in pairwise([0, *inner, count]))
     partition = sum(parts) + change * len(inner)
-    return wave_cost(values, weights) + change <= partition
-
-
-def change_cost_of(noise: Noise, count: int) -> float:
-    return CHANGE_PRICE * math.log(count) * (1.0 + SMALL_SAMPLE / count) * noise.long_run_variance
-
-
-def slope_cost_of(noise: Noise, count: int) -> float:
-    return SLOPE_PRICE * math.log(count) * (1.0 + SMALL_SAMPLE / count) * noise.long_run_variance
-
-
-def _settled(sums: Sums, values: Vector, weights: Vector, grain: float) -> tuple[Noise, list[int]]:
-    """Noise and partition that agree.
-
-    A smooth series with a turn is two lines with little noise, or none with a noise of long memory: both
-    agree with themselves. Where memory is long, the one that begins with little noise is tried as well. It
-    holds where its residuals are likelier, as an autoregression and at the price of its changes and slopes,
-    than those of the other and of one smooth bend over everything.
-    """
-    search = Search(sums)
-    first = _agreed(search, sums, values, weights, noise_of_differences(values, grain), grain)
-    if first[0].memory < LONG_MEMORY:
-        return first
-    second = _agreed(search, sums, values, weights, noise_of_turns(values, grain), grain)
-    if second[1] == first[1]:
-        return first
-    count = len(values)
-    costs = []
-    for noise, inner in (first, second):
-        residuals, parameters = _residuals(sums, values, weights, inner, noise)
-        costs.append(_criterion(residuals, grain) + _price(inner, parameters, count))
-    costs += [
-        _criterion(_bent(values, weights, degree), grain) + SLOPE_PRICE * degree * _unit(count)
-        for degree in (2, 3)
-    ]
-    return second if min(costs) == costs[1] else first
-
-
-def _agreed(
-    search: Search, sums: Sums, values: Vector, weights: Vector, noise: Noise, grain: float
-) -> tuple[Noise, list[int]]:
-    """A partition under this noise, noise from its residuals, and so on until nothing changes."""
-    inner = _partition(search, noise, len(values))
-    for _ in range(3):
-        again = noise_of_residuals(*_residuals(sums, values, weights, inner, noise), grain)
-        cut = _partition(search, again, len(values))
-        noise, previous, inner = again, inner, cut
-        if cut == previous:
-            break
-    return noise, inner
-
-
-def _criterion(residuals: Vector, grain: float) -> float:
-    """Twice the negative log likelihood of residuals as an autoregression of order one, but for a constant."""
-    total = float(residuals[:-1] @ residuals[:-1])
-    memory = min(max(float(residuals[1:] @ residuals[:-1]) / total, 0.0), 1.0) if total > 0.0 else 0.0
-    innovations = residuals[1:] - memory * residuals[:-1]
-    variance = max(float(innovations @ innovations) / len(innovations), (grain * 0.29) ** 2)
-    return len(residuals) * math.log(variance)
-
-
-def _price(inner: list[int], parameters: int, count: int) -> float:
-    """Of a partition's changes and slopes, in the same units."""
-    slopes = parameters + 1 - 2 * (len(inner) + 1)
-    return (CHANGE_PRICE * len(inner) + SLOPE_PRICE * slopes) * _unit(count)
-
-
-def _unit(count: int) -> float:
-    return math.log(count) * (1.0 + SMALL_SAMPLE / count)
-
-
-def _bent(values: Vector, weights: Vector, degree: int) -> Vector:
-    """Weighted residuals of one smooth bend over everything, a polynomial of this degree."""
-    x = np.linspace(-1.0, 1.0, len(values))
-    root = np.sqrt(weights)
-    fitted = np.polynomial.legendre.legvander(x, degree)
-    solution = np.linalg.lstsq(fitted * root[:, None], values * root, rcond=None)[0]
-    left: Vector = (values - fitted @ solution) * root
-    return left
-
-
-def _partition(search: Search, noise: Noise, count: int) -> list[int]:
-    return search.best_partition(
-        change_cost=change_cost_of(noise, count), slope_cost=slope_cost_of(noise, count)
-    )
-
-
-def _residuals(
-    sums: Sums, values: Vector, weights: Vector, inner: list[int], noise: Noise
-) -> tuple[Vector, int]:
-    """Weighted residuals of the partition and how many parameters it has."""
-    slope_cost = slope_cost_of(noise, sums.length)
-    residuals = np.empty_like(values)
-    parameters = 0
-    for start, end in zip([0, *inner], [*inner, sums.length], strict=True):
-        level, straight = sums.cost(start, end)
-        line = sums.line(start, end)
-        is_sloped = straight + slope_cost < level
-        slope = line.slope if is_sloped else 0.0
-        x = np.arange(start, end) - line.centre
-        residuals[start:end] = values[start:end] - line.level - slope * x
-        parameters += 3 if is_sloped else 2
-    return residuals * np.sqrt(weights), parameters - 1
+    return wave_cost(series.values, series.weights) + change <= partition

@@ -36,6 +36,7 @@ from dtf.core.trend.changes.findings import (
     matched,
 )
 from dtf.core.trend.changes.look import Season, look_at, season_of
+from dtf.core.trend.changes.variance import NEWEST, widening
 from dtf.core.trend.changes.watch import (
     LEAST_REGIME,
     LONGEST_REGIME,
@@ -68,7 +69,7 @@ CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
 """Values behind an alarm's place at which it is looked at again."""
 STILL_THERE = 3.0
 """Standard errors from the old regime at which a pending alarm is still worth a check."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Rises whenever the same values would leave another state."""
 KEPT_FINDINGS = 1_000
 """Newest change points kept."""
@@ -204,7 +205,7 @@ class ChangeStream:
             self._window.length -= fresh - alarm.offset - 1
             fresh = alarm.offset + 1
         self._known += fresh
-        if alarm is not None and alarm.is_sure and not self._is_wave(alarm):
+        if alarm is not None and alarm.is_sure and not self._is_wave(alarm) and not self._is_wider(alarm):
             return fresh, self._raise(alarm)
         if self._is_look_due() or (alarm is not None and self._known >= self._rest_until()):
             return fresh, self._look()
@@ -235,6 +236,14 @@ class ChangeStream:
             return False
         end = self._window.length
         return is_wave(*self._level_values(max(self._regime_start(), end - LONGEST_WAVE), end), alarm.count)
+
+    def _is_wider(self, alarm: Alarm) -> bool:
+        """Whether the alarm may be a noise that spreads more than before."""
+        assert self._regime is not None
+        end = self._window.length
+        newest = self._level_values(max(self._regime_range[1], end - max(NEWEST, alarm.count)), end)[1]
+        wider = widening(newest, min(alarm.count, len(newest)), self._regime.memory, self._regime.sigma)
+        return alarm.score < self._regime.bar * wider
 
     def _level_values(self, start: int, end: int) -> tuple[Places, Vector, Vector]:
         """Positions, values without the season, and weights of a stretch of the window."""
@@ -305,7 +314,9 @@ class ChangeStream:
         ]
         old = list(self._standing)
         alarm = self._alarm
-        if alarm is not None and (any(is_same(alarm, each) for each in found) or not self._is_pending(alarm)):
+        if alarm is not None and (
+            any(_is_told_by(each, alarm) for each in found) or not self._is_pending(alarm)
+        ):
             old, alarm = sorted([*old, alarm], key=_by_index), None
         standing, news = matched(old, found)
         return _Outcome(standing, alarm, news, look.season)
@@ -375,6 +386,15 @@ class _Outcome:
     """Still pending."""
     news: list[ChangePoint]
     season: Season | None
+
+
+def _is_told_by(change: ChangePoint, alarm: ChangePoint) -> bool:
+    """Whether a look's change is what the alarm was about: the same step, or a wider noise that began there."""
+    if change.kind is ChangeKind.VARIANCE:
+        return (
+            change.first_index <= alarm.last_index + REACH and alarm.first_index - REACH <= change.last_index
+        )
+    return is_same(alarm, change)
 
 
 def _by_index(change: ChangePoint) -> int:
