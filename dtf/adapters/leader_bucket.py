@@ -1,8 +1,9 @@
 """The leader's lease in a JetStream key-value bucket, in memory on the broker.
 
 Liveness needs no disk: what a restarted broker has forgotten, the leader writes again within a
-renewal. Records go by themselves ten seconds after their last renewal. `nats kv get
-DTF_LEADER_default leader` shows who leads.
+renewal. Records go by themselves ten seconds after their last renewal, but for the word that the log
+lacks what a leader had acknowledged: that stays until it is mended, where the bucket can have messages
+that last (nats-server 2.11). `nats kv get DTF_LEADER_default leader` shows who leads.
 """
 
 import asyncio
@@ -20,10 +21,14 @@ from dtf.settings.model import NatsSettings
 
 _API = "$JS.API"
 _EXPECTED_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+_TIME_TO_LIVE = "Nats-TTL"
+_FOREVER = "never"
 _NO_SUCH_STREAM = 10059
 _NO_SUCH_MESSAGE = 10037
+_NO_TIME_TO_LIVE = 10166
+"""The bucket was made without lives of messages, by a version before or a server before 2.11."""
 _CONFLICT_CODES = frozenset({10071, 10164})
-_KEPT_SECONDS = 10
+KEPT_SECONDS = 10.0
 _ANSWER_SECONDS = 1.0
 """A lease that is not renewed within this is as good as not renewed."""
 
@@ -31,8 +36,10 @@ _ANSWER_SECONDS = 1.0
 class LeaderBucket:
     """The LeaderLease port on one bucket."""
 
-    def __init__(self, nats: NatsSettings, namespace: str) -> None:
+    def __init__(self, nats: NatsSettings, namespace: str, *, kept_seconds: float = KEPT_SECONDS) -> None:
+        """`kept_seconds`: after which a bucket made here forgets what was not renewed."""
         bucket = leader_bucket(namespace)
+        self._kept_seconds = kept_seconds
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._replicas = nats.replicas
@@ -58,12 +65,21 @@ class LeaderBucket:
     async def write(self, record: LeaderRecord, replaces: int) -> int:
         """Replace the record; see the port."""
         headers = {_EXPECTED_SUBJECT_SEQUENCE: str(replaces)}
+        lasting = {_TIME_TO_LIVE: _FOREVER} if record.phase is LeaderPhase.LOST else {}
         try:
-            answer = await self._ask(f"{self._prefix}leader", asdict(record), headers)
+            return await self._put(record, headers | lasting)
         except BrokerRefusal as error:
             if error.code in _CONFLICT_CODES:
                 raise LeaseTaken(f"the lease is not at revision {replaces} any more") from error
+            if error.code != _NO_TIME_TO_LIVE:
+                raise LeaseUnavailable(str(error)) from error
+        try:
+            return await self._put(record, headers)
+        except BrokerRefusal as error:
             raise LeaseUnavailable(str(error)) from error
+
+    async def _put(self, record: LeaderRecord, headers: Mapping[str, str]) -> int:
+        answer = await self._ask(f"{self._prefix}leader", asdict(record), headers)
         return int(answer["seq"])
 
     async def enlist(self, standby: str) -> None:
@@ -111,7 +127,8 @@ class LeaderBucket:
                 "subjects": [f"{self._prefix}>"],
                 "storage": "memory",
                 "max_msgs_per_subject": 1,
-                "max_age": _KEPT_SECONDS * 10**9,
+                "max_age": round(self._kept_seconds * 1e9),
+                "allow_msg_ttl": True,
                 "duplicate_window": 10**9,
                 "discard": "new",
                 "deny_delete": True,

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -33,7 +33,7 @@ from dtf.core.run.state import State
 from dtf.core.snapshot import SnapshotUnusable, open_snapshot
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError
-from dtf.ports.leader_lease import LeaderLease, LeaderPhase, LeaseUnavailable
+from dtf.ports.leader_lease import LeaderLease, LeaderPhase, LeaseError, LeaseUnavailable
 from dtf.ports.snapshot_store import SnapshotName, SnapshotStore, SnapshotStoreError
 from dtf.ports.spool import SpoolError
 from dtf.settings.code_version import code_version
@@ -103,6 +103,8 @@ async def _repair(invocation: Invocation, namespace: str, accepted: int | None) 
         aside = SetAside(set_aside_dir(invocation, namespace), directory, stores)
         lease_seconds = invocation.load().settings.coordinator.lease_seconds
         await _mend(_Site(namespace, event_log, stores, FileSpool(directory), aside, lease_seconds), accepted)
+        if accepted is not None:
+            await take_back_word(lease)
 
 
 async def refuse_beside_a_leader(lease: LeaderLease, clock: Clock) -> None:
@@ -126,6 +128,20 @@ async def refuse_beside_a_leader(lease: LeaderLease, clock: Clock) -> None:
             )
     except LeaseUnavailable:
         return
+
+
+async def take_back_word(lease: LeaderLease) -> None:
+    """What was lost is not missed any more; a leader's word of it would keep everyone from leading."""
+    try:
+        view = await lease.read()
+        if view.record is not None and view.record.phase is LeaderPhase.LOST:
+            over = replace(view.record, phase=LeaderPhase.RELEASED, sequence=0, message_id="")
+            await lease.write(over, view.revision)
+            click.echo(
+                f"{view.record.leader} had acknowledged {view.record.sequence}: nobody asks for that now"
+            )
+    except LeaseError as error:
+        click.echo(f"the leader's word of the loss was not taken back: {error}; run this again", err=True)
 
 
 async def _mend(site: _Site, accepted: int | None) -> None:

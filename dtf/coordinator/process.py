@@ -44,7 +44,7 @@ from dtf.coordinator.session_hub import SessionHub
 from dtf.coordinator.session_secrets import SessionSecrets
 from dtf.coordinator.sessions import SessionRules, Sessions
 from dtf.coordinator.snapshot_keeper import SnapshotKeeper, SnapshotLauncher, SnapshotRules
-from dtf.coordinator.standby import Identity, Standby
+from dtf.coordinator.standby import Identity, Standby, refuse_shortened
 from dtf.coordinator.telemetry_relay import TelemetryRelay
 from dtf.coordinator.token_service import TokenService
 from dtf.coordinator.worker_service import WorkerService
@@ -53,7 +53,7 @@ from dtf.core.run.commands import ExpireWorkers
 from dtf.ports.blob_store import BlobStore
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import EventLog, RecordStream
-from dtf.ports.leader_lease import LeaderLease, LeaderPhase
+from dtf.ports.leader_lease import LeaderLease, LeaderPhase, LeaseUnavailable
 from dtf.ports.preparation import PreparationProcess
 from dtf.ports.snapshot_store import SnapshotStore
 from dtf.ports.spool import CommitSpool
@@ -151,6 +151,8 @@ class Coordinator:
             reign = Reign()
             if on_standby is not None:
                 await self._await_turn(server, on_standby, reign)
+            else:
+                await self._heed_word()
             self.address = server.bind()
             await self._lead(server, reign)
         except HistoryLost as lost:
@@ -172,6 +174,17 @@ class Coordinator:
         log.info("standing by", extra={"address": self.address, "sequence": reign.chain.sequence})
         standby = Standby(self._log, self._lease, self._clock, self._identity(), reign)
         await self._keep(await standby.turn())
+
+    async def _heed_word(self) -> None:
+        """Raises HistoryLost where a leader left word that the log lacks what it had acknowledged."""
+        if self._lease is None:
+            return
+        try:
+            record = (await self._lease.read()).record
+        except LeaseUnavailable:
+            return  # a broker without key-value buckets, or none yet: the log will tell
+        if record is not None and record.phase is LeaderPhase.LOST:
+            await refuse_shortened(self._log, record)
 
     async def _keep(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper

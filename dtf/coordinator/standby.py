@@ -146,34 +146,35 @@ class Standby:
         record = self._identity.record(epoch, LeaderPhase.CLAIMING)
         known = view.record or self._last_record
         if known is not None:
-            await self._check_known(known)
+            await refuse_shortened(self._log, known, self._reign.chain.epoch)
             record = replace(record, sequence=known.sequence, message_id=known.message_id)
         revision = await self._lease.write(record, view.revision)
         log.info("claimed the lease", extra={"epoch": epoch, "sequence": self._reign.chain.sequence})
         return LeaseKeeper(self._lease, self._clock, record, revision)
-
-    async def _check_known(self, record: LeaderRecord) -> None:
-        """Raises HistoryLost if the log lacks what the leader said was acknowledged.
-
-        A record of an earlier epoch than the log's says nothing: somebody was elected since.
-        """
-        if not record.sequence or record.epoch < self._reign.chain.epoch:
-            return
-        found = await message_at(self._log, record.sequence)
-        head = await self._log.head()
-        if found is None and head.first_sequence > record.sequence:
-            return
-        if found is None or found.message_id != record.message_id:
-            raise HistoryLost(
-                f"the event log lost messages: {record.leader} had acknowledged {record.sequence} in epoch "
-                f"{record.epoch}; the log {'ends' if found is None else 'has another one there and ends'} "
-                f"at {head.last_sequence}",
-                "`dtf log repair` on the machine of that leader puts them back from its spool",
-                "where that spool is gone, `dtf log repair --accept-loss SEQUENCE` there goes on without them",
-            )
 
     async def _withdraw(self) -> None:
         try:
             await self._lease.withdraw(self._identity.leader)
         except LeaseError as error:
             log.debug("still enlisted for some seconds: %s", error)
+
+
+async def refuse_shortened(event_log: EventLog, record: LeaderRecord, epoch: int = 0) -> None:
+    """Raises HistoryLost if the log lacks what the leader said was acknowledged.
+
+    A record of an earlier epoch than the log's says nothing: somebody was elected since.
+    """
+    if not record.sequence or record.epoch < epoch:
+        return
+    found = await message_at(event_log, record.sequence)
+    head = await event_log.head()
+    if found is None and head.first_sequence > record.sequence:
+        return
+    if found is None or found.message_id != record.message_id:
+        raise HistoryLost(
+            f"the event log lost messages: {record.leader} had acknowledged {record.sequence} in epoch "
+            f"{record.epoch}; the log {'ends' if found is None else 'has another one there and ends'} "
+            f"at {head.last_sequence}",
+            "`dtf log repair` on the machine of that leader puts them back from its spool",
+            "where that spool is gone, `dtf log repair --accept-loss SEQUENCE` there goes on without them",
+        )

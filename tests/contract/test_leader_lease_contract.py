@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from dtf.adapters.leader_bucket import LeaderBucket
 from dtf.adapters.memory_lease import MemoryLease
+from dtf.adapters.system_clock import SystemClock
 from dtf.ports.leader_lease import LeaderLease, LeaderPhase, LeaderRecord, LeaseTaken, LeaseView
 from dtf.settings.model import NatsSettings
 
@@ -85,3 +86,20 @@ async def test_a_standby_does_not_change_the_record(lease: LeaderLease) -> None:
     revision = await lease.write(RECORD, 0)
     await lease.enlist("a")
     await lease.write(RECORD, revision)
+
+
+async def test_word_of_a_loss_outlasts_what_the_bucket_forgets(
+    nats_settings: NatsSettings, namespace: str
+) -> None:
+    bucket, clock = LeaderBucket(nats_settings, namespace, kept_seconds=1.0), SystemClock()
+    await bucket.read()
+    word = replace(RECORD, phase=LeaderPhase.LOST, sequence=17, message_id="m")
+    revision = await bucket.write(word, await bucket.write(RECORD, 0))
+    await bucket.enlist("said after it")
+    while await bucket.standbys():
+        await clock.sleep(0.02)
+    assert (await bucket.read()).record == word
+    await bucket.write(replace(word, phase=LeaderPhase.RELEASED), revision)
+    while (await bucket.read()).record is not None:
+        await clock.sleep(0.02)
+    await bucket.close()
