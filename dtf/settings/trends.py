@@ -57,6 +57,8 @@ class NotifySettings:
     """Tell of changes that more points may take back, too."""
     improvements: bool = False
     """Tell of what became better, too."""
+    changes: bool = False
+    """Tell of what is neither: a spread, or a metric of which it is not known where it is better."""
     linger_seconds: float = 30.0
     """Findings that come within this time are told in one message."""
     messages_per_hour: float = 12.0

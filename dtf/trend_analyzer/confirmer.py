@@ -29,6 +29,8 @@ from dtf.trend_analyzer.reruns import REQUESTER, Coordinator, CoordinatorAway, R
 LOOK_SECONDS = 0.5
 ENOUGH_BEHIND = 12
 """Values behind a change from which on it lacks none: the engine confirms with ten (SETTLED_AFTER), at its next look."""
+ENOUGH_OF_SPREAD = 22
+"""The same for a change of the spread (SPREAD_SETTLED_AFTER)."""
 _HOUR_NS = 3600 * 10**9
 
 _Case = tuple[str, str, str]
@@ -114,7 +116,8 @@ class Confirmer:
         if not finding.series.case_name or series is None or not series.positions:
             return None
         newest = series.positions[-1]
-        if series.count - finding.index >= ENOUGH_BEHIND or not self._is_recent(newest.time_ns):
+        enough = ENOUGH_OF_SPREAD if finding.kind == pb.FINDING_KIND_VARIANCE else ENOUGH_BEHIND
+        if series.count - finding.index >= enough or not self._is_recent(newest.time_ns):
             return None
         ours = self._findings.confirmations.of_run(newest.run_id)
         run_id, task = (ours.source_run_id, ours.source_task) if ours else (newest.run_id, newest.task)

@@ -95,7 +95,7 @@ class NoticeKeeper:
             return False
         if finding.impact == pb.FINDING_IMPACT_IMPROVEMENT:
             return self._settings.improvements
-        return finding.impact == pb.FINDING_IMPACT_REGRESSION
+        return finding.impact == pb.FINDING_IMPACT_REGRESSION or self._settings.changes
 
     def _mark(self, known: Known) -> str:
         state = pb.FindingState.Name(known.finding.state).removeprefix("FINDING_STATE_").lower()
@@ -155,8 +155,12 @@ def make_notice(findings: Sequence[pb.Finding], raised: Sequence[pb.Finding] = (
     moved = [finding for finding in findings if _is_moved(group_of.get(finding.finding_id))]
     rest = [finding for finding in findings if not _is_moved(group_of.get(finding.finding_id))]
     suites = sorted({finding.series.suite for finding in findings})
-    worse = sum(finding.impact == pb.FINDING_IMPACT_REGRESSION for finding in rest)
-    counts = ((worse, "became worse"), (len(rest) - worse, "became better"))
+    impacts = [finding.impact for finding in rest]
+    counts = (
+        (impacts.count(pb.FINDING_IMPACT_REGRESSION), "became worse"),
+        (impacts.count(pb.FINDING_IMPACT_IMPROVEMENT), "became better"),
+        (impacts.count(pb.FINDING_IMPACT_CHANGE), "changed"),
+    )
     parts = [f"{count} {what}" for count, what in counts if count]
     parts += ["cost moved"] if moved else []
     title = f"dtf: {', '.join(parts)} in {', '.join(suites[:3])}{' …' if len(suites) > 3 else ''}"

@@ -52,18 +52,17 @@ def relative_text(value: float) -> str:
 
 
 def change_text(finding: pb.Finding) -> str:
-    """ "+30 % (+28 % to +32 %), 1 s → 1.3 s"."""
+    """ "+30 % (+28 % to +32 %), 1 s → 1.3 s"; "spread +80 % (+60 % to +100 %), 2 ms → 3.6 ms (standard deviation)"."""
     levels = (
         f"{value_text(finding.level_before, finding.unit)} → {value_text(finding.level_after, finding.unit)}"
     )
-    if finding.kind == pb.FINDING_KIND_VARIANCE:
-        return f"spread changed at {value_text(finding.level_after, finding.unit)}"
     if finding.contributions:
         return _together_text(finding)
     if finding.kind in ANOMALIES:
         return f"{relative_text(finding.relative)}, {levels}"
     interval = f"{relative_text(finding.relative_low)} to {relative_text(finding.relative_high)}"
-    return f"{relative_text(finding.relative)} ({interval}), {levels}"
+    text = f"{relative_text(finding.relative)} ({interval}), {levels}"
+    return f"spread {text} (standard deviation)" if finding.kind == pb.FINDING_KIND_VARIANCE else text
 
 
 def _together_text(finding: pb.Finding) -> str:

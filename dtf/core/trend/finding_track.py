@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from dtf.core.trend.findings import ChangePoint, ChangeState
+from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
 NEAR = 3
 """Positions that a change may move and be the same: a location is known no better while few points follow it."""
@@ -82,7 +82,10 @@ class FindingTrack:
         matched: list[Tracked | None] = [None] * len(changes)
         left = list(self.standing)
         for position, change in enumerate(changes):
-            same = next((old for old in left if old.change.index == change.index), None)
+            same = next(
+                (old for old in left if old.change.index == change.index and _is_alike(old.change, change)),
+                None,
+            )
             if same is not None:
                 matched[position] = same
                 left.remove(same)
@@ -99,7 +102,8 @@ class FindingTrack:
         self, old: Tracked | None, change: ChangePoint, sequence: int, place: Place | None
     ) -> Tracked:
         if old is None:
-            identity = finding_id(self._series, "change", change.index, sequence)
+            rule = "spread" if change.kind is ChangeKind.VARIANCE else "change"
+            identity = finding_id(self._series, rule, change.index, sequence)
             unknown = Place(round(change.time * _SECOND_NS), "", "", "", "")
             return Tracked(identity, 1, change, place or unknown)
         if repr(old.change) == repr(change):  # NaN, which equals nothing, is the same here
@@ -108,7 +112,8 @@ class FindingTrack:
 
     def _gone(self, old: Tracked, standing: Sequence[Tracked]) -> Tracked:
         is_moved = any(
-            old.change.first_index <= now.change.last_index
+            _is_alike(old.change, now.change)
+            and old.change.first_index <= now.change.last_index
             and now.change.first_index <= old.change.last_index
             for now in standing
         )
@@ -116,7 +121,14 @@ class FindingTrack:
         return Tracked(old.finding_id, old.version + 1, change, old.place, is_moved)
 
 
+def _is_alike(old: ChangePoint, new: ChangePoint) -> bool:
+    """Whether both are of the level, or both of the spread: the one does not become the other."""
+    return (old.kind is ChangeKind.VARIANCE) is (new.kind is ChangeKind.VARIANCE)
+
+
 def _is_near(old: ChangePoint, new: ChangePoint) -> bool:
+    if not _is_alike(old, new):
+        return False
     if abs(old.index - new.index) <= NEAR:
         return True
     return old.first_index <= new.index <= old.last_index or new.first_index <= old.index <= new.last_index

@@ -47,13 +47,20 @@ class Breach:
     """What moved here from elsewhere, if anything did."""
 
     @property
+    def levels(self) -> list[pb.TrackedFinding]:
+        """The findings that say how much the level changed: those of the spread do not."""
+        return [
+            each for each in self.compared.findings if each.finding.kind != findings_pb2.FINDING_KIND_VARIANCE
+        ]
+
+    @property
     def sentence(self) -> str:
         """What became worse, by how much, since when."""
         found = self.compared
         interval = f"{relative_text(found.relative_low)} to {relative_text(found.relative_high)}"
-        since = [revisions_text(each.finding) for each in found.findings if revisions_text(each.finding)]
+        since = [revisions_text(each.finding) for each in self.levels if revisions_text(each.finding)]
         where = f" since {since[0]}" if since else ""
-        states = {STATE_NAMES.get(each.finding.state, "") for each in found.findings}
+        states = {STATE_NAMES.get(each.finding.state, "") for each in self.levels}
         state = "confirmed" if states == {"confirmed"} else "provisional"
         return (
             f"{series_text(found.series)} {relative_text(found.relative)} ({interval}){where}, "
@@ -76,11 +83,10 @@ class Breach:
     def remedies(self) -> list[str]:
         """What it would take to pass."""
         found = self.compared
-        first = found.findings[0].finding
+        first, last = self.levels[0].finding, self.levels[-1].finding
         aim = first.level_before * (1 + self.signed_limit * math.copysign(1.0, first.level_before))
         side = "at most" if found.is_lower_better else "at least"
-        newest = found.findings[-1].finding.finding_id
-        now = value_text(found.findings[-1].finding.level_after, found.unit)
+        newest, now = last.finding_id, value_text(last.level_after, found.unit)
         return [
             f"bring it back to {side} {value_text(aim, found.unit)} (now {now})",
             f"or live with it: dtf trends mute {newest} --reason …",
@@ -169,12 +175,10 @@ def judge(series: Iterable[pb.SeriesComparison], rule: GateRule) -> GateVerdict:
 def _is_only_moved(breach: Breach, moved_of: Mapping[str, FindingGroup]) -> bool:
     """Whether the series is within its limit without what moved to it."""
     rest = 0.0
-    for found in breach.compared.findings:
+    for found in breach.levels:
         group = moved_of.get(found.finding.finding_id)
         is_accepted = found.triage.verdict == findings_pb2.TRIAGE_VERDICT_ACCEPTED
         if group is None or not group.is_confirmed or is_accepted:
             rest += found.finding.absolute
     worse = rest if breach.compared.is_lower_better else -rest
-    return breach.moved is not None and worse <= breach.limit * abs(
-        breach.compared.findings[0].finding.level_before
-    )
+    return breach.moved is not None and worse <= breach.limit * abs(breach.levels[0].finding.level_before)
