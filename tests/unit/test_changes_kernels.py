@@ -8,6 +8,7 @@ import pytest
 
 from dtf.core.trend.changes import ChangeStream, compiled, kernels, waves
 from dtf.core.trend.changes import evidence as weighing
+from dtf.core.trend.changes import watch as watching
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.look import look_at
 from dtf.core.trend.changes.search import Search
@@ -71,6 +72,22 @@ def test_waves_and_profiles_cost_the_same(use: Use, length: int) -> None:
         waves._shapes.cache_clear()
         profile = weighing._profile(sums, 1, length - 1, 2.0)
         found.append((wave_cost(values, weights), profile.tobytes()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_newest_values_score_the_same(use: Use, seed: int) -> None:
+    random = np.random.default_rng([20_951, seed])
+    count = int(random.integers(1, 120))
+    learned, positions = random.standard_t(2, 200), np.arange(200 + count)
+    weights = np.ones(count) if seed % 2 else random.uniform(0.5, 3.0, count)
+    deviations = random.standard_t(2, count) * 2.0
+    regime = watching.regime_of(positions[:200], learned, np.ones(200))
+    assert regime is not None
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        found.append(watching._scores(regime, positions[200:], deviations, weights).tobytes())
     assert found[0] == found[1]
 
 

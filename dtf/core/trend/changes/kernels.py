@@ -61,23 +61,15 @@ def origins(sums: Vector, places: Places, least: int, change_cost: float, slope_
 @compiled
 def stretches(sums: Vector, length: int, first: int, costs: Vector) -> None:
     """Fills in the costs, as levels and as lines, of stretches [a, a + length) from a = first on, cut off at the ends."""
-    most, count = sums.shape[1] - 1, costs.shape[1]
-    parts = np.empty((6, count))
-    inner = min(max(-first, 0), count)
-    outer = max(min(most - length - first + 1, count), inner)  # from here on the end is cut off
-    for row in range(6):
-        for at in range(inner):
-            parts[row, at] = sums[row, min(first + at + length, most)] - sums[row, 0]
-        for at in range(inner, outer):
-            parts[row, at] = sums[row, first + at + length] - sums[row, first + at]
-        for at in range(outer, count):
-            parts[row, at] = sums[row, most] - sums[row, max(first + at, 0)]
-    for at in range(count):
-        w, x, y = parts[0, at], parts[1, at], parts[3, at]
-        level = max(parts[5, at] - y * y / w, 0.0)
-        cross = parts[4, at] - x * y / w
+    most = sums.shape[1] - 1
+    for at in range(costs.shape[1]):
+        start, end = max(first + at, 0), min(first + at + length, most)
+        w, x, y = sums[0, end] - sums[0, start], sums[1, end] - sums[1, start], sums[3, end] - sums[3, start]
+        level = max((sums[5, end] - sums[5, start]) - y * y / w, 0.0)
+        cross = (sums[4, end] - sums[4, start]) - x * y / w
+        spread = max((sums[2, end] - sums[2, start]) - x * x / w, 1e-12)
         costs[0, at] = level
-        costs[1, at] = max(level - cross * cross / max(parts[2, at] - x * x / w, 1e-12), 0.0)
+        costs[1, at] = max(level - cross * cross / spread, 0.0)
 
 
 @compiled
@@ -126,6 +118,51 @@ def scale_gains(sums: Vector, scales: Places, least: int) -> Vector:
         line = whole[1, 0] - left[1, at] - right[1, at]
         gains[len(scales), least + at] = max(level, line)
     return gains
+
+
+@compiled
+def scores(
+    positions: Places,
+    deviations: Vector,
+    weights: Vector,
+    line: tuple[float, float, float, float],
+    errors: Vector,
+    limits: tuple[float, float, float],
+    plausible_far: Vector,
+    few: int,
+    quantile: float,
+) -> Vector:
+    """Distance of the newest k values from the regime's line at each position, in standard errors over `quantile`; shape (k, values).
+
+    `line` is its centre, weight and spread, and the long-run variance; `errors` the variance of k values' sum over k
+    variances. Of `limits`, the first is that of values in the mean of many, the second that in the mean of up to `few`,
+    and values beyond the third are left out where no more than `plausible_far` of the newest k are.
+    """
+    reach, count = len(errors), len(deviations)
+    centre, weight, spread, long_run = line
+    limit, short_limit, far_at = limits
+    found = np.zeros((reach, count))
+    for at in range(count):
+        total = near_total = short_total = share = near_share = far = 0.0
+        for k in range(min(reach, at + 1)):
+            deviation, weighs = deviations[at - k], weights[at - k]
+            limited = min(max(deviation, -limit), limit) * weighs
+            total += limited
+            share += weighs
+            if abs(deviation) > far_at:
+                far += 1.0
+            else:
+                near_total += limited
+                near_share += weighs
+            short_total += min(max(deviation, -short_limit), short_limit) * weighs
+            mean, size = (near_total, near_share) if far <= plausible_far[k] else (total, share)
+            if k < few:
+                mean, size = short_total, share
+            size = max(size, 1e-12)
+            off = positions[at] - k / 2.0 - centre
+            error = errors[k] / size + long_run * (1.0 / weight + off * off / spread)
+            found[k, at] = abs(mean / size / np.sqrt(error) / quantile)
+    return found
 
 
 @compiled

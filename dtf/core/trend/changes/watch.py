@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
+from dtf.core.trend.changes.compiled import loaded_kernels
 from dtf.core.trend.changes.evidence import LOCATION_DROP
 from dtf.core.trend.changes.noise import (
     MOST_MEMORY,
@@ -281,14 +282,37 @@ def _is_beyond(terms: Vector, bounds: Vector, fresh: int) -> bool:
 
 def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vector) -> Vector:
     """Score of the newest k values at each position over the bar, 0 where it must not count; shape (up to REACH, values)."""
-    line = regime.line
     reach = min(REACH, len(deviations))
+    few = min(RANKED_UP_TO, reach)
+    is_far = np.abs(deviations) > FAR_AT
+    plausible_far = _plausible_far(regime.tail)[:reach] if is_far.any() else COUNTS[:reach]
+    compiled = loaded_kernels()
+    if compiled is None:
+        scores = _plain_scores(regime, positions, deviations, weights, plausible_far)
+    else:
+        line, limits = regime.line, (VALUE_LIMIT, SHORT_LIMIT, FAR_AT)
+        known = (line.centre, line.weight, line.spread, regime.long_run)
+        errors = regime.inflation[:reach]
+        scores = compiled.scores(
+            positions, deviations, weights, known, errors, limits, plausible_far, few, regime.quantile
+        )
+    is_over = scores[:few] >= 1.0
+    if is_over.any():
+        scores[:few][is_over & ~_is_rare(regime, deviations, few)] = 0.0
+    return scores
+
+
+def _plain_scores(
+    regime: Regime, positions: Places, deviations: Vector, weights: Vector, plausible_far: Vector
+) -> Vector:
+    """The same before ranks have a say; far values are left out where there are no more of them than plausible."""
+    line, reach = regime.line, len(plausible_far)
     few = min(RANKED_UP_TO, reach)
     limited = _limited(deviations, VALUE_LIMIT) * weights
     total, share = _newest(limited, reach), _newest(weights, reach)
     is_far = np.abs(deviations) > FAR_AT
     if is_far.any():
-        is_accident = _newest(is_far.astype(np.float64), reach) <= _plausible_far(regime.tail)[:reach, None]
+        is_accident = _newest(is_far.astype(np.float64), reach) <= plausible_far[:, None]
         total = np.where(is_accident, _newest(np.where(is_far, 0.0, limited), reach), total)
         share = np.where(is_accident, _newest(np.where(is_far, 0.0, weights), reach), share)
         share[:few] = _newest(weights, few)
@@ -300,11 +324,7 @@ def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vect
     error = regime.inflation[:reach, None] / share + regime.long_run * (1.0 / line.weight + tilt)
     scores: Vector = total / share / np.sqrt(error) / regime.quantile
     scores[counts > np.arange(1, len(deviations) + 1)] = 0.0
-    scores = np.abs(scores)
-    is_over = scores[:few] >= 1.0
-    if is_over.any():
-        scores[:few][is_over & ~_is_rare(regime, deviations, few)] = 0.0
-    return scores
+    return np.abs(scores, out=scores)
 
 
 def _limited(deviations: Vector, limit: float) -> Vector:
