@@ -51,9 +51,9 @@ lint: $(STAMP) ## ruff, import-linter, buf lint, buf breaking, generated stubs u
 types: $(STAMP) ## mypy --strict
 	@$(BIN)/mypy
 
-bench: $(STAMP) ## NAME=throughput|pytest|takeover|scale|accuracy (PART=queue|…; TCPD=, NAB= folders): ours and the peers in one run; JSON=1 adds one JSON line
-	@test -f bench/$(NAME)_bench.py || { echo "error: no benchmark named '$(NAME)'; there are: $$(ls bench/*_bench.py | sed 's|bench/||;s|_bench.py||' | tr '\n' ' ')"; exit 2; }
-	@$(PY) -m bench.$(NAME)_bench $(if $(JSON),--json) $(if $(PART),--part $(PART)) $(if $(filter accuracy,$(NAME)),$(if $(TCPD),--tcpd "$(TCPD)") $(if $(NAB),--nab "$(NAB)") $(if $(N),--series "$(N)"))
+bench: $(STAMP) ## NAME=throughput|pytest|takeover|scale|accuracy (PART=queue|…; TCPD=, NAB= folders; HELP=1 for more): ours and the peers in one run; JSON=1 adds one JSON line
+	@test -f bench/$(NAME)_bench.py || { echo "error: no benchmark named '$(NAME)'; there are: $$(ls bench/*_bench.py | sed 's|bench/||;s|_bench.py||' | tr '\n' ' ')"; echo "  make bench NAME=accuracy HELP=1 says what that one takes"; exit 2; }
+	@$(PY) -m bench.$(NAME)_bench $(if $(HELP),--help) $(if $(JSON),--json) $(if $(PART),--part $(PART)) $(if $(filter accuracy,$(NAME)),$(if $(TCPD),--tcpd "$(TCPD)") $(if $(NAB),--nab "$(NAB)") $(if $(N),--series "$(N)"))
 
 peers: $(STAMP) ## click, packaging and itsdangerous through pytest --dtf: the same as plain pytest
 	@$(PY) -m bench.peers

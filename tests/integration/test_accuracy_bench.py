@@ -9,7 +9,8 @@ import pytest
 from bench import accuracy_bench
 from bench.accuracy_alarms import find_step, summary, watch
 from bench.accuracy_families import FAMILIES, noise
-from bench.accuracy_marks import merged
+from bench.accuracy_folders import FolderError, read_annotated, read_labelled
+from bench.accuracy_marks import find_changes, merged
 from dtf.core.trend.changes import ChangeStream
 
 
@@ -103,3 +104,94 @@ def test_a_step_of_5_sigma_is_found_near_its_place() -> None:
 
 def test_change_points_of_several_dimensions_near_each_other_are_one() -> None:
     assert merged([10, 12, 17, 40, 100, 103]) == [12, 40, 103]
+
+
+TCPD_FAULTS = {
+    "annotations.json": [
+        ("{", r"annotations\.json is no JSON: "),
+        ("{}", "has no annotations: expected"),
+        ('{"one": {"6": ["60"]}}', r"annotator '6' of 'one' has \['60'\]"),
+        ('{"one": {"6": [120]}}', "one.json has 120 values, and a mark is at 120, counted from 0"),
+        ('{"two": {"6": []}}', "none of the 3 other JSON files in .* has a name that .* knows, as 'two'"),
+    ],
+    "one.json": [
+        ("[1, 2", r"one\.json is no JSON: "),
+        ('{"name": "one", "series": []}', '"series" has no dimension'),
+        ('{"name": "one", "series": [{"raw": []}]}', "dimension 0 has no values"),
+        (
+            '{"name": "one", "series": [{"raw": [1, "x"]}]}',
+            "value 1 of dimension 0 is 'x': expected a number, or",
+        ),
+        ('{"name": "one", "series": [{"raw": [1]}, {"raw": [1, 2]}]}', "its dimensions have 1, 2 values"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"), [(name, *each) for name, faults in TCPD_FAULTS.items() for each in faults]
+)
+def test_what_is_wrong_in_a_folder_of_change_points_is_told(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (change_point_folder(tmp_path) / name).write_text(text)
+    with pytest.raises(FolderError, match=message):
+        read_annotated(tmp_path)
+
+
+def test_values_that_are_missing_are_passed_over(tmp_path: Path) -> None:
+    path = change_point_folder(tmp_path) / "one.json"
+    document = json.loads(path.read_text())
+    document["series"][0]["raw"][10:14] = [None, None, float("nan"), 11]
+    path.write_text(json.dumps(document))
+    (one,) = (each for each in read_annotated(tmp_path) if each.name == "one")
+    assert np.isnan(one.values[10:14, 0]).tolist() == [True, True, True, False]
+    assert abs(find_changes(one.values)[0] - 60) <= 2
+
+
+NAB_FAULTS = {
+    "labels/combined_windows.json": [
+        ("nothing", r"combined_windows\.json is no JSON: "),
+        ("[]", "has no windows: expected"),
+        ('{"made/other.csv": []}', "names made/other.csv, which is not below"),
+        (
+            '{"made/spike.csv": [["2026-05-01 00:00:00", "2027-01-01 00:00:00"]]}',
+            "made/spike.csv has the window",
+        ),
+    ],
+    "data/made/spike.csv": [
+        ("time,value\n1,2\n", r"has the columns \['time', 'value'\]: expected timestamp,value"),
+        ("timestamp,value\n2026-05-01,x\n", "line 2: could not convert string to float: 'x'"),
+        ("timestamp,value\n1 May,1\n", "line 2: Invalid isoformat string: '1 May'"),
+        ("timestamp,value\n2026-05-01,nan\n", "line 2: no value"),
+        ("timestamp,value\n", "has a header and no values"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"), [(name, *each) for name, faults in NAB_FAULTS.items() for each in faults]
+)
+def test_what_is_wrong_in_a_folder_of_anomalies_is_told(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (anomaly_folder(tmp_path) / name).write_text(text)
+    with pytest.raises(FolderError, match=message):
+        read_labelled(tmp_path)
+
+
+def test_a_folder_that_is_not_the_one_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tcpd" / "datasets").mkdir(parents=True)
+    change_point_folder(tmp_path / "tcpd")
+    anomaly_folder(tmp_path)
+    for option, folder, message in (
+        ("--tcpd", tmp_path / "nowhere", "nowhere is no folder, there is nothing"),
+        ("--tcpd", tmp_path / "tcpd" / "datasets", f"there is one in {tmp_path / 'tcpd'}: name that folder"),
+        ("--nab", tmp_path / "data", f"there is one for {tmp_path}: name that folder"),
+    ):
+        monkeypatch.setattr("sys.argv", ["accuracy", "--peers", "", option, str(folder)])
+        assert accuracy_bench.main() == 2
+        told = capsys.readouterr()
+        assert message in told.err
+        assert told.out == ""
