@@ -4,8 +4,6 @@ from dtf.grafana import flux
 from dtf.grafana.panels import FULL_WIDTH, Board
 
 _CASE = flux.chosen("suite", "case")
-_RAISED = '(r.state == "confirmed" or r.state == "provisional") and r.is_raised'
-_ANOMALY = '(r.kind == "point" or r.kind == "collective" or r.kind == "multivariate")'
 
 
 def case_board(data_source_uid: str) -> Board:
@@ -23,7 +21,7 @@ def case_board(data_source_uid: str) -> Board:
     board.annotation("Regressions", _changes('r.impact == "regression"'), "red")
     board.annotation("Improvements", _changes('r.impact == "improvement"'), "green")
     board.annotation("Other changes", _changes('r.impact == "change"'), "orange")
-    board.annotation("Anomalies", _marks(_ANOMALY), "purple")
+    board.annotation("Anomalies", _marks(flux.ANOMALY), "purple")
     for field, title, unit in (
         ("duration_seconds", "Duration", "s"),
         ("cpu_seconds", "Processor time", "s"),
@@ -73,7 +71,7 @@ def case_board(data_source_uid: str) -> Board:
 
 
 def _changes(impact: str) -> str:
-    return _marks(f"not {_ANOMALY} and {impact}")
+    return _marks(f"not {flux.ANOMALY} and {impact}")
 
 
 def _marks(condition: str) -> str:
@@ -86,7 +84,7 @@ def _marks(condition: str) -> str:
         'import "math"\n'
         + flux.source("findings", where=_CASE)
         + flux.PIVOT
-        + f"  |> filter(fn: (r) => {_RAISED} and {condition})\n"
+        + f"  |> filter(fn: (r) => {flux.RAISED} and {condition})\n"
         + "  |> group()\n"
         + "  |> map(fn: (r) => ({time: r._time,\n"
         + '      title: r.metric + ": " + r.kind + ", " + r.state,\n'

@@ -45,6 +45,9 @@ def kept(*labels: str) -> str:
     return f"  |> keep(columns: {names('_time', '_value', '_measurement', '_field', *labels)})\n"
 
 
+RAISED = '(r.state == "confirmed" or r.state == "provisional") and r.is_raised'
+"""Of findings: those to be spoken of."""
+ANOMALY = '(r.kind == "point" or r.kind == "collective" or r.kind == "multivariate")'
 PIVOT = '  |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")\n'
 NEWEST_FIRST = '  |> group()\n  |> sort(columns: ["_time"], desc: true)\n'
 

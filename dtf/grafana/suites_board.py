@@ -17,6 +17,15 @@ def suites_board(data_source_uid: str) -> Board:
         data_source_uid=data_source_uid,
     )
     board.variable("suite", "Suite", flux.tag_values("suite", ["runs", "cases"]), has_all=True)
+    board.annotation(
+        "Shared changes",
+        _shared()
+        + "  |> map(fn: (r) => ({time: r.time,\n"
+        + '      title: string(v: r.series) + " series: " + r.impact,\n'
+        + '      text: r.suite + ", no later than " + r.revision_last + "; the largest: " + r.largest,\n'
+        + "      tags: r.impact}))\n",
+        "orange",
+    )
     board.number(
         "Runs that ended",
         flux.source("runs", "run", where=_SUITE)
@@ -78,6 +87,16 @@ def suites_board(data_source_uid: str) -> Board:
         description="Median of the newest five results of a case over the median of those before. "
         "A hint; what the analyzer found is on the dashboard of one case.",
     )
+    shared = ["time", "suite", "impact", "series", "revision_last", "relative", "largest"]
+    board.rows(
+        "Changes that several series share",
+        _shared() + f"  |> limit(n: 50)\n  |> keep(columns: {flux.names(*shared)})\n",
+        shared,
+        units={"relative": "percentunit"},
+        description="Raised changes of one suite and direction that came no later than the same revision, with the "
+        "largest of them. `dtf trends` takes the whole location interval and tells cost that moved.",
+        width=FULL_WIDTH,
+    )
     board.rows("Flaky cases", _counted("flaky", 'r._value == "flaky"'), ["suite", "case", "flaky", "results"])
     board.rows(
         "Failing cases",
@@ -120,6 +139,35 @@ def _counted(name: str, condition: str) -> str:
         + f"  |> filter(fn: (r) => r.{name} > 0)\n"
         + f'  |> group()\n  |> sort(columns: ["{name}"], desc: true)\n'
         + flux.rows("suite", "case", name, "results", limit=25)
+    )
+
+
+def _shared() -> str:
+    """A row for each revision that changed several series of a suite in one direction."""
+    size = "if exists r.relative then math.abs(x: r.relative) else 0.0"
+    return (
+        'import "math"\n'
+        + flux.source("findings", where=_SUITE)
+        + flux.PIVOT
+        + f"  |> filter(fn: (r) => {flux.RAISED} and not {flux.ANOMALY} and exists r.revision_last)\n"
+        + '  |> filter(fn: (r) => r.revision_last != "")\n'
+        + '  |> group(columns: ["suite", "impact", "revision_last"])\n'
+        + "  |> reduce(\n"
+        + '      identity: {series: 0, time: time(v: 0), size: -1.0, relative: 0.0, largest: ""},\n'
+        + "      fn: (r, accumulator) => {\n"
+        + f"        size = {size}\n"
+        + "        isLarger = size > accumulator.size\n"
+        + "        return {\n"
+        + "          series: accumulator.series + 1,\n"
+        + "          time: if r._time > accumulator.time then r._time else accumulator.time,\n"
+        + "          size: if isLarger then size else accumulator.size,\n"
+        + "          relative: if isLarger and exists r.relative then r.relative else accumulator.relative,\n"
+        + '          largest: if isLarger then r.case + " " + r.metric else accumulator.largest,\n'
+        + "        }\n"
+        + "      },\n"
+        + "  )\n"
+        + "  |> filter(fn: (r) => r.series > 1)\n"
+        + '  |> group()\n  |> sort(columns: ["time"], desc: true)\n'
     )
 
 

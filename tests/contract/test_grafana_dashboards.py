@@ -66,6 +66,7 @@ def one_point_each() -> list[Points]:
         ("step", "regression", "went_away", False),
         ("step", "regression", "moved", False),
         ("step", "regression", "confirmed", False),
+        ("step", "regression", "confirmed", True),
     ]
     for index, (kind, impact, state, is_raised) in enumerate(sorts):
         levels: dict[str, Value] = {
@@ -84,7 +85,10 @@ def one_point_each() -> list[Points]:
             "state": state,
             "is_raised": is_raised,
         }
-        metric: dict[str, Value] = {"metric": "duration_seconds", "revision": "rev7", "triage": ""}
+        name = "cpu_seconds" if index == 7 else "duration_seconds"
+        metric: dict[str, Value] = {"metric": name, "revision": "rev7", "triage": "", "revision_last": "rev8"}
+        if index == 7:
+            levels |= {"relative": 0.5}
         findings.add(NOW_NS - (20 - index) * SECOND_NS, {**origin, **metric, **levels, **said})
     return [benchmarks, cases, findings]
 
@@ -177,6 +181,10 @@ SHOWN: dict[str, Check] = {
     ),
     "fleet: Worker-seconds by pool": lambda frames: column(frames, "pool") == ["local", "big"],
     "suites: $suite": lambda frames: variable_values(frames) == ["suite"],
+    "suites: Shared changes": lambda frames: (
+        column(frames, "title") == ["2 series: regression"]
+        and column(frames, "text") == [f"suite, no later than rev8; the largest: {BIG} cpu_seconds"]
+    ),
     "suites: Runs that ended": lambda frames: column(frames, "runs") == ["12"],
     "suites: Cases failed in the newest run": lambda frames: values(frames) == [0],
     "suites: Flaky cases in the newest run": lambda frames: values(frames) == [0],
@@ -186,6 +194,11 @@ SHOWN: dict[str, Check] = {
     "suites: Slowest cases": lambda frames: column(frames, "case")[:2] == [ODD, STORY_CASES[1]],
     "suites: Became slower": lambda frames: (
         column(frames, "case")[0] == BIG and float(column(frames, "ratio")[0]) > 4
+    ),
+    "suites: Changes that several series share": lambda frames: (
+        [column(frames, name) for name in ("impact", "series", "revision_last", "largest")]
+        == [["regression"], ["2"], ["rev8"], [f"{BIG} cpu_seconds"]]
+        and float(column(frames, "relative")[0]) == 0.5
     ),
     "suites: Flaky cases": lambda frames: (
         column(frames, "case") == [STORY_CASES[1]] and column(frames, "flaky") == ["2"]
@@ -200,8 +213,9 @@ SHOWN: dict[str, Check] = {
     "case: $suite": lambda frames: variable_values(frames) == ["suite"],
     "case: $case": lambda frames: variable_values(frames) == sorted([*STORY_CASES, ODD]),
     "case: Regressions": lambda frames: (
-        column(frames, "title") == ["duration_seconds: step, confirmed"]
-        and column(frames, "text") == ["1 to 1.25 s (25 %), revision rev7"]
+        sorted(column(frames, "title"))
+        == ["cpu_seconds: step, confirmed", "duration_seconds: step, confirmed"]
+        and "1 to 1.25 s (25 %), revision rev7" in column(frames, "text")
     ),
     "case: Improvements": lambda frames: column(frames, "title") == ["duration_seconds: drift, provisional"],
     "case: Other changes": lambda frames: column(frames, "tags") == ["variance"],
@@ -215,7 +229,7 @@ SHOWN: dict[str, Check] = {
         values(frames) == [1.5] and labels(frames, "metric") == {"mean"}
     ),
     "case: Findings": lambda frames: (
-        column(frames, "state").count("went_away") == 1 and len(column(frames, "kind")) == 6
+        column(frames, "state").count("went_away") == 1 and len(column(frames, "kind")) == 7
     ),
     "case: Results": lambda frames: len(column(frames, "verdict")) == 37,
     "system: $pool": lambda frames: variable_values(frames) == ["local"],
