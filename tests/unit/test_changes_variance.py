@@ -107,6 +107,16 @@ def test_a_random_walk_is_no_series_of_steps() -> None:
     assert told <= 4
 
 
+def test_a_jump_of_a_random_walk_is_a_step_and_a_spike_in_it_is_none() -> None:
+    for seed in range(75_750, 75_756):
+        walk = 1_000.0 + np.cumsum(noise_of("iid", 300, seed))
+        walk[170:] += 15.0
+        assert [each.index for each in found(walk) if abs(each.index - 170) <= 2] == [170]
+        walk[170:] -= 15.0
+        walk[170] += 15.0
+        assert [each.index for each in found(walk) if abs(each.index - 170) <= 2] == []
+
+
 def test_plateaus_a_jump_apart_are_told_though_they_look_like_memory() -> None:
     for seed in range(75_800, 75_804):
         levels = np.repeat([100.0, 160.0, 110.0, 190.0, 130.0], 60)

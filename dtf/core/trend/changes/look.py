@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
-from dtf.core.trend.changes.evidence import Boundary, weigh
+from dtf.core.trend.changes.evidence import Boundary, confidence_of, weigh
+from dtf.core.trend.changes.jumps import WALKS_FROM, Jump, jumps_of
 from dtf.core.trend.changes.noise import (
     Noise,
     clipped,
@@ -24,6 +25,7 @@ from dtf.core.trend.changes.settling import (
     Settled,
     change_cost_of,
     choice_cost_of,
+    moves_of,
     residuals_of,
     series_of,
     settled,
@@ -31,6 +33,7 @@ from dtf.core.trend.changes.settling import (
 )
 from dtf.core.trend.changes.variance import Spread, apart, spreads_of
 from dtf.core.trend.changes.waves import wave_cost
+from dtf.core.trend.findings import ChangeKind
 from dtf.core.trend.seasonality import find_seasonality
 
 LEAST_VALUES = 2 * LEAST_SEGMENT
@@ -113,7 +116,38 @@ def _look(view: _View, weights: Vector, season: Season | None) -> Look:
         again = _view(view.known, _evened(weights, spreads), view.has_season, view.scale)
         view, inner = again, _standing(again)
         spreads = apart(_spreads(view, inner, weights), inner)
-    return Look(_boundaries(view, inner), view.scale, view.settled.noise, season, tuple(spreads))
+    found = sorted([*_boundaries(view, inner), *_jumps(view, inner)], key=lambda each: each.place)
+    return Look(tuple(found), view.scale, view.settled.noise, season, tuple(spreads))
+
+
+def _jumps(view: _View, inner: list[int]) -> list[Boundary]:
+    """The jumps of a series that walks, as boundaries; the partition has none of them."""
+    series, noise = view.series, view.settled.noise
+    if noise.memory < WALKS_FROM:
+        return []
+    moves = moves_of(residuals_of(series, inner, noise)[0])
+    jumps = jumps_of(series.values, moves, inner)
+    edges = sorted({0, series.count, *inner, *(jump.place for jump in jumps)})
+    return [_boundary_of(jump, edges) for jump in jumps]
+
+
+def _boundary_of(jump: Jump, edges: list[int]) -> Boundary:
+    at = edges.index(jump.place)
+    return Boundary(
+        place=jump.place,
+        start=edges[at - 1],
+        end=edges[at + 1],
+        kind=ChangeKind.STEP,
+        gain=jump.score**2,
+        confidence=confidence_of(jump.score**2, edges[-1]),
+        first=jump.place,
+        last=jump.place + jump.width - 1,
+        level_before=jump.before,
+        level_after=jump.after,
+        deviation_before=jump.deviation,
+        deviation_after=jump.deviation,
+        is_lasting=True,
+    )
 
 
 def _spreads(view: _View, inner: list[int], weights: Vector) -> list[Spread]:

@@ -181,17 +181,23 @@ def _cost(series: Series, residuals: Vector, inner: Sequence[int], parameters: i
 def _innovation_cost(series: Series, residuals: Vector, inner: Sequence[int]) -> float:
     """Twice the negative log likelihood of residuals as an autoregression, but for a constant."""
     count = len(residuals)
-    now = residuals[ORDER:]
-    past = np.stack([residuals[ORDER - lag : count - lag] for lag in range(1, ORDER + 1)])
-    products = past @ past.T
-    products[np.diag_indices(ORDER)] += 1e-9 * products.trace() + 1e-300
-    innovations = now - np.linalg.solve(products, past @ now) @ past
     is_edge = np.zeros(count, dtype=np.bool_)
     for cut in inner:
         is_edge[cut - 1 : cut + 2] = True
-    kept = innovations[~is_edge[ORDER:]]
+    kept = moves_of(residuals)[ORDER:][~is_edge[ORDER:]]
     variance = float(kept @ kept) / max(len(kept), 1)
     return count * math.log(max(variance, series.least_variance, 1e-300))
+
+
+def moves_of(residuals: Vector) -> Vector:
+    """What an autoregression of order ORDER does not foretell of each; 0 for the first ORDER."""
+    count = len(residuals)
+    past = np.stack([residuals[ORDER - lag : count - lag] for lag in range(1, ORDER + 1)])
+    products = past @ past.T
+    products[np.diag_indices(ORDER)] += 1e-9 * products.trace() + 1e-300
+    moves = np.zeros(count)
+    moves[ORDER:] = residuals[ORDER:] - np.linalg.solve(products, past @ residuals[ORDER:]) @ past
+    return moves
 
 
 def _unit(count: int) -> float:

@@ -18,7 +18,7 @@ LEAST_VALUES = 12
 """Values of either spread at least."""
 LEAST_RATIO = 1.5
 """Quotient of two spreads below which a change of it matters to nobody."""
-SURE_OF_SPREAD = 0.9999
+SURE_OF_SPREAD = 0.99999
 """Confidence at least, whenever it is told: nobody waits for a spread as for a level."""
 MOST_REMEMBERED = 0.8
 """Autocorrelation beyond which what is left is a walk, or a bend that no line follows, rather than noise."""
