@@ -10,6 +10,7 @@ from typing import Any
 from bench.accuracy_environment import Peer, ask, say
 from bench.accuracy_families import benchmark_history
 from dtf.core.trend.changes import ChangeStream
+from dtf.core.trend.changes.compiled import load_kernels, without_kernels
 from dtf.trends import Analysis, analyze
 
 LENGTHS = (1_000, 10_000, 100_000)
@@ -24,13 +25,14 @@ FIRST, GIVEN_UP = 500, 2.0
 
 def measure_speed(peers: Sequence[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Everything that is timed, ours and the peers'."""
-    assert (
-        analyze(benchmark_history(300)).change_points is not None
-    )  # imports and compiled parts are not measured
+    is_compiled = load_kernels()  # imports and compiling are not measured
+    assert analyze(benchmark_history(3_000)).change_points is not None
     say(f"speed: histories of {', '.join(f'{each:,}' for each in LENGTHS)} points")
     figures: dict[str, Any] = {
         "lengths": list(LENGTHS),
         "ours": [seconds_to_analyze(length) for length in LENGTHS],
+        "is_compiled": is_compiled,
+        "plain": seconds_without_kernels(),
         "peers": {},
     }
     for peer in peers:
@@ -53,6 +55,12 @@ def seconds_to_analyze(length: int) -> float:
         assert found.change_points is not None
         rounds.append(time.process_time() - begun)
     return min(rounds)
+
+
+def seconds_without_kernels() -> list[float]:
+    """The same of each length where numba is not installed."""
+    with without_kernels():
+        return [seconds_to_analyze(length) for length in LENGTHS]
 
 
 def seconds_to_append(length: int) -> dict[str, float]:

@@ -163,14 +163,15 @@ def speed(figures: dict[str, Any]) -> Table:
     memory = " / ".join(f"{each:,.0f}" for each in figures["memory_bytes_a_point"])
     table = _table(
         "Speed: seconds of processor time for a whole history (and how many times ours)",
-        ("points", "dtf", "aim", "", *peers),
+        ("points", "dtf", "aim", "", "without numba", *peers),
         f"one appended point behind {figures['lengths'][-1]:,}: {1e3 * append['median']:.2f} ms median, "
         f"{1e3 * append['mean']:.2f} mean, {1e3 * append['longest']:.1f} longest (aim {1e3 * APPEND_AIM:.0f}: "
         f"{verdict(append['mean'] <= APPEND_AIM)})\n"
         f"{MANY:,} series of {MANY_LENGTH} points on two processes{'' if many['measured'] == MANY else ', estimated from the first'}: "
         f"{many['seconds']:.1f} s, "
         f"{many['cpu_seconds']:.1f} s of processor time (aim {MANY_AIM:.0f} s: {verdict(many['seconds'] <= MANY_AIM)})\n"
-        f"memory while analysing, bytes a point at 10,000 / 100,000: {memory}",
+        f"memory while analysing, bytes a point at 10,000 / 100,000: {memory}"
+        f"{'' if figures['is_compiled'] else chr(10) + 'numba is not installed (dtf[fast]): both columns are without it'}",
     )
     for number, length in enumerate(figures["lengths"]):
         ours, aim = figures["ours"][number], AIMS.get(length)
@@ -179,7 +180,15 @@ def speed(figures: dict[str, Any]) -> Table:
             for name in peers
         ]
         met = "" if aim is None else verdict(ours <= aim)
-        table.add_row(f"{length:,}", f"{ours:.4f}", "" if aim is None else f"≤ {aim:g}", met, *theirs)
+        plain = figures["plain"][number]
+        table.add_row(
+            f"{length:,}",
+            f"{ours:.4f}",
+            "" if aim is None else f"≤ {aim:g}",
+            met,
+            f"{plain:.4f}{'' if aim is None else f' ({verdict(plain <= aim)})'}",
+            *theirs,
+        )
     return table
 
 

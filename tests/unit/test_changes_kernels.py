@@ -1,6 +1,7 @@
 """The compiled kernels of the change-point engine say what numpy says, to the last bit, and are used only where they may be."""
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -118,3 +119,18 @@ def test_without_numba_there_are_none_and_looks_go_on(use: Use, monkeypatch: pyt
     assert not compiled.load_kernels()
     values = series(100, 0) + 8.0 * (np.arange(100) >= 50)
     assert look_at(np.arange(100), values, np.ones(100), None).boundaries
+
+
+def test_what_cannot_be_cached_is_compiled_all_the_same() -> None:
+    made: dict[str, Callable[[float], float]] = {}
+    exec(
+        "def double(x):\n    return x + x", made
+    )  # of no file, as in folders that cannot be written to: no cache
+    assert kernels.compiled(made["double"])(2.0) == 4.0
+
+
+def test_kernels_are_put_aside_and_taken_up_again(use: Use) -> None:
+    use.numba()
+    with compiled.without_kernels():
+        assert compiled.kernels() is None
+    assert compiled.kernels() is kernels

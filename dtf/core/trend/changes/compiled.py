@@ -1,5 +1,7 @@
 """Whether the compiled kernels are used: `pip install 'dtf[fast]'` brings numba. Findings are the same without it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -43,3 +45,14 @@ def load_kernels() -> bool:
         except ImportError:  # no numba, or one that does not go with this numpy
             _KERNELS.module = None
     return _KERNELS.module is not None
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """What is looked at meanwhile is looked at with numpy alone."""
+    before = _KERNELS.is_tried, _KERNELS.module
+    _KERNELS.is_tried, _KERNELS.module = True, None
+    try:
+        yield
+    finally:
+        _KERNELS.is_tried, _KERNELS.module = before
