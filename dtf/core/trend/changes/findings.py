@@ -29,6 +29,11 @@ def change_points_of(look: Look, window: Window, lower_is_better: bool | None) -
     return sorted([*levels, *spreads], key=lambda change: change.index)
 
 
+def settled_after(kind: ChangeKind) -> int:
+    """Finite values behind a change from which on it can be confirmed."""
+    return SPREAD_SETTLED_AFTER if kind is ChangeKind.VARIANCE else SETTLED_AFTER
+
+
 def _change_of_spread(spread: Spread, look: Look, window: Window) -> ChangePoint:
     """Levels and effect are the spread's: a standard deviation; for values in logarithms as a share of the level, times it."""
     unit = look.scale.unit
@@ -36,7 +41,7 @@ def _change_of_spread(spread: Spread, look: Look, window: Window) -> ChangePoint
         unit *= abs(float(np.median(window.values[spread.place :])))
     before, after = unit * spread.before, unit * spread.after
     deviation_before, deviation_after = unit * spread.deviation_before, unit * spread.deviation_after
-    is_settled = spread.behind >= SPREAD_SETTLED_AFTER
+    is_settled = spread.behind >= settled_after(ChangeKind.VARIANCE)
     return ChangePoint(
         index=int(window.positions[spread.place]),
         time=float(window.times[spread.place]),

@@ -34,6 +34,7 @@ from dtf.core.trend.changes.findings import (
     impact_of,
     is_same,
     matched,
+    settled_after,
 )
 from dtf.core.trend.changes.look import Season, look_at, season_of
 from dtf.core.trend.changes.variance import NEWEST, widening
@@ -328,13 +329,10 @@ class ChangeStream:
     def _settling(self) -> list[int]:
         """The number of finite values at which the newest change point can be confirmed, if it is not."""
         newest = self._standing[-1:]
-        if (
-            not newest
-            or newest[0].state is not ChangeState.PROVISIONAL
-            or self._behind(newest[0]) >= SETTLED_AFTER
-        ):
+        if not newest or newest[0].state is not ChangeState.PROVISIONAL:
             return []
-        return [self._known + SETTLED_AFTER - self._behind(newest[0])]
+        missing = settled_after(newest[0].kind) - self._behind(newest[0])
+        return [self._known + missing] if missing > 0 else []
 
     def _is_told(self, change: ChangePoint, least_confidence: float) -> bool:
         """Whether a look may tell this change: one with few values behind it is an alarm's matter, unless known before."""
