@@ -166,21 +166,21 @@ def _line_of(w: float, x: float, xx: float, y: float, xy: float, stretch: float)
 
 
 def costs_of(sums: Vector) -> tuple[Vector, Vector]:
-    """Costs as levels and as lines of segments with these sums; shape (6, ...)."""
-    w, x, xx, y, xy, yy = sums
-    level = y * y
-    level /= w
-    np.subtract(yy, level, out=level)
+    """Costs as levels and as lines of segments with these sums, shape (6, ...), which are used up."""
+    w, x, xx, y, xy, level = sums
+    term = y * y
+    term /= w
+    level -= term
     np.maximum(level, 0.0, out=level)
-    spread = x * x
-    spread /= w
-    np.subtract(xx, spread, out=spread)
-    np.maximum(spread, 1e-12, out=spread)
-    cross = x * y
-    cross /= w
-    np.subtract(xy, cross, out=cross)
-    cross *= cross
-    cross /= spread
-    np.subtract(level, cross, out=cross)
-    np.maximum(cross, 0.0, out=cross)
-    return level, cross
+    y *= x
+    y /= w
+    xy -= y
+    x *= x
+    x /= w
+    xx -= x
+    np.maximum(xx, 1e-12, out=xx)
+    xy *= xy
+    xy /= xx
+    np.subtract(level, xy, out=xy)
+    np.maximum(xy, 0.0, out=xy)
+    return level, xy
