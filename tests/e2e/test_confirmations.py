@@ -36,8 +36,8 @@ cp "r$n.json" result.json
 echo $((n + 1)) > number
 """
 """What runs measures the next value of a history, so that how busy this machine is changes nothing."""
-STEADY, SLOW = 20, 5
-"""Runs before and behind the step: the last five leave it provisional."""
+STEADY, SLOW = 30, 4
+"""Runs before and behind the step: the last four leave it provisional."""
 VALUES = STEADY + SLOW + 60
 
 
