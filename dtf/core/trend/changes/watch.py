@@ -375,10 +375,11 @@ def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Flags:
     count = len(deviations)
     tail = regime.tail
     rare = np.zeros((reach, count), dtype=np.bool_)
+    low = high = deviations
     for k in range(2, min(reach, count) + 1):
-        windows = np.lib.stride_tricks.sliding_window_view(deviations, k)
-        nearest = np.maximum(windows.min(axis=1), -windows.max(axis=1)) * RANK_MARGIN[k - 1]
-        beyond = len(tail) - np.searchsorted(tail, nearest, side="left")
+        low, high = np.minimum(low[:-1], deviations[k - 1 :]), np.maximum(high[:-1], deviations[k - 1 :])
+        nearest = np.maximum(low, -high) * RANK_MARGIN[k - 1]
+        beyond = len(tail) - tail.searchsorted(nearest)
         chance = k * np.log((beyond + UNSEEN) / (len(tail) + 1.0))
         rare[k - 1, k - 1 :] = (nearest > 0.0) & (chance <= math.log(RANK_CHANCE))
     return rare
