@@ -49,6 +49,7 @@ class Measured:
     """Workers there and workers on their way."""
     idle: list[WorkerView] = field(default_factory=list)
     """Of the staff, those we launched that hold no lease."""
+    last_scale_out_ns: int = 0
     awaited_ages: list[float] = field(default_factory=list)
     """Seconds since each launch that has not registered yet was asked for."""
     classes: list[ClassDemand] = field(default_factory=list)
@@ -98,6 +99,7 @@ def measure(
         # a launch that is not there yet says that it takes at least so long
         startup = max(policy.startup_seconds, *ages) if ages else policy.startup_seconds
     measured = Measured(now_ns, projection.last_sequence, startup, awaited_ages=ages)
+    measured.last_scale_out_ns = ledger.last_scale_out_ns
     _count_staff(measured, projection, ledger)
     measured.effective = measured.staff + len(ages)
     _count_work(measured, projection, policy, _Sharing(projection, policy, allocation))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from dtf.core.fleet.pool_wish import PoolWish
 from dtf.core.scaling.choices import ScalingChoices, Strategy
 
-POLICY_VERSION = 5
+POLICY_VERSION = 6
 """Raised whenever the same measurements lead to another decision; a decision carries it."""
 REGISTRATION_SECONDS = 120.0
 AIM_STARTUP_RATIO = 1.0

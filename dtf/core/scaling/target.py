@@ -7,7 +7,8 @@ a task longer than A one of its own. So nothing that waits now waits longer than
 sooner launches nobody, and no worker is launched for less work than the aim.
 
 **The next start-up delay.** `forecast` says how many slots it needs; launching for it before it is
-there is what makes most tasks wait for nothing at all. What is idle beyond it goes.
+there is what makes most tasks wait for nothing at all. What is idle beyond it goes, but not while
+it is little and something was launched lately: noise alone may want it back (`settled`).
 """
 
 import math
@@ -24,6 +25,11 @@ RECHECK_SECONDS = 1.0
 FLOW_IDLE_RATIO = 1.0
 """While tasks keep coming an idle worker is kept for as long as a start-up takes: letting it go and launching
 another costs as much, so that at worst twice the least is paid (the rent-or-buy bound; Karlin et al. 1988)."""
+SETTLING_STARTUPS = 10.0
+"""So long after a launch few are let go while tasks keep coming: a worker that goes and comes back within ten
+start-up delays has saved less than it takes to believe in the pool."""
+FEW_RATIO = 0.2
+"""Of the pool: fewer than these are few. More cost more than the trust is worth."""
 SLACK_RATIO = 1 / 6
 """Of the start-up delay: a wait so short for a worker that is there is no harm, so tasks shorter than it share one."""
 
@@ -53,6 +59,9 @@ def recommend_target(measured: Measured, policy: ScalingPolicy) -> Recommendatio
     needed = max(by_queue, math.ceil(forecast.needed / policy.slots - 1e-9))
     kept = max(needed, math.ceil(forecast.kept / policy.slots - 1e-9))
     workers = min(max(measured.effective, needed), kept)
+    settled_at_ns = settled(measured, forecast, startup, workers)
+    if settled_at_ns is not None:
+        workers = measured.effective
 
     def explain() -> str:
         return _explain(measured, queue, forecast, workers > by_queue, aim)
@@ -75,7 +84,7 @@ def recommend_target(measured: Measured, policy: ScalingPolicy) -> Recommendatio
         )
 
     suffices = queue.waiting > 0 and queue.slots <= 0 and measured.slots > 0
-    wake_at_ns = forecast.wake_at_ns
+    wake_at_ns = forecast.wake_at_ns if settled_at_ns is None else settled_at_ns
     if forecast.kept > 0 and measured.idle:
         # silence lowers what is expected; nothing else would say so
         again_ns = measured.now_ns + int(max(RECHECK_SECONDS, aim / 2) * NANOS)
@@ -90,6 +99,15 @@ def recommend_target(measured: Measured, policy: ScalingPolicy) -> Recommendatio
         forecast=say_forecast,
         wake_at_ns=wake_at_ns,
     )
+
+
+def settled(measured: Measured, forecast: LeadTime, startup: float, workers: int) -> int | None:
+    """When the pool may shrink to `workers`, if that is not yet."""
+    going = measured.effective - workers
+    if not forecast.is_flow or going <= 0 or going > max(1.0, measured.effective * FEW_RATIO):
+        return None
+    at_ns = measured.last_scale_out_ns + int(SETTLING_STARTUPS * startup * NANOS)
+    return at_ns if measured.now_ns < at_ns else None
 
 
 def queue_need(measured: Measured, policy: ScalingPolicy, aim: float) -> QueueNeed:
@@ -112,6 +130,7 @@ def pool_lead_time(measured: Measured, startup: float, slack: float) -> LeadTime
     """The needs of all classes together."""
     needed = kept = 0.0
     wake_at_ns: int | None = None
+    is_flow = False
     for part in measured.classes:
         traffic = part.traffic
         if not traffic.instants:
@@ -122,9 +141,10 @@ def pool_lead_time(measured: Measured, startup: float, slack: float) -> LeadTime
         need = lead_time(traffic, measured.now_ns, startup, mean, slack)
         needed += need.needed * part.share
         kept += need.kept * part.share
+        is_flow = is_flow or need.is_flow
         if need.wake_at_ns is not None and (wake_at_ns is None or need.wake_at_ns < wake_at_ns):
             wake_at_ns = need.wake_at_ns
-    return LeadTime(needed, kept, wake_at_ns)
+    return LeadTime(needed, kept, wake_at_ns, is_flow)
 
 
 def _waiting(measured: Measured, aim: float) -> tuple[float, float, float]:

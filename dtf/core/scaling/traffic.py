@@ -18,27 +18,40 @@ from dataclasses import dataclass, field
 from dtf.core.scaling.rates import NANOS
 
 ARRIVALS_KEPT = 256
-RATE_WINDOWS = ((64, 1.37), (16, 1.87))
+RATE_WINDOWS = ((64, 1.51), (16, 2.28))
 """A rate over the newest 64 or 16 arrivals that differs from the one over more of them by such a factor is
-another rate: two and a half standard errors of that many exponential intervals."""
-BATCH_MEMORY = 0.97
-"""What each new batch leaves of the older ones' weight in the mean size: about 33 count."""
-SILENCE_LIMIT = 5.0
-"""A silence of five mean intervals has a chance of one in 150: the arrivals have stopped."""
+another rate: 3.3 standard errors of that many exponential intervals. It is looked at with each arrival, so
+that at two and a half a steady flow would seem to change several times an hour."""
+FALL_RATIO = 3.0
+"""A lower rate counts once it has lasted for so many times what is looked ahead: whom a mistake lets go is
+launched again and waited for, whom it keeps costs those seconds."""
+AHEAD_RATIO = 0.5
+"""The middle of what is looked ahead."""
+BATCH_MEMORY = 0.98
+"""What each new batch leaves of the older ones' weight in the mean size: about 50 count."""
+SILENCE_LIMIT = 10.0
+"""A silence of ten mean intervals has a chance of one in 22,000: the arrivals have stopped."""
+LONG_SILENCE = (5.0, 10.0)
+"""One of five has a chance of one in 150: it is enough once it has lasted for ten times what is looked ahead, which
+is longer than idle workers are worth keeping."""
 NEW_FLOW_SILENCE = 20.0
 """After a silence of so many what comes is another flow: nothing of the old one says how it comes."""
+NEW_FLOW_RATIO = 0.5
+"""What another flow leaves of the service level that the one before has taught."""
 BURST_RATIO = 1 / 6
 """What has come for less than this share of the time that is looked ahead is a burst: the queue, not a rate, says
 what it needs."""
-WAITING_AIM = 0.04
+WAITING_AIM = 0.033
 """Share of tasks that may find no free slot: with what comes in clusters, 95 % wait for nothing."""
 CONTROL_GAIN = 0.06
-"""A task that waits weighs as much as 24 that do not; 16 more that wait than should make the ratio 2.6 times
+"""A task that waits weighs as much as 29 that do not; 16 more that wait than should make the ratio 2.6 times
 stricter."""
-STREAK_COUNTED = 24
+CAUTION = 0.3
+"""The logarithm of how much stricter it is to begin with: little is known, and those have waited who came first."""
+STREAK_COUNTED = 16
 """Of tasks in a row that find no free slot so many count."""
 STRICTNESS_LIMIT = 1.5
-ARRIVALS_NEEDED = 6
+ARRIVALS_NEEDED = 5
 """Before so many came nothing is said of their rate."""
 SAME_BATCH_NANOS = NANOS // 50
 GAPS_KEPT = 6
@@ -48,7 +61,7 @@ GROWTH_LIMIT = 1e12
 HISTORY_BIN_SECONDS = 300
 HISTORY_BINS_KEPT = 4032
 """Two weeks."""
-MEMORY_RUNS = 128.0
+MEMORY_RUNS = 256.0
 """Runs over which the mean duration is taken."""
 
 
@@ -109,7 +122,7 @@ class Traffic:
     """Levels at or below `tasks`."""
     streak: int = 0
     """Tasks in a row that found no free slot."""
-    strictness: float = 0.0
+    strictness: float = CAUTION
     """How much more (or, negative, less) than by the forecast alone has to be there for as few tasks to wait as
     should: the logarithm of a factor."""
     weight: float = 1.0
@@ -149,7 +162,9 @@ class Traffic:
         self.batch_squares = (self.batch_squares + self.last_size * self.last_size) * BATCH_MEMORY
         if self.instants and self._has_stopped(now_ns, NEW_FLOW_SILENCE):
             self.instants.clear()
+            self.batch_tasks = self.batch_squares = 0.0
             self.intervals = self.interval_sum = self.interval_squares = 0.0
+            self.strictness *= NEW_FLOW_RATIO
         if self.instants:
             interval = (now_ns - self.instants[-1]) / NANOS
             self.intervals = self.intervals * BATCH_MEMORY + 1.0
@@ -211,7 +226,8 @@ class Traffic:
         """Batches expected to come a second over the next `ahead` seconds.
 
         It is the rate over the newest 256, moved towards that over fewer where they differ. What has
-        lasted for t is expected to last for as long again (Gott 1993): so it counts t / (t + ahead).
+        lasted for t is expected to last for as long again (Gott 1993): that it lasts until the middle
+        of what is looked ahead has a chance of t / (t + ahead / 2), and so much it counts.
         0 when too few have come to say, and when they have stopped coming.
         """
         instants = self.instants
@@ -220,15 +236,21 @@ class Traffic:
             return 0.0
         if self._has_stopped(now_ns, SILENCE_LIMIT):
             return 0.0
+        intervals, times = LONG_SILENCE
+        if now_ns - instants[-1] > times * ahead * NANOS and self._has_stopped(now_ns, intervals):
+            return 0.0
         base, lasted = _rate(instants, min(count, ARRIVALS_KEPT), now_ns)
         if lasted < ahead * BURST_RATIO:
             return 0.0
-        rate = base * lasted / (lasted + ahead)
+        middle = ahead * AHEAD_RATIO
+        rate = base * lasted / (lasted + middle)
         for window, factor in RATE_WINDOWS:
             if count > window:
                 newer, lasted = _rate(instants, window, now_ns)
-                if lasted >= ahead * BURST_RATIO and (newer > base * factor or newer * factor < base):
-                    rate += (newer - rate) * lasted / (lasted + ahead)
+                has_risen = newer > base * factor and lasted >= ahead * BURST_RATIO
+                has_fallen = newer * factor < base and lasted >= ahead * FALL_RATIO
+                if has_risen or has_fallen:
+                    rate += (newer - rate) * lasted / (lasted + middle)
                     base = newer
         return rate
 
@@ -237,6 +259,10 @@ class Traffic:
         instants = self.instants
         silence = (now_ns - instants[-1]) / NANOS
         return silence * _rate(instants, min(len(instants), 16), instants[-1])[0] > limit
+
+    def arrivals_counted(self) -> float:
+        """Tasks that the levels' shares rest on, older ones weighing less."""
+        return self.total / self.weight
 
     def level_for(self, missed_ratio: float) -> int:
         """The fewest tasks at once that all but `missed_ratio` of the arrivals stayed within."""
