@@ -12,15 +12,13 @@ import numpy as np
 from dtf.cli.analysis_progress import AnalysisProgress
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
+from dtf.cli.trends_picture import check_plot, write_picture
 from dtf.cli.trends_tables import overview_lines, series_lines
 from dtf.core.trend.findings import ChangeState, Impact
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.report.output import plain_line
 from dtf.trends.analysis import Analysis, analyze_imported
 from dtf.trends.files import load
-from dtf.trends.plotting import PlotUnavailable, draw_png, draw_svg
-
-KINDS = (".svg", ".png")
 
 
 def file_options(function: Any) -> Any:
@@ -191,26 +189,11 @@ def select(series: Sequence[ImportedSeries], names: Sequence[str]) -> list[Impor
     return chosen
 
 
-def check_plot(path: Path | None) -> None:
-    """Raises CommandError if no plot is written under such a name."""
-    if path is not None and path.suffix.lower() not in KINDS:
-        raise CommandError(
-            f"--plot {path}: expected a name that ends in {' or '.join(KINDS)}", exit_code=ExitCode.USAGE
-        )
-
-
 def save_plot(path: Path, series: Sequence[ImportedSeries], analyses: Sequence[Analysis]) -> None:
     """Draw the series; several are told apart by a number in the file's name. Raises CommandError."""
     for number, (each, analysis) in enumerate(zip(series, analyses, strict=True)):
         target = path if len(analyses) == 1 else path.with_stem(f"{path.stem}-{number + 1}")
-        picture = analysis.picture(unit=each.unit)
-        try:
-            data = draw_png(picture) if path.suffix.lower() == ".png" else draw_svg(picture).encode()
-            target.write_bytes(data)
-        except PlotUnavailable as error:
-            raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
-        except OSError as error:
-            raise CommandError(f"{target} cannot be written: {error.strerror}") from error
+        write_picture(target, analysis.picture(unit=each.unit))
         print(f"drawn: {target}", file=sys.stderr)  # noqa: T201 - progress, apart from the answer
 
 

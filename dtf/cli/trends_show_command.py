@@ -2,7 +2,8 @@
 
 import json
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -16,8 +17,14 @@ from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
-from dtf.cli.trends_list_command import finding_document, finding_lines
-from dtf.core.trend.finding_groups import change_point_of
+from dtf.cli.trends_list_command import finding_document, finding_lines, newest_findings
+from dtf.cli.trends_picture import check_plot, write_picture
+from dtf.core.trend.finding_groups import (
+    FindingGroup,
+    change_point_of,
+    group_findings,
+    groups_by_finding,
+)
 from dtf.core.trend.finding_text import value_text
 from dtf.core.trend.findings import (
     Anomaly,
@@ -26,7 +33,9 @@ from dtf.core.trend.findings import (
     Interval,
 )
 from dtf.core.trend.findings_book import ANOMALIES, KIND_NAMES
-from dtf.trends.plotting import Picture, draw_png, draw_svg, plot_lines
+from dtf.core.trend.group_text import group_sentence
+from dtf.report.output import plain_line
+from dtf.trends.plotting import Picture, plot_lines
 
 MOST_VALUES = 10_000
 _BAD_VERDICTS = (common_pb2.VERDICT_FAILED, common_pb2.VERDICT_ERROR, common_pb2.VERDICT_SKIPPED)
@@ -41,6 +50,8 @@ class History:
     values: list[float]
     runs: list[str]
     findings: list[pb.TrackedFinding]
+    groups: Mapping[str, FindingGroup] = field(default_factory=dict)
+    """By finding: what it has in common with other series of the suite."""
 
 
 @click.command("show")
@@ -76,8 +87,7 @@ def command(
         dtf trends show test_parse.py::test_big
         dtf trends show 635d259c51 --plot big.svg
     """
-    if plot is not None and plot.suffix not in (".svg", ".png"):
-        raise CommandError(f"{plot} is neither .svg nor .png", exit_code=ExitCode.USAGE)
+    check_plot(plot)
 
     async def ask(analyzer: Analyzer) -> History:
         await analyzer.settle()
@@ -89,8 +99,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_document(history)))
     if plot is not None:
-        picture = _picture(history, shown)
-        plot.write_bytes(draw_png(picture) if plot.suffix == ".png" else draw_svg(picture).encode())
+        write_picture(plot, _picture(history, shown))
     if as_json:
         return
     for line in _lines(history, shown):
@@ -169,9 +178,10 @@ async def _read(analyzer: Analyzer, key: pb.SeriesKey) -> History:
         page_size=1000,
     )
     found = (await analyzer.stub.ListFindings(request, **analyzer.call)).findings
-    history = History(
-        key, [], [], [], [each for each in found if each.finding.series.case_name == key.case_name]
-    )
+    own = [each for each in found if each.finding.series.case_name == key.case_name]
+    shared = await newest_findings(analyzer, key.suite, include_all=False) if own else []
+    groups = groups_by_finding(group_findings(each.finding for each in shared if each.is_raised))
+    history = History(key, [], [], [], own, groups)
     good = [point for point in points.points if point.verdict not in _BAD_VERDICTS]
     for run_id, group in groupby(enumerate(good), key=lambda item: item[1].run_id or str(item[0])):
         members = [point for _, point in group]
@@ -253,6 +263,8 @@ def _lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]:
     lines = [head, *plot_lines(_picture(history, shown))]
     for each in sorted(shown, key=lambda tracked: tracked.finding.time_unix_nanos):
         lines += finding_lines(each)
+        group = history.groups.get(each.finding.finding_id)
+        lines += [plain_line(f"    with others: {group_sentence(group)}")] if group is not None else []
     return lines if shown else [*lines, "no change was found"]
 
 
@@ -266,5 +278,7 @@ def _document(history: History) -> dict[str, object]:
         "times": history.times,
         "values": history.values,
         "runs": history.runs,
-        "findings": [finding_document(each) for each in history.findings],
+        "findings": [
+            finding_document(each, history.groups.get(each.finding.finding_id)) for each in history.findings
+        ],
     }

@@ -4,6 +4,7 @@ from typing import Any
 
 from dtf.api.v1 import common_pb2
 from dtf.core.run.summary import CaseSummary, Try
+from dtf.report.changes import changes_document, told_changes
 from dtf.report.gather import RunReport
 from dtf.report.text import performance_text, unusual_cases, verdict_sentence
 from dtf.report.wording import outcome_word, verdict_word
@@ -142,4 +143,6 @@ def _history(report: RunReport) -> dict[str, Any]:
             }
             for case in unusual_cases(comparison)
         ],
+        "changes": changes_document(told_changes(report.findings, report.run.run_id)),
+        "is_search_behind": report.is_search_behind,
     }

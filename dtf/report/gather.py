@@ -7,6 +7,7 @@ bounded, and a report without it says so.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,6 +20,9 @@ from dtf.core.run.summary_fold import RunFold
 from dtf.report.output import OutputPart, output_parts
 
 ANALYZER_TIMEOUT_SECONDS = 10.0
+SEARCH_TIMEOUT_SECONDS = 3.0
+"""How long a report waits for the search for changes, which comes after the store: it can be asked for again."""
+FINDINGS_LIMIT = 10_000
 READ_TIMEOUT_SECONDS = 120.0
 OUTPUTS_LIMIT = 200
 """Cases whose output is kept; a run that fails more often than this fails for one reason."""
@@ -45,6 +49,10 @@ class RunReport:
     comparison: analysis_service_pb2.CompareRunResponse | None = None
     comparison_note: str = ""
     """Why there is no comparison; empty if there is one."""
+    findings: list[analysis_service_pb2.TrackedFinding] = field(default_factory=list)
+    """What became slower or faster in the suite and is raised, the newest first."""
+    is_search_behind: bool = False
+    """Whether the search for changes had not reached the run yet."""
 
     @property
     def peak_workers(self) -> int:
@@ -161,6 +169,21 @@ async def _fetch(client: Client, blob: common_pb2.Blob) -> bytes:
         return b""  # the report goes on without what the store has lost
 
 
+async def _read_findings(client: Client, report: RunReport, timeout_seconds: float) -> None:
+    """The suite's findings; what was not searched in time is left out, which is said."""
+    call: dict[str, Any] = {"metadata": client.metadata, "timeout": timeout_seconds}
+    searched = analysis_service_pb2.GetCheckpointRequest(wait_for_findings=report.run.last_sequence)
+    patience = call | {"timeout": min(timeout_seconds, SEARCH_TIMEOUT_SECONDS)}
+    try:
+        await client.analysis.GetCheckpoint(searched, **patience)
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+        report.is_search_behind = True
+    request = analysis_service_pb2.ListFindingsRequest(suite=report.run.suite, page_size=FINDINGS_LIMIT)
+    report.findings = list((await client.analysis.ListFindings(request, **call)).findings)
+
+
 async def _read_history(client: Client, report: RunReport, timeout_seconds: float) -> None:
     try:
         analysis = client.analysis
@@ -179,6 +202,7 @@ async def _read_history(client: Client, report: RunReport, timeout_seconds: floa
             metadata=client.metadata,
             timeout=timeout_seconds,
         )
+        await _read_findings(client, report, timeout_seconds)
     except grpc.aio.AioRpcError as error:
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             report.comparison_note = (

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from dtf.api.v1 import analysis_service_pb2
 from dtf.core.run.summary import CaseSummary
+from dtf.report.changes import MOST_TOLD, ToldChange, told_changes
 from dtf.report.gather import OUTPUTS_LIMIT, RunReport
 from dtf.report.output import OutputPart, plain
 from dtf.report.sparkline import Sparkline, draw_sparkline
@@ -84,6 +85,9 @@ class Page:
     slowest: list[SlowCase]
     changes: list[Change]
     omitted_changes: int
+    told: list[ToldChange]
+    omitted_told: int
+    is_search_behind: bool
     cases: list[CaseSummary] = field(default_factory=list)
 
 
@@ -121,6 +125,7 @@ def make_page(report: RunReport) -> Page:
     run = report.run
     comparisons = {case.case_name: case for case in report.comparison.cases} if report.comparison else {}
     changes = unusual_cases(report.comparison) if report.comparison else []
+    told = told_changes(report.findings, run.run_id)
     created = datetime.fromtimestamp(run.created_ns / 1e9, UTC)
     failed = bool(run.counts.failed or run.counts.error)
     return Page(
@@ -141,6 +146,9 @@ def make_page(report: RunReport) -> Page:
         slowest=[_slow(case, comparisons.get(case.name)) for case in run.slowest(SLOWEST_SHOWN)],
         changes=[_change(case) for case in changes[:UNUSUAL_SHOWN]],
         omitted_changes=max(0, len(changes) - UNUSUAL_SHOWN),
+        told=told[:MOST_TOLD],
+        omitted_told=max(0, len(told) - MOST_TOLD),
+        is_search_behind=report.is_search_behind,
         cases=run.cases if len(run.cases) <= CASES_LIMIT else [],
     )
 

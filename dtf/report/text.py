@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dtf.api.v1 import analysis_service_pb2, common_pb2
 from dtf.core.run.summary import CaseSummary, Fault
+from dtf.report.changes import changes_text, told_changes
 from dtf.report.gather import RunReport
 from dtf.report.output import plain_line
 from dtf.report.wording import change_text, counted, counts_text, percent_text, seconds_text
@@ -26,6 +27,7 @@ def summary_lines(report: RunReport, page: Path | None = None) -> list[str]:
         "slowest": _slowest_text(report),
         "flaky": ", ".join(case.name for case in report.run.flaky[:_UNUSUAL_SHOWN]),
         "performance": performance_text(report),
+        "changes": changes_text(told_changes(report.findings, report.run.run_id)),
         "lost": _disturbance_text(report),
         "report": str(page) if page else "",
     }

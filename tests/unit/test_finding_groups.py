@@ -291,12 +291,27 @@ class Analyzer:
 
     async def ListFindings(self, request: pb.ListFindingsRequest) -> pb.ListFindingsResponse:
         """A finding a page."""
+        asked = [each for each in self._findings if request.case_name in ("", each.series.case_name)]
         place = int(request.page_token or 0)
         following = place + 1
         return pb.ListFindingsResponse(
-            findings=[tracked(self._findings[place])],
-            next_page_token=str(following) if following < len(self._findings) else "",
+            findings=[tracked(asked[place])],
+            next_page_token=str(following) if following < len(asked) else "",
         )
+
+    async def ListSeries(self, _request: pb.ListSeriesRequest) -> pb.ListSeriesResponse:
+        """One of each finding."""
+        names = [each.series for each in self._findings]
+        return pb.ListSeriesResponse(
+            series=[
+                pb.SeriesKey(suite=each.suite, case_name=each.case_name, metric=each.metric) for each in names
+            ]
+        )
+
+    async def QuerySeries(self, _request: pb.QuerySeriesRequest) -> pb.QuerySeriesResponse:
+        """A hundred runs."""
+        points = [pb.SeriesPoint(time_at=float(at), value=2.0, run_id=f"run{at}") for at in range(100)]
+        return pb.QuerySeriesResponse(points=points)
 
     async def CountSeries(self, _request: pb.CountSeriesRequest) -> pb.CountSeriesResponse:
         """None is short."""
@@ -318,7 +333,7 @@ def test_the_commands_tell_groups_by_all_series_and_let_moved_cost_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     analyzer = Analyzer(*MOVED, *(finding(each.series.case_name, 0.4, 60) for each in SHARED))
-    for command in ("trends_list_command", "gate_command", "report_comparison"):
+    for command in ("trends_list_command", "trends_show_command", "gate_command", "report_comparison"):
         monkeypatch.setattr(f"dtf.cli.{command}.ask_analyzer", analyzer.ask)
 
     def said(*arguments: str, code: int = ExitCode.OK) -> list[str]:
@@ -330,6 +345,11 @@ def test_the_commands_tell_groups_by_all_series_and_let_moved_cost_pass(
     *documents, history = [json.loads(line) for line in said("trends", "list", "--json")]
     assert history == {"history": {"series": 8, "short": 0, "least_points": 12, "sentence": ""}}
     assert [each["group"]["kind"] for each in documents] == ["moved"] * 2 + ["shared"] * 3
+    assert "    with others: confirmed: 1 s of duration_seconds (p) moved from parse to setup" in "\n".join(
+        said("trends", "show", "setup")
+    )
+    document = json.loads("\n".join(said("trends", "show", "setup", "--json")))
+    assert document["findings"][0]["group"]["kind"] == "moved"
     judged = said("gate", code=ExitCode.REGRESSED)
     assert len([line for line in judged if line.startswith("regression ")]) == 3
     assert [line for line in judged if line.startswith("moved ") and line.endswith(": does not count")]

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dtf.api.v1 import analysis_service_pb2, common_pb2, events_pb2, fleet_service_pb2, scaling_pb2
+from dtf.api.v1 import (
+    analysis_service_pb2,
+    common_pb2,
+    events_pb2,
+    findings_pb2,
+    fleet_service_pb2,
+    scaling_pb2,
+)
 from dtf.core.run.pool_summary import PoolSummary, ScaleMark
 from dtf.core.run.summary import Bar
 from dtf.report.axis import round_step, tick_text, ticks
@@ -76,6 +83,61 @@ def test_the_lines_at_the_end_say_what_ran_and_where_the_page_is() -> None:
         "performance  1 case unusual against 5 earlier runs: ok +23 %",
         "report       .dtf/reports/r1/index.html",
     ]
+
+
+def changed(case: str, relative: float, run_id: str, at: int) -> analysis_service_pb2.TrackedFinding:
+    """A confirmed regression of a case, whose newest word a run brought."""
+    finding = findings_pb2.Finding(
+        finding_id=f"id-{case}",
+        series=findings_pb2.FindingSeries(suite="s", case_name=case, metric="duration_seconds", pool="p"),
+        unit="s",
+        kind=findings_pb2.FINDING_KIND_STEP,
+        state=findings_pb2.FINDING_STATE_CONFIRMED,
+        impact=findings_pb2.FINDING_IMPACT_REGRESSION,
+        time_unix_nanos=at,
+        before_unix_nanos=at - 1,
+        last_unix_nanos=at,
+        revision_before=f"r{at - 1}",
+        revision=f"r{at}",
+        revision_last=f"r{at}",
+        relative=relative,
+        relative_low=relative,
+        relative_high=relative,
+        absolute=relative,
+        level_before=1.0,
+        level_after=1.0 + relative,
+        caused_by_run_id=run_id,
+    )
+    return analysis_service_pb2.TrackedFinding(finding=finding, is_raised=True)
+
+
+def test_changes_of_the_history_are_told_those_of_this_run_first_and_what_is_shared_once() -> None:
+    report = report_of(mixed_story())
+    report.comparison = analysis_service_pb2.CompareRunResponse(run_count=5)
+    run_id = report.run.run_id
+    report.findings = [
+        changed("old", 0.5, "another", 30),
+        changed("a", 0.2, run_id, 20),
+        changed("b", 0.3, "another", 20),
+        changed("<c>", 0.4, "another", 10),
+    ]
+    (line,) = [each for each in summary_lines(report) if each.startswith("changes ")]
+    assert line.startswith(
+        "changes      new: confirmed regression of 2 series, median +25 %, since r19..r20;"
+    )
+    assert line.endswith("; 2 known from before (`dtf trends`)")
+    told = report_document(report)["history"]["changes"]
+    assert [(each["is_new"], each["finding_ids"]) for each in told] == [
+        (True, ["id-b", "id-a"]),
+        (False, ["id-old"]),
+        (False, ["id-<c>"]),
+    ]
+    page = render_page(report)
+    assert "<b>new</b> confirmed regression of 2 series" in page
+    assert page.index("<b>new</b>") < page.index("<code>id-old</code>") < page.index("id-&lt;c&gt;")
+    assert "had not reached this run" not in page
+    report.is_search_behind = True
+    assert "had not reached this run" in render_page(report)
 
 
 def test_a_report_without_history_says_why() -> None:
