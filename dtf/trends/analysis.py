@@ -240,7 +240,9 @@ class Analysis:
     def __repr__(self) -> str:
         from dtf.trends.wording import change_sentence
 
-        changes = "; ".join(change_sentence(each) for each in self.change_points) or "no change"
+        changes = "; ".join(change_sentence(each) for each in self.change_points) or (
+            "too few for a change" if self.is_too_short else "no change"
+        )
         return f"<Analysis of {len(self.values)} values: {changes}>"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class Inputs:
 
 def inputs(values: Any, times: Any, weights: Any) -> Inputs:
     """Check and convert what `analyze` was given. Raises ValueError with one line that says what is wrong."""
-    if times is None and _is_pandas(values, "Series"):
+    is_of_index = times is None and _is_pandas(values, "Series")
+    if is_of_index:
         times = _index_times(values)
     numbers = _numbers(values, "value")
     check_size(numbers)
@@ -40,7 +42,11 @@ def inputs(values: Any, times: Any, weights: Any) -> Inputs:
         given = _sequence(times)
         if len(given) != len(numbers):
             raise ValueError(f"there are {len(numbers)} values but {len(given)} times")
-        moments = all_seconds(given)
+        try:
+            moments = all_seconds(given)
+        except ValueError as error:
+            hint = "; these are the Series' index: .reset_index(drop=True) counts positions instead"
+            raise ValueError(f"{error}{hint if is_of_index else ''}") from None
         has_dates = len(given) > 0 and is_date(given[0])
     return Inputs(numbers, moments, _weights(weights, len(numbers)), times is not None, has_dates)
 
@@ -81,7 +87,7 @@ def _sequence(values: Any) -> Any:
     if _is_pandas(values, "DataFrame"):
         names = ", ".join(str(each) for each in list(values.columns)[:8])
         raise ValueError(
-            f"a DataFrame has several columns: give one, as frame[{names.split(', ')[0]!r}] (of {names})"
+            f"a DataFrame is no series: give a column of it, as frame[{names.split(', ')[0]!r}] (it has {names})"
         )
     if hasattr(values, "to_numpy"):
         return values.to_numpy()
@@ -109,8 +115,18 @@ def _numbers(values: Any, name: str) -> Floats:
     return numbers
 
 
+def is_absent(value: Any) -> bool:
+    """Whether it stands for a missing value: None, pandas' NA."""
+    return value is None or type(value).__name__ == "NAType"
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be compared with numbers."""
+    return isinstance(value, Real | np.number)
+
+
 def _number(value: Any, name: str, position: int) -> float:
-    if value is None:
+    if is_absent(value):
         return float("nan")
     try:
         if isinstance(value, str) or np.ndim(value) == 0:
@@ -118,8 +134,6 @@ def _number(value: Any, name: str, position: int) -> float:
     except OverflowError:
         raise ValueError(f"{name} {position} is a whole number larger than {LARGEST:g}") from None
     except (TypeError, ValueError):
-        if type(value).__name__ == "NAType":
-            return float("nan")
         raise ValueError(f"{name} {position} is {value!r}, which is no number") from None
     raise ValueError(
         f"wanted one dimension: {name} {position} has {len(value)} entries; give one column at a time"

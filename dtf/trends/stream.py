@@ -10,7 +10,7 @@ from dtf.core.trend import anomalies as engine
 from dtf.core.trend.anomalies.contexts import LENGTH
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Finding, Interval
-from dtf.trends.inputs import LARGEST, LARGEST_WEIGHT
+from dtf.trends.inputs import LARGEST, LARGEST_WEIGHT, is_absent, is_number
 from dtf.trends.moments import seconds
 
 STATE_VERSION = 1
@@ -124,9 +124,9 @@ class Stream:
         a missing value; `weight`, above 0, says how many measurements the value sums up. Raises
         ValueError for a time that is none or is before the last, and for such a weight.
         """
-        if not 0 < weight <= LARGEST_WEIGHT:
+        if not is_number(weight) or not 0 < weight <= LARGEST_WEIGHT:
             raise ValueError(
-                f"weight is {weight}: it is above 0 (how many measurements the value is), at most {LARGEST_WEIGHT:g}"
+                f"weight is {weight!r}: it is above 0 (how many measurements the value is), at most {LARGEST_WEIGHT:g}"
             )
         number = _number(value)
         moment = self._clock.read(time)
@@ -163,7 +163,7 @@ class Stream:
 
 
 def _number(value: Any) -> float:
-    if value is None:
+    if is_absent(value):
         return math.nan
     try:
         number = float(value)

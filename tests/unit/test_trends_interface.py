@@ -130,7 +130,7 @@ def test_the_index_of_a_pandas_series_is_its_times(zone: str | None) -> None:
         (
             pd.DataFrame({"mean": [1], "median": [2]}),
             None,
-            r"give one, as frame\['mean'\] \(of mean, median\)",
+            r"give a column of it, as frame\['mean'\] \(it has mean, median\)",
         ),
         (5.0, None, "wanted a list, an array, a pandas Series or the path of a file, not float"),
         ({1: 2}, None, "not dict"),
@@ -339,3 +339,34 @@ def test_a_search_that_tells_how_far_it_is_finds_the_same() -> None:
     assert watched.change_points == dtf.trends.analyze(values).change_points
     watched.search(told.append)
     assert len(told) == 3, "it is known already"
+
+
+def test_what_pandas_calls_missing_is_missing_in_a_stream_too() -> None:
+    stream, detector = dtf.trends.Stream(), dtf.trends.AnomalyDetector()
+    absent: Any = pd.NA
+    assert stream.append("2026-05-01 12:00:00 +0200", absent) == []
+    assert detector.update(pd.Timestamp("2026-05-01", tz="Asia/Tokyo"), absent) == 0.0
+    for weight in ("x", None, pd.NA, float("nan")):
+        with pytest.raises(ValueError, match=r"weight is .*: it is above 0"):
+            stream.append("2026-05-02", 1.0, weight)  # type: ignore[arg-type]
+
+
+def test_an_index_that_is_no_order_of_times_is_told_as_such() -> None:
+    with pytest.raises(
+        ValueError, match=r"sort the series by time first; these are the Series' index: \.reset"
+    ):
+        dtf.trends.analyze(pd.Series([1.0, 2.0], index=[5, 4]))
+    with pytest.raises(ValueError, match=r"a DataFrame is no series: give a column of it, as frame\['a'\]"):
+        dtf.trends.analyze(pd.DataFrame({"a": [1.0]}))
+
+
+def test_too_few_values_are_not_said_to_have_no_change() -> None:
+    assert repr(dtf.trends.analyze([1.0] * 11)) == "<Analysis of 11 values: too few for a change>"
+    assert repr(dtf.trends.analyze([1.0] * 12)) == "<Analysis of 12 values: no change>"
+
+
+def test_milliseconds_taken_for_seconds_do_not_break_what_is_said() -> None:
+    values = np.random.default_rng(1).standard_normal(60) + np.repeat([10.0, 20.0], 30)
+    analysis = dtf.trends.analyze(values, [1.7e12 + 1e3 * at for at in range(60)])
+    assert analysis.to_dict()["change_points"][0]["time"] == 1.7e12 + 30e3
+    assert len(analysis.to_pandas()) == 60
