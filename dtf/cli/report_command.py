@@ -76,7 +76,10 @@ def command(
         click.echo(json.dumps(report_document(report)))
         return ExitCode.OK
     target = page or default_page(state_dir(invocation.project_dir) / "reports", report.run.run_id)
-    write_page(report, target)
+    try:
+        write_page(report, target)
+    except OSError as error:
+        raise CommandError(f"{target} cannot be written: {error.strerror}") from error
     for line in summary_lines(report, _shown(target)):
         click.echo(line)
     return ExitCode.OK

@@ -33,8 +33,11 @@ def print_comparison(
 
     compared = ask_analyzer(invocation, ask)
     if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(render_comparison(compared, name, "html"), encoding="utf-8")
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(render_comparison(compared, name, "html"), encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{page} cannot be written: {error.strerror}") from error
     shown = "text" if page is not None else kind
     click.echo(render_comparison(compared, name, shown, shows_each=shows_each), nl=False)
     return ExitCode.OK

@@ -17,6 +17,7 @@ from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
 from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import finding_sentence, relative_text, series_text, value_text
+from dtf.core.trend.gating import Coverage
 from dtf.core.trend.group_text import group_document, group_sentence
 from dtf.report.output import plain, plain_line
 from dtf.report.wording import counted
@@ -119,6 +120,8 @@ def _text(compared: pb.CompareRevisionsResponse, suite: str, *, shows_each: bool
             f"           {found.finding.finding_id}  {finding_sentence(found.finding)}"
             for found in each.findings
         ]
+    if compared.short_count:
+        lines.append(f"{'too short':<10} {Coverage.of(compared).sentence}")
     return "\n".join(map(plain_line, lines)) + "\n"
 
 
@@ -143,6 +146,8 @@ def _markdown(compared: pb.CompareRevisionsResponse, suite: str) -> str:
         "",
         "A change is told where the history of the series bears it out; what differs otherwise is noise.",
     ]
+    if compared.short_count:
+        lines += ["", f"Too short: {Coverage.of(compared).sentence}."]
     return "\n".join(lines) + "\n"
 
 
@@ -217,6 +222,7 @@ def _html(compared: pb.CompareRevisionsResponse, suite: str) -> str:
         omitted=max(0, len(unchanged) - UNCHANGED_SHOWN) + compared.omitted_count,
         only_base=compared.only_base_count,
         only_head=compared.only_head_count,
+        too_short=Coverage.of(compared).sentence if compared.short_count else "",
         style=(templates / "report.css").read_text("utf-8"),
     )
 

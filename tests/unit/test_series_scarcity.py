@@ -136,7 +136,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """What a command prints before such an analyzer."""
 
     def run(analyzer: Analyzer, *arguments: str, code: int = ExitCode.OK) -> str:
-        for command in ("trends_list_command", "gate_command"):
+        for command in ("trends_list_command", "gate_command", "report_comparison"):
             monkeypatch.setattr(f"dtf.cli.{command}.ask_analyzer", analyzer.ask)
         assert run_cli(["--project", str(tmp_path), *arguments]) == code
         return capsys.readouterr().out
@@ -187,6 +187,22 @@ def test_the_gate_passes_short_series_and_says_so_unless_history_is_required(sai
     assert not document["is_passed"]
     assert document["history"]["short_series"] == ["c3 m", "c11 m"]
     assert document["history"]["share"] == 0.5
+
+
+def test_a_comparison_tells_series_without_a_change_from_those_that_could_have_none(
+    said: Said, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    analyzer = Analyzer(40, 3)
+    sentence = "1 of 2 series has fewer than 12 points; nothing could have been found in it"
+    compare = ("report", "--compare", "..")
+    assert said(analyzer, *compare).splitlines()[1] == f"too short  {sentence}"
+    for kind in ("md", "html"):
+        assert f"Too short: {sentence}." in said(analyzer, *compare, "--format", kind)
+    assert json.loads(said(analyzer, *compare, "--format", "json"))["short_count"] == 1
+    assert "oo short" not in said(Analyzer(40, 30), *compare, "--format", "html")
+    (tmp_path / "file").write_text("")
+    assert run_cli(["--project", str(tmp_path), *compare, "--html", str(tmp_path / "file" / "x.html")]) == 1
+    assert "x.html cannot be written: " in capsys.readouterr().err
 
 
 def test_the_gate_on_nothing_at_all_says_that(said: Said) -> None:
