@@ -8,6 +8,7 @@ import pytest
 
 from bench.accuracy_families import FAMILIES, STEP_AT, noise, with_step
 from bench.accuracy_folders import FolderError, read_annotated, read_labelled
+from bench.accuracy_lookalikes import KINDS, made, write_folder
 from bench.accuracy_scores import (
     NabFile,
     NabProfile,
@@ -171,8 +172,20 @@ def test_a_window_that_is_no_time_of_its_file_is_refused(tmp_path: Path) -> None
     folder = labelled_folder(tmp_path)
     windows = {"made/one.csv": [["2026-05-01 00:11:00", "2026-05-01 00:20:00"]]}
     (folder / "labels" / "combined_windows.json").write_text(json.dumps(windows))
-    with pytest.raises(FolderError, match="is no time of the series"):
+    with pytest.raises(FolderError, match="times that are in the file"):
         read_labelled(folder)
+
+
+def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(tmp_path: Path) -> None:
+    write_folder(tmp_path, range(1))
+    series = {each.name: each for each in read_annotated(tmp_path)}
+    assert set(series) == {f"{kind}_0" for kind in KINDS}
+    for kind in KINDS:
+        truth, marks = made(kind, 0)
+        assert series[f"{kind}_0"].values.tolist() == truth.values.tolist()
+        assert series[f"{kind}_0"].annotations == marks
+        assert len(marks) == 5
+        assert f1(marks, [place for place, _ in truth.breaks]) > 0.7
 
 
 @pytest.mark.parametrize("family", FAMILIES)
