@@ -24,7 +24,7 @@ class Scale(NamedTuple):
     length: float = 1.0
 
 
-def _arrivals(
+def arrivals(
     source: random.Random, length: float, most: float, rate: Callable[[float], float]
 ) -> Iterator[float]:
     """Instants of a Poisson process of `rate`, which is at most `most` (Lewis and Shedler 1979, thinning)."""
@@ -37,15 +37,16 @@ def _arrivals(
             yield at
 
 
-def _lognormal(source: random.Random, mean: float, spread: float) -> float:
+def lognormal(source: random.Random, mean: float, spread: float) -> float:
+    """A duration; `spread` is the standard deviation of its logarithm."""
     return source.lognormvariate(math.log(mean) - spread**2 / 2, spread)
 
 
 def steady(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]]:
     """Two hours at half a task a second, 20 s each: some ten workers."""
     rate = 0.5 * scale.rate
-    for at in _arrivals(source, 2 * HOUR * scale.length, rate, lambda _: rate):
-        yield at, _lognormal(source, 20 * scale.duration, 0.5)
+    for at in arrivals(source, 2 * HOUR * scale.length, rate, lambda _: rate):
+        yield at, lognormal(source, 20 * scale.duration, 0.5)
 
 
 def burst(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]]:
@@ -53,7 +54,7 @@ def burst(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]]:
     at = 0.0
     while at < 4 * HOUR * scale.length:
         for _ in range(round(source.uniform(100, 300) * scale.rate)):
-            yield at + source.uniform(0, 2), _lognormal(source, 12 * scale.duration, 0.8)
+            yield at + source.uniform(0, 2), lognormal(source, 12 * scale.duration, 0.8)
         at += source.uniform(900, 1500)
 
 
@@ -64,14 +65,14 @@ def diurnal(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]
         day = 2 * math.pi * at / (24 * HOUR)
         return scale.rate * (0.02 + 0.22 * (1 - math.cos(day)) / 2)
 
-    for at in _arrivals(source, 48 * HOUR * scale.length, 0.24 * scale.rate, rate):
-        yield at, _lognormal(source, 30 * scale.duration, 0.7)
+    for at in arrivals(source, 48 * HOUR * scale.length, 0.24 * scale.rate, rate):
+        yield at, lognormal(source, 30 * scale.duration, 0.7)
 
 
 def heavy_tailed(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]]:
     """Three hours; durations by a Pareto law of index 1.3 from 4 s on, cut at one hour."""
     rate = 0.4 * scale.rate
-    for at in _arrivals(source, 3 * HOUR * scale.length, rate, lambda _: rate):
+    for at in arrivals(source, 3 * HOUR * scale.length, rate, lambda _: rate):
         yield at, min(4 * scale.duration * source.paretovariate(1.3), HOUR)
 
 
@@ -83,14 +84,14 @@ def flash_crowd(source: random.Random, scale: Scale) -> Iterator[tuple[float, fl
         crowd = 0.0 if since < 0 else 1.0 if since < 600 else math.exp(-(since - 600) / 400)
         return scale.rate * (0.1 + 2.9 * crowd)
 
-    for at in _arrivals(source, 3 * HOUR * scale.length, 3.0 * scale.rate, rate):
-        yield at, _lognormal(source, 15 * scale.duration, 0.6)
+    for at in arrivals(source, 3 * HOUR * scale.length, 3.0 * scale.rate, rate):
+        yield at, lognormal(source, 15 * scale.duration, 0.6)
 
 
 def long_jobs(source: random.Random, scale: Scale) -> Iterator[tuple[float, float]]:
     """Twelve hours; a task every 100 s, of 10 to 50 minutes."""
     rate = 0.01 * scale.rate
-    for at in _arrivals(source, 12 * HOUR * scale.length, rate, lambda _: rate):
+    for at in arrivals(source, 12 * HOUR * scale.length, rate, lambda _: rate):
         yield at, scale.duration * source.uniform(600, 3000)
 
 
@@ -123,7 +124,7 @@ def make_month(seed: int = 1, minutes: int = 30 * 24 * 60) -> Trace:
         is_weekend = minute // (24 * 60) % 7 >= 5
         rate = 11.6 * 1.19 * (1 - 0.8 * math.cos(day)) * (0.45 if is_weekend else 1.0)
         count = round(source.gauss(rate, math.sqrt(rate)))
-        rows += [(minute * 60.0, round(_lognormal(source, 50, 0.8), 3), 1.0) for _ in range(count)]
+        rows += [(minute * 60.0, round(lognormal(source, 50, 0.8), 3), 1.0) for _ in range(count)]
     return make_trace("month", rows)
 
 

@@ -1,5 +1,6 @@
 """What is learned of a class of tasks, and what the next start-up delay needs by it."""
 
+import math
 import random
 
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtf.core.scaling import snapshot
-from dtf.core.scaling.forecast import flowing, lead_time, poisson_quantile
+from dtf.core.scaling.forecast import LeadTime, flowing, lead_time, persistence, poisson_quantile
+from dtf.core.scaling.measure import Measured
 from dtf.core.scaling.predictive import forecast_arrivals
+from dtf.core.scaling.target import settled
 from dtf.core.scaling.traffic import HISTORY_BIN_SECONDS, LEVELS, Traffic
 from tests.unit.scaling_events import SECOND, START_NS
 
@@ -131,6 +134,39 @@ def test_long_jobs_need_what_runs_and_what_comes_while_a_worker_starts() -> None
     traffic = poisson_traffic(rate=0.01, task_seconds=2000.0, until=20_000.0)
     needed, _ = flowing(traffic, traffic.last_ns, 30.0, 2000.0, 1.0)
     assert traffic.tasks < needed <= traffic.tasks + 3
+
+
+def test_only_tasks_that_outlast_several_start_ups_are_followed_in_their_number() -> None:
+    assert persistence(30.0, 20.0) < 0.001
+    assert persistence(30.0, 150.0) == pytest.approx(math.exp(-0.2))
+    assert persistence(30.0, 3000.0) == pytest.approx(math.exp(-0.01))
+
+
+def test_what_nearly_all_arrivals_have_been_within_is_enough() -> None:
+    traffic = Traffic()
+    for minute in range(60):  # twenty tasks each minute to the second, gone before the next
+        traffic.arrived(at(60.0 * minute), 20)
+        traffic.started(at(60.0 * minute), 20, 100)
+        traffic.ended(at(60.0 * minute + 40), 20)
+    needed, enough = flowing(traffic, at(60.0 * 59 + 45), 30.0, 40.0, 1.0)
+    assert needed <= enough == 20.0
+
+
+def test_a_trickle_of_a_task_in_three_minutes_keeps_one_worker() -> None:
+    traffic = poisson_traffic(rate=1 / 180, task_seconds=20.0, until=20_000.0)
+    assert flowing(traffic, traffic.last_ns, 30.0, 20.0, 1.0) == (1, 1)
+
+
+def test_few_are_not_let_go_soon_after_a_launch_while_tasks_keep_coming() -> None:
+    measured = Measured(at(200.0), 1, 30.0, effective=20)
+    measured.last_scale_out_ns = at(0.0)
+    flow, silence = LeadTime(is_flow=True), LeadTime()
+    assert settled(measured, flow, 30.0, 18) == at(300.0)
+    assert settled(measured, flow, 30.0, 15) is None, "five of twenty are not few"
+    assert settled(measured, flow, 30.0, 20) is None
+    assert settled(measured, silence, 30.0, 18) is None
+    measured.now_ns = at(300.0)
+    assert settled(measured, flow, 30.0, 18) is None
 
 
 def test_a_burst_that_recurs_is_kept_for_when_near_and_launched_for_when_due() -> None:
