@@ -39,7 +39,7 @@ def test_a_segment_costs_what_least_squares_leave(seed: int) -> None:
     x, part, weigh = np.arange(45.0), values[7:52], weights[7:52]
     assert level == pytest.approx(_left([np.ones(45)], part, weigh))
     assert line == pytest.approx(_left([np.ones(45), x], part, weigh))
-    through = line_through(np.arange(45), part, weigh)
+    through = line_through(x, part, weigh)
     residuals = part - through.level - through.slope * (x - through.centre)
     assert float(residuals**2 @ weigh) == pytest.approx(line)
 
