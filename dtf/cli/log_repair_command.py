@@ -177,7 +177,8 @@ async def _put_back(site: _Site, loss: Loss, folded: Fold) -> None:
         raise CommandError(
             f"still missing: {left.lines()[0]}",
             *left.lines()[1:],
-            f"`dtf log repair --accept-loss {left.after_sequence}` goes on without them",
+            "where another machine led before this one, it has what comes first: `dtf log repair` there, then here again",
+            f"else `dtf log repair --accept-loss {left.after_sequence}` goes on without them",
             exit_code=ExitCode.LOG_LOST,
         )
     click.echo(f"read back: the log ends at {after.chain.sequence}, its chain is whole, nothing is missing")
