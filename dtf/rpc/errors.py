@@ -165,6 +165,10 @@ SERVER_WENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 """What a call gets whose server is gone, or goes: one that meets a server while it closes is told CANCELLED.
 Who cancels a call of its own gets no status but asyncio.CancelledError."""
 
+LOST_STATUS = "Internal error from Core"
+"""What gRPC's asyncio client says, as INTERNAL, instead of the status that the server ended a stream with, where a
+message was being written at that moment (grpcio 1.85)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RpcFailure:
@@ -182,7 +186,12 @@ class RpcFailure:
     @property
     def is_retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return self.code in SERVER_WENT
+        return self.code in SERVER_WENT or self.is_status_lost
+
+    @property
+    def is_status_lost(self) -> bool:
+        """Whether gRPC kept the server's own words to itself: the same call, made again, hears them."""
+        return self.code is grpc.StatusCode.INTERNAL and self.message == LOST_STATUS
 
 
 def status_code(rejection: Rejection) -> grpc.StatusCode:

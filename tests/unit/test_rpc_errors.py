@@ -17,6 +17,7 @@ from dtf.core.run.commands import (
 from dtf.rpc.auth import is_equal, session_token
 from dtf.rpc.certificates import FileCertificates
 from dtf.rpc.errors import (
+    LOST_STATUS,
     STATUS_OF,
     LogFullRefusal,
     StaleSession,
@@ -85,6 +86,15 @@ def test_only_an_unavailable_server_is_worth_another_try() -> None:
     gone = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
     assert parse(gone).is_retryable
     assert not parse(failed_call(NotFound("x"))).is_retryable
+
+
+def test_a_status_that_grpc_kept_to_itself_is_worth_asking_for_again() -> None:
+    def told(details: str) -> grpc.aio.AioRpcError:
+        nothing = grpc.aio.Metadata()
+        return grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=details)
+
+    assert parse(told(LOST_STATUS)).is_retryable
+    assert not parse(told("the server failed on this call; its log says why")).is_retryable
 
 
 def test_details_that_are_no_status_are_passed_over() -> None:
