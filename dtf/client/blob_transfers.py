@@ -15,7 +15,7 @@ from dtf.api.v1 import (
     worker_service_pb2_grpc,
 )
 from dtf.client.blob_courier import MOST_REPEATS, Metadata
-from dtf.rpc.errors import SERVER_WENT
+from dtf.rpc.errors import parse
 
 PIECE_BYTES = 256 * 1024
 
@@ -67,7 +67,7 @@ class BlobTransfers:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if error.code() not in SERVER_WENT:
+                if not parse(error).is_retryable:
                     raise
         await self._reconnected()
         return await call()

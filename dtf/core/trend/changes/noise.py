@@ -98,12 +98,6 @@ def noise_of_differences(values: Vector, grain: float) -> Noise:
     return Noise(max(sigma, grain * 0.29), memory, long_run_of(memory))
 
 
-def noise_of_turns(values: Vector, grain: float) -> Noise:
-    """The least noise there can be: from second differences, which slopes do not touch, as if it had no memory."""
-    turns = values[2:] - 2.0 * values[1:-1] + values[:-2]
-    return Noise(max(_scale_of(turns) / math.sqrt(6.0), grain * 0.29), 0.0, 1.0)
-
-
 def long_run_of(memory: float) -> float:
     """Long-run variance over the variance of an autoregression of order one."""
     return (1.0 + memory) / (1.0 - memory)
