@@ -64,10 +64,10 @@ def change_lines(analysis: Analysis) -> list[str]:
 
 
 def change_cells(analysis: Analysis, change: ChangePoint) -> list[str]:
-    """One line of the table."""
-    is_spread = change.kind is ChangeKind.VARIANCE
+    """One line of the table; the levels of a spread are standard deviations of the noise."""
     effect = change.effect
     size = percent(effect.relative) if math.isfinite(effect.relative) else amount(effect.absolute)
+    spread = "± " if change.kind is ChangeKind.VARIANCE else ""
     where = f"{change.index}"
     if change.last_index > change.first_index:
         where += f" ({change.first_index}–{change.last_index})"
@@ -76,8 +76,8 @@ def change_cells(analysis: Analysis, change: ChangePoint) -> list[str]:
         analysis.time_text(change.index) if analysis.has_times else "",
         plain_line(analysis.revision(change.index))[:SHORT_REVISION],
         what(change),
-        "" if is_spread else f"{size} {percent_interval(effect.relative_interval)}".strip(),
-        "" if is_spread else f"{change.level_before:.4g} → {change.level_after:.4g}",
+        f"{size} {percent_interval(effect.relative_interval)}".strip(),
+        f"{spread}{change.level_before:.4g} → {change.level_after:.4g}",
         confidence_text(change.confidence),
         change.state.replace("_", " "),
     ]

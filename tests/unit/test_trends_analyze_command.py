@@ -58,6 +58,21 @@ def test_one_series_is_shown_with_its_plot_its_changes_and_its_trend(
     assert sum(line.startswith("         ") and " to " in line for line in lines) == 3
 
 
+def test_a_change_of_the_spread_says_by_how_much_and_from_what_to_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(7).standard_normal(120)
+    noise[60:] *= 4.0
+    path = tmp_path / "spread.csv"
+    path.write_text("\n".join(["duration", *(f"{100 + each:.4f}" for each in noise)]) + "\n")
+    assert run_cli(["trends", "analyze", str(path)]) == ExitCode.OK
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "  spread  " in each]
+    sizes, levels = line.split("± ")
+    assert " +2" in sizes or " +3" in sizes, "three times as much more, and the interval of that"
+    before, after = levels.split()[0], levels.split()[2]
+    assert 0.7 < float(before) < 1.3 and 3.0 < float(after) < 5.0
+
+
 def test_of_several_series_each_has_a_line_and_regressions_come_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
