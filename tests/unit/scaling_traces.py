@@ -7,7 +7,8 @@ from dtf.core.scaling.policy import ScalingPolicy
 from dtf.core.simulation.scaling.outcome import PoolShape
 from dtf.core.simulation.scaling.policies import PEERS
 from dtf.core.simulation.scaling.shipped import ShippedPolicy
-from dtf.core.simulation.scaling.simulator import Controller, SimulatedPool, SimulatedWorker
+from dtf.core.simulation.scaling.simulated_worker import SimulatedWorker
+from dtf.core.simulation.scaling.simulator import Controller, SimulatedPool
 from dtf.core.simulation.scaling.trace import Trace, make_trace
 
 

@@ -19,7 +19,8 @@ deploy/adaptive_core.py (`recommendations`), scheduler.py (`adaptive_target`, `w
 from math import ceil, floor, inf
 
 from dtf.core.simulation.scaling.listener import Listener
-from dtf.core.simulation.scaling.simulator import SimulatedPool, SimulatedWorker
+from dtf.core.simulation.scaling.simulated_worker import SimulatedWorker
+from dtf.core.simulation.scaling.simulator import SimulatedPool
 
 INTERVAL_SECONDS = 1.0
 TARGET_SECONDS = 5.0

@@ -1,7 +1,8 @@
 """A controller that does not care what happens to single tasks; those that do override what they need."""
 
 from dtf.core.simulation.scaling.outcome import PoolShape
-from dtf.core.simulation.scaling.simulator import SimulatedPool, SimulatedWorker
+from dtf.core.simulation.scaling.simulated_worker import SimulatedWorker
+from dtf.core.simulation.scaling.simulator import SimulatedPool
 
 
 class Listener:

@@ -8,6 +8,9 @@ FLAP_SECONDS = 300.0
 """A change that takes back the one before within this time is a flap: five minutes are the window in
 which Kubernetes, KEDA and Ray, by their defaults, hold a pool that may be needed again."""
 
+CURVE_POINTS = 4000
+"""Points of a curve that is full, after it was thinned."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolShape:
@@ -36,6 +39,26 @@ class Waits:
     p50: float
     p95: float
     p99: float
+
+
+class SizeCurve:
+    """Points for a plot, evenly thinned: however long the trace, some thousands."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, int, int]] = []
+        """(seconds, workers that cost, tasks queued)"""
+        self._stride, self._skipped = 1, 0
+
+    def note(self, at: float, workers: int, queued: int) -> None:
+        """Keep a point; when there are too many, every other one."""
+        self._skipped += 1
+        if self._skipped < self._stride:
+            return
+        self._skipped = 0
+        self.points.append((at, workers, queued))
+        if len(self.points) > 2 * CURVE_POINTS:
+            del self.points[::2]
+            self._stride *= 2
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from dtf.core.scaling.ledger import PoolLedger
 from dtf.core.scaling.policy import ScalingPolicy
 from dtf.core.scaling.rates import NANOS
 from dtf.core.simulation.scaling.listener import Listener
-from dtf.core.simulation.scaling.simulator import SimulatedPool, SimulatedWorker
+from dtf.core.simulation.scaling.simulated_worker import SimulatedWorker
+from dtf.core.simulation.scaling.simulator import SimulatedPool
 
 START_NS = 1_700_000_000 * NANOS
 """The simulation's zero: ledgers and meters take 0 for "never"."""

@@ -20,46 +20,16 @@ from heapq import heappop, heappush
 from math import ceil, inf
 from typing import Protocol
 
-from dtf.core.simulation.scaling.outcome import Outcome, PoolShape, count_flaps, waits_of
+from dtf.core.simulation.scaling.outcome import Outcome, PoolShape, SizeCurve, count_flaps, waits_of
+from dtf.core.simulation.scaling.simulated_worker import OpenWorkers, SimulatedWorker, widths_of
 from dtf.core.simulation.scaling.trace import Trace
 
 REST_SECONDS = 3600.0
 """A pool that is not back at its minimum so long after the last task is billed until then."""
 HORIZON_SECONDS = 1e9
 """Virtual time ends here: nobody waits for that, and nanoseconds beyond do not fit 64 bits for long."""
-_POINTS = 4000
-"""Points kept for a plot."""
 
 _DONE, _READY, _KILL = 0, 1, 2
-
-
-class SimulatedWorker:
-    """One worker."""
-
-    __slots__ = (
-        "free",
-        "idle_since",
-        "is_gone",
-        "is_listed",
-        "is_ready",
-        "is_stopping",
-        "launched_at",
-        "number",
-        "running",
-    )
-
-    def __init__(self, number: int, launched_at: float, slots: int) -> None:
-        self.number = number
-        self.launched_at = launched_at
-        self.free = slots
-        self.idle_since = inf
-        self.running: dict[int, float] = {}
-        """Tasks it runs, and since when."""
-        self.is_ready = False
-        self.is_stopping = False
-        self.is_gone = False
-        self.is_listed = False
-        """Whether it is among those that have a free slot."""
 
 
 class Controller(Protocol):
@@ -133,9 +103,8 @@ class SimulatedPool:
         """Integral of all their slots."""
         self.decisions = 0
         self._controller = controller
-        self._is_packed = shape.is_packed
         self._leaving: dict[int, SimulatedWorker] = {}
-        self._open: deque[SimulatedWorker] = deque()
+        self._open = OpenWorkers(shape.is_packed)
         self._events: list[tuple[float, int, int, int, SimulatedWorker]] = []
         self._count = 0
         self._next_number = 1
@@ -149,9 +118,8 @@ class SimulatedPool:
         self._last_done = 0.0
         self._integrated_at = 0.0
         self._busy_slots = self._ready_slots = 0
-        self._sizes: list[tuple[float, int, int]] = []
-        self._stride, self._skipped = 1, 0
-        self._widths = _widths(trace, shape)
+        self._curve = SizeCurve()
+        self._widths = widths_of(trace, shape)
 
     @property
     def queued_count(self) -> int:
@@ -272,7 +240,7 @@ class SimulatedPool:
                 f"{self._controller.name} asked at {now:g} s to be asked again at {self._wake:g} s"
             )
         self._assign()
-        self._note()
+        self._curve.note(self.now, len(self.workers) + len(self._leaving), len(self.queue))
 
     def _happen(self, kind: int, task: int, worker: SimulatedWorker) -> None:
         if worker.is_gone:
@@ -301,40 +269,18 @@ class SimulatedPool:
         worker.idle_since = self.now
         self.starting_count -= 1
         self._ready_slots += self.shape.slots
-        self._list(worker)
+        self._open.admit(worker)
         self._controller.ready(self, worker)
 
     def _assign(self) -> None:
         queue, open_workers = self.queue, self._open
         while queue and open_workers:
             task = queue[0]
-            worker = self._take_worker(self._widths[task] if self._widths else 1)
+            worker = open_workers.take(self._widths[task] if self._widths else 1)
             if worker is None:
                 return
             queue.popleft()
             self._start(task, worker)
-
-    def _take_worker(self, width: int) -> SimulatedWorker | None:
-        """A worker with so many free slots: the one that became free last, or, not packed, first."""
-        open_workers = self._open
-        passed: list[SimulatedWorker] = []
-        found = None
-        while open_workers and found is None:
-            worker = open_workers.pop() if self._is_packed else open_workers.popleft()
-            if worker.is_gone or worker.is_stopping:
-                continue
-            if worker.free >= width:
-                found = worker
-            else:
-                passed.append(worker)
-        for worker in reversed(passed):
-            if self._is_packed:
-                open_workers.append(worker)
-            else:
-                open_workers.appendleft(worker)
-        if found is not None:
-            found.is_listed = False
-        return found
 
     def _start(self, task: int, worker: SimulatedWorker) -> None:
         self.integrate()
@@ -347,7 +293,7 @@ class SimulatedPool:
         self._waits[task] += self.now - self._queued_at[task]
         self._push(self.now + self.trace.durations[task], _DONE, task, worker)
         if worker.free:
-            self._list(worker)
+            self._open.admit(worker)
         self._controller.started(self, task, worker)
 
     def _finish(self, task: int, worker: SimulatedWorker) -> None:
@@ -359,7 +305,7 @@ class SimulatedPool:
             if not worker.running:
                 self._end(worker)
         else:
-            self._list(worker)
+            self._open.admit(worker)
 
     def _release(self, task: int, worker: SimulatedWorker) -> None:
         self.integrate()
@@ -371,11 +317,6 @@ class SimulatedPool:
             self._busy_slots -= width
         if not worker.running:
             worker.idle_since = self.now
-
-    def _list(self, worker: SimulatedWorker) -> None:
-        if not worker.is_listed:
-            worker.is_listed = True
-            self._open.append(worker)
 
     def _detach(self, number: int) -> SimulatedWorker:
         """It is no worker of the pool any more; what it runs goes on."""
@@ -405,17 +346,6 @@ class SimulatedPool:
         self._count += 1
         heappush(self._events, (at, kind, self._count, task, worker))
 
-    def _note(self) -> None:
-        """Keep a point of the curve; when there are too many, every other one."""
-        self._skipped += 1
-        if self._skipped < self._stride:
-            return
-        self._skipped = 0
-        self._sizes.append((self.now, len(self.workers) + len(self._leaving), len(self.queue)))
-        if len(self._sizes) > 2 * _POINTS:
-            del self._sizes[::2]
-            self._stride *= 2
-
     def _outcome(self) -> Outcome:
         end = max(self.now, self._last_done)
         spent = self._spent + sum(end - worker.launched_at for worker in self.workers.values())
@@ -430,7 +360,7 @@ class SimulatedPool:
             busy_kills=self._busy_kills,
             task_count=len(self.trace),
             decisions=self.decisions,
-            sizes=self._sizes,
+            sizes=self._curve.points,
         )
 
 
@@ -447,11 +377,3 @@ def next_tick(at: float, after: float, period: float) -> float:
     """The first multiple of `period` that is not before `at` and is after `after`."""
     tick = ceil(max(at, after) / period) * period
     return tick if tick > after else tick + period
-
-
-def _widths(trace: Trace, shape: PoolShape) -> "array[int]":
-    """Slots that each task takes; empty: one each."""
-    if not shape.cpus or not trace.cpus:
-        return array("q")
-    widths = array("q", (max(1, ceil(cpus * shape.slots / shape.cpus - 1e-9)) for cpus in trace.cpus))
-    return widths if max(widths) > 1 else array("q")
