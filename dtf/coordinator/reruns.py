@@ -2,9 +2,14 @@
 
 The run that is made has the template, the payload and the revision of the one that it repeats a part of,
 and says so; that one's tasks, verdicts and state stay as they are. It is refused where the same code can
-not run again: the packed tree was removed, or the tree in place is another by now.
+not run again: the packed tree was removed, or the tree in place is another by now, be it by a commit or by
+edits that are not committed. What speaks against it and cannot be settled is noted with the run.
+
+Run and task are one decision and so one commit: a coordinator that dies leaves both or nothing. (Logs of
+earlier versions may have the run alone; it gets its task when it is asked for again.)
 """
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,16 +23,19 @@ from dtf.core.run.commands import (
     NotPossible,
     SubmitTasks,
 )
-from dtf.core.run.limits import MAX_CONFIRMATIONS, MAX_FINDING_ID_LENGTH, MAX_PRIORITY
+from dtf.core.run.limits import MAX_CONFIRMATIONS, MAX_FINDING_ID_LENGTH, MAX_PRIORITY, MAX_REASON_LENGTH
 from dtf.core.run.state import Run
 from dtf.core.trend.names import series_name
 from dtf.ports.blob_store import BlobMissing
 from dtf.settings.project import revision_of
+from dtf.settings.working_tree import edits_of, named
 
 PLACEMENT_SECONDS = 900.0
 """A run that nobody waits for does not wait longer than this for a worker that could run it."""
 OWN_LABELS = "dtf."
 """Labels that begin so name the invocation that asked for a run, which asked for no other."""
+
+_PACK = "Packed trees stay as they are: --workspace pack"
 
 
 class Reruns:
@@ -48,35 +56,37 @@ class Reruns:
         source = await self._desk.history.whole(request.run_id)
         if request.task >= source.task_count:
             raise NotFound(f"run {source.run_id} has {source.task_count} tasks, and no task {request.task}")
-        template = source.created.templates[source.template_of(request.task).index]
+        task = _task(source, request.task, request.case_name)
         if run is None:
-            await self._check_code(source, template)
+            template = source.created.templates[source.template_of(request.task).index]
+            note = await self._check_code(source, template)
             creation = _creation(request, source, template, key)
-            await self._desk.intake.submit(CreateRun(self._fresh_id(), creation), creation.ByteSize())
-        run_id = self._desk.state.run_requests[key]
-        tasks = run_service_pb2.SubmitTasksRequest(
-            run_id=run_id, batch=1, tasks=[_task(source, request.task, request.case_name)], seal=True
-        )
+            creation.confirmation.code_note = note[:MAX_REASON_LENGTH]
+            made = CreateRun(self._fresh_id(), creation, task)
+            await self._desk.intake.submit(made, creation.ByteSize() + task.ByteSize())
+            return self._desk.state.run_requests[key]
+        tasks = run_service_pb2.SubmitTasksRequest(run_id=run.run_id, batch=1, tasks=[task], seal=True)
         await self._desk.intake.submit(SubmitTasks(tasks), tasks.ByteSize())
-        return run_id
+        return run.run_id
 
-    async def _check_code(self, source: Run, template: common_pb2.TaskTemplate) -> None:
-        """Raises NotPossible where what would run is not what ran, as far as that can be told here."""
+    async def _check_code(self, source: Run, template: common_pb2.TaskTemplate) -> str:
+        """What speaks against the code being the same; "": nothing. Raises NotPossible where it is not."""
         workspace = template.workspace
         if workspace.HasField("archive"):
             await self._check_archive(source, workspace.archive.digest)
-            return
+            return ""
         directory = _directory_of(template)
         if directory is None:
-            return
+            return ""
         if not template.HasField("workspace") and not directory.is_dir():
             raise NotPossible(f"the tree that run {source.run_id} used is gone: {directory}")
         found = revision_of(directory)
         if found and source.created.revision and found != source.created.revision:
             raise NotPossible(
                 f"{directory} is at revision {found[:12]} by now; run {source.run_id} was at "
-                f"{source.created.revision[:12]}. Packed trees stay as they are: --workspace pack"
+                f"{source.created.revision[:12]}. {_PACK}"
             )
+        return await asyncio.to_thread(_check_edits, directory, source)
 
     async def _check_archive(self, source: Run, digest: str) -> None:
         try:
@@ -86,6 +96,22 @@ class Reruns:
             raise NotPossible(
                 f"the workspace of run {source.run_id} was removed from the blob store ([blobs] max_age_days, max_bytes)"
             ) from error
+
+
+def _check_edits(directory: Path, source: Run) -> str:
+    """What of the tree is not committed, if it is older than the run. Raises NotPossible for what is newer."""
+    edits = edits_of(directory)
+    if edits is None:
+        return f"nobody can say whether {directory} changed since run {source.run_id}: git knows nothing of it here"
+    newer = edits.since(source.created_at_ns)
+    if newer:
+        raise NotPossible(
+            f"{directory} has edits that run {source.run_id} did not see, for they are newer: {named(newer)}. {_PACK}"
+        )
+    if edits.changed_ns:
+        older = named(list(edits.changed_ns))
+        return f"with edits that are not committed, older than run {source.run_id}: {older}"
+    return ""
 
 
 def _check(request: run_service_pb2.ConfirmFindingRequest) -> None:

@@ -190,6 +190,7 @@ class Confirmer:
             _log.warning("finding %s is not measured again: %s", request.finding_id, error)
         else:
             answer.run_id, answer.log_sequence = run.run_id, run.first_sequence
+            answer.code_note = run.confirmation.code_note
         await self._record(answer)
 
     async def _record(self, event: pb.ConfirmationRequested) -> None:

@@ -94,7 +94,10 @@ class Bench:
         first = self.sequence + 1
         self.commits += commits
         self._streams.append(commits)
-        return run_service_pb2.Run(run_id=created.run_id, first_sequence=first)
+        created.confirmation.code_note = "with edits"
+        return run_service_pb2.Run(
+            run_id=created.run_id, first_sequence=first, confirmation=created.confirmation
+        )
 
 
 def events(streams: Streams) -> list[findings_pb2.AnalysisEvent]:
@@ -167,6 +170,7 @@ async def test_a_step_is_confirmed_by_runs_of_the_run_that_showed_it(store: Duck
     assert [each.run_id for each in told.finding.confirmations] == [
         bench.runs[each.finding_id, each.number].run_id for each in own
     ]
+    assert {each.code_note for each in told.finding.confirmations} == {"with edits"}
     assert latencies(streams) == [
         each for each in search(bench.commits, MemoryVault())[1] if each.series.metric == "latency"
     ]

@@ -42,6 +42,8 @@ def test_an_answer_takes_the_place_of_its_request_and_stays() -> None:
     assert book.unanswered() == []
     assert list(book.about("r1", 2)) == [answer]
     assert confirmation_line(answer) == "confirmation 1: run c1 repeats task 2 of run r1"
+    answer.code_note = "with edits"
+    assert confirmation_line(answer).endswith("repeats task 2 of run r1; with edits")
     refused = confirmation_line(request("f", 2, refusal="it is gone"))
     assert refused == "confirmation 2: refused, task 2 of run r1 does not run again: it is gone"
 

@@ -37,6 +37,20 @@ def test_the_same_request_id_creates_one_run_only(world: World) -> None:
     assert world.state.run_requests == {"key": "a"}
 
 
+def test_a_run_that_brings_its_only_task_is_fed_and_sealed_by_one_decision(world: World) -> None:
+    only = task("shard", ["a", "b"], expected_seconds=2.0)
+    made = ["run_created", "tasks_submitted", "submission_sealed"]
+    assert kinds(world.do(CreateRun("a", creation(priority=3), only))) == made
+    assert world.do(CreateRun("b", creation(priority=3), only)) == []
+    assert (world.state.runs["a"].is_sealed, world.state.runs["a"].case_count) == (True, 2)
+    world.refused(CreateRun("c", creation("other"), task("")), InvalidRequest, "name")
+    assert list(world.state.runs) == ["a"]
+    world.worker("w")
+    assert world.grant(w=1) == {"w": [0]}
+    needy = creation("needy", templates=[template(labels={"gpu": "h100"})])
+    assert kinds(world.do(CreateRun("d", needy, task("t")))) == [*made[:2], "placement_changed", made[2]]
+
+
 def test_a_request_id_with_another_content_is_a_conflict(world: World) -> None:
     world.do(CreateRun("a", creation()))
     world.refused(CreateRun("b", creation(suite="another")), Conflict, "created run a with another content")

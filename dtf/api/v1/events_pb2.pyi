@@ -489,22 +489,26 @@ class Confirmation(_message.Message):
     FINDING_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    CODE_NOTE_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """The finding that needs more points."""
     number: _builtins.int
     """Which of the runs made for that finding, from 1."""
     run_id: _builtins.str
     """The run whose part it repeats; its points are of that one's revision."""
+    code_note: _builtins.str
+    """What speaks against its code being the same, in words: edits that are not committed; empty: nothing known."""
     def __init__(
         self,
         *,
         finding_id: _builtins.str = ...,
         number: _builtins.int = ...,
         run_id: _builtins.str = ...,
+        code_note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "number", b"number", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_note", b"code_note", "finding_id", b"finding_id", "number", b"number", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

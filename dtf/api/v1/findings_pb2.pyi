@@ -459,6 +459,7 @@ class ConfirmationRequested(_message.Message):
     SOURCE_TASK_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
+    CODE_NOTE_FIELD_NUMBER: _builtins.int
     finding_id: _builtins.str
     """The finding."""
     run_id: _builtins.str
@@ -475,6 +476,8 @@ class ConfirmationRequested(_message.Message):
     """Why the coordinator made no run, in words; empty: it made one, or has not answered."""
     log_sequence: _builtins.int
     """Sequence of the log at which the run was created; 0: not known."""
+    code_note: _builtins.str
+    """What speaks against the run's code being the same, in words (Confirmation.code_note); empty: nothing known."""
     def __init__(
         self,
         *,
@@ -486,10 +489,11 @@ class ConfirmationRequested(_message.Message):
         source_task: _builtins.int = ...,
         refusal: _builtins.str = ...,
         log_sequence: _builtins.int = ...,
+        code_note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "number", b"number", "refusal", b"refusal", "run_id", b"run_id", "source_run_id", b"source_run_id", "source_task", b"source_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_note", b"code_note", "finding_id", b"finding_id", "log_sequence", b"log_sequence", "now_unix_nanos", b"now_unix_nanos", "number", b"number", "refusal", b"refusal", "run_id", b"run_id", "source_run_id", b"source_run_id", "source_task", b"source_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

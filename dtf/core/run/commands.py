@@ -6,7 +6,7 @@ Identifiers, times and random numbers are arguments, so that the same command de
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dtf.api.v1 import events_pb2, run_service_pb2, worker_service_pb2
+from dtf.api.v1 import common_pb2, events_pb2, run_service_pb2, worker_service_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class CreateRun:
 
     run_id: str
     request: run_service_pb2.CreateRunRequest
+    task: common_pb2.TaskSpec | None = None
+    """Its only task: the run is created, fed and sealed by one decision, so no log has it half made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dtf.core.run import evolve_attempts as attempts
 from dtf.core.run import evolve_tasks as tasks
 from dtf.core.run.outline import outline_of
 from dtf.core.run.prepared import Accepted, Encoded, Granted, PreparedCommit, PreparedEvent, Submitted
-from dtf.core.run.state import HashCache, Run, State, Template
+from dtf.core.run.state import HashCache, Run, State
 
 _Fold = Callable[[State, Any, int, int], None]
 """Of the state, what the event says, the time and the sequence of its commit."""
@@ -90,14 +90,7 @@ def _leader_elected(state: State, said: events_pb2.LeaderElected, _now_ns: int, 
 def _run_created(state: State, said: events_pb2.RunCreated, now_ns: int, sequence: int) -> None:
     created = events_pb2.RunCreated()
     created.CopyFrom(said)
-    run = Run(
-        run_id=created.run_id,
-        created=created,
-        templates=[Template.of(index, template) for index, template in enumerate(created.templates)]
-        or [Template(0)],
-        created_at_ns=now_ns,
-        first_sequence=sequence,
-    )
+    run = Run.begun(created, now_ns, sequence)
     state.runs[run.run_id] = run
     state.active_runs[run.run_id] = run
     if created.request_id:

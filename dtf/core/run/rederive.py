@@ -170,7 +170,7 @@ def _command_of(state: State, kind: str, said: dict[str, Any], told: _Told) -> C
             loss = elected.accepted_loss if elected.HasField("accepted_loss") else None
             return commands.ElectLeader(elected.leader, elected.lease_seconds, loss)
         case "CreateRun":
-            return _create_run(told.only("run_created"))
+            return _create_run(told.only("run_created"), told.all("tasks_submitted"))
         case "SubmitTasks":
             return commands.SubmitTasks(_submission(state, said, told))
         case "CancelRun":
@@ -238,7 +238,9 @@ def _scale_pool(scaled: events_pb2.PoolScaled) -> commands.ScalePool:
     )
 
 
-def _create_run(created: events_pb2.RunCreated) -> commands.CreateRun:
+def _create_run(
+    created: events_pb2.RunCreated, submitted: Sequence[events_pb2.TasksSubmitted]
+) -> commands.CreateRun:
     request = run_service_pb2.CreateRunRequest(
         request_id=created.request_id,
         suite=created.suite,
@@ -250,7 +252,8 @@ def _create_run(created: events_pb2.RunCreated) -> commands.CreateRun:
         placement_timeout_seconds=created.placement_timeout_seconds,
         confirmation=created.confirmation if created.HasField("confirmation") else None,
     )
-    return commands.CreateRun(created.run_id, request)
+    task = next(_specs(submitted[0], created.priority)) if submitted else None
+    return commands.CreateRun(created.run_id, request, task)
 
 
 def _issue_token(issued: events_pb2.TokenIssued) -> commands.IssueToken:

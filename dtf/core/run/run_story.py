@@ -185,4 +185,5 @@ class RunStory:
 def confirmation_text(confirmation: events_pb2.Confirmation) -> str:
     """ "to confirm finding 635d259c51 (2): repeats a part of run 7f3k"."""
     said = f"to confirm finding {confirmation.finding_id} ({confirmation.number})"
-    return f"{said}: repeats a part of run {confirmation.run_id}"
+    note = f"; {confirmation.code_note}" if confirmation.code_note else ""
+    return f"{said}: repeats a part of run {confirmation.run_id}{note}"

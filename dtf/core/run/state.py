@@ -148,6 +148,18 @@ class Run:
     """Final verdicts by number of Verdict."""
     infrastructure_failures: int = 0
 
+    @classmethod
+    def begun(cls, created: events_pb2.RunCreated, now_ns: int = 0, sequence: int = 0) -> "Run":
+        """The run as it is when it was created, which the log says at `sequence`; it keeps `created`."""
+        templates = [Template.of(index, template) for index, template in enumerate(created.templates)]
+        return cls(
+            run_id=created.run_id,
+            created=created,
+            templates=templates or [Template(0)],
+            created_at_ns=now_ns,
+            first_sequence=sequence,
+        )
+
     @property
     def task_count(self) -> int:
         """Tasks submitted."""

@@ -24,7 +24,7 @@ def find_run(state: State, run_id: str) -> Run:
 
 
 def create_run(state: State, command: CreateRun) -> list[events_pb2.Event]:
-    """RunCreated; nothing if the request id is known with the same content."""
+    """RunCreated, with the task that the command may bring; nothing if the request id is known with the same content."""
     request = command.request
     _check_creation(request)
     created = _created(command.run_id, request)
@@ -39,7 +39,16 @@ def create_run(state: State, command: CreateRun) -> list[events_pb2.Event]:
         return []
     if not command.run_id or command.run_id in state.runs or command.run_id in state.retired_runs:
         raise Conflict(f"run {command.run_id!r} exists already; give a fresh identifier")
-    return [events_pb2.Event(run_created=created)]
+    event = events_pb2.Event(run_created=created)
+    return [event] if command.task is None else [event, *_only_task(state, created, command.task)]
+
+
+def _only_task(
+    state: State, created: events_pb2.RunCreated, task: common_pb2.TaskSpec
+) -> list[events_pb2.Event]:
+    run = Run.begun(created)
+    request = run_service_pb2.SubmitTasksRequest(run_id=run.run_id, batch=1, tasks=[task], seal=True)
+    return _fed(state, run, request, is_sealing=True)
 
 
 def _is_as_created(state: State, run_id: str, created: events_pb2.RunCreated) -> bool:
@@ -94,6 +103,7 @@ def _check_confirmation(faults: Faults, confirmation: events_pb2.Confirmation) -
     faults.text("confirmation.finding_id", confirmation.finding_id, 1, limits.MAX_FINDING_ID_LENGTH)
     faults.number("confirmation.number", confirmation.number, 1, limits.MAX_CONFIRMATIONS)
     faults.text("confirmation.run_id", confirmation.run_id, 1, limits.MAX_LABEL_LENGTH)
+    faults.text("confirmation.code_note", confirmation.code_note, 0, limits.MAX_REASON_LENGTH)
 
 
 def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
@@ -108,6 +118,12 @@ def submit_tasks(state: State, command: SubmitTasks) -> list[events_pb2.Event]:
         raise NotPossible(f"run {run.run_id} takes no more tasks: it has ended or was cancelled")
     if fresh and run.is_sealed:
         raise NotPossible(f"run {run.run_id} takes no more tasks: its submission was sealed")
+    return _fed(state, run, fresh, is_sealing)
+
+
+def _fed(
+    state: State, run: Run, fresh: run_service_pb2.SubmitTasksRequest | None, is_sealing: bool
+) -> list[events_pb2.Event]:
     outlooks = Outlooks()
     events: list[events_pb2.Event] = []
     if fresh:

@@ -87,5 +87,6 @@ def confirmation_line(event: pb.ConfirmationRequested) -> str:
     if event.refusal:
         return f"confirmation {event.number}: refused, {what} does not run again: {event.refusal}"
     if event.run_id:
-        return f"confirmation {event.number}: run {event.run_id} repeats {what}"
+        note = f"; {event.code_note}" if event.code_note else ""
+        return f"confirmation {event.number}: run {event.run_id} repeats {what}{note}"
     return f"confirmation {event.number}: asked for, to repeat {what}"

@@ -1,5 +1,8 @@
 """A task of a run runs again to confirm a finding: one run a number, of the same code, and nothing of the first changes."""
 
+import asyncio
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from dtf.client.client import Client
 from dtf.coordinator.process import Coordinator
 from dtf.core.run.commands import RetireRuns
 from dtf.rpc.errors import parse
-from tests.coordinators import create_request, verified
+from tests.coordinators import create_request, running_coordinator, verified
 from tests.integration.coordinator.rig import Crew
 from tests.scripted_worker import WAIT_SECONDS
 
@@ -86,10 +89,31 @@ async def test_asking_again_is_asking_once(
     verified(log)
 
 
+async def test_a_coordinator_that_dies_when_the_log_has_the_run_leaves_its_task_too(
+    client: Client, workers: Crew, coordinator: Coordinator, log: MemoryLog, tmp_path: Path
+) -> None:
+    run = await first_run(client, workers)
+    await coordinator.desk.writer.settled()
+    length = len(log.commits)
+    log.hold_acknowledgements()  # what it was to do next waits for this, without end
+    call = asyncio.ensure_future(confirm(client, run.run_id))
+    async with asyncio.timeout(WAIT_SECONDS):
+        async for _ in log.follow(length):
+            break
+    left = MemoryLog()
+    for stored in log.commits:
+        left.inject(stored.payload, stored.message_id, stored.headers)
+    log.release_acknowledgements()
+    made = await call
+    async with running_coordinator(left, tmp_path / "again") as next_reign:
+        found = next_reign.desk.state.runs[made.run_id]
+        assert (found.task_count, found.is_sealed) == (1, True)
+
+
 async def test_a_run_that_was_left_without_its_task_gets_it(
     client: Client, workers: Crew, coordinator: Coordinator
 ) -> None:
-    """As after a coordinator that died between the two commits."""
+    """As in the log of an earlier version, whose coordinator died between two commits."""
     run = await first_run(client, workers)
     made = await confirm(client, run.run_id)
     state = coordinator.desk.state
@@ -121,10 +145,12 @@ async def test_what_cannot_run_again_is_refused(client: Client, workers: Crew, t
     )
 
 
-async def run_in(client: Client, workers: Crew, template: common_pb2.TaskTemplate) -> str:
+async def run_in(
+    client: Client, workers: Crew, template: common_pb2.TaskTemplate, revision: str = "aaaa"
+) -> str:
     """A run of one task of that template that ended."""
     worker = await workers.hire()
-    request = run_service_pb2.CreateRunRequest(suite="s", revision="aaaa", templates=[template])
+    request = run_service_pb2.CreateRunRequest(suite="s", revision=revision, templates=[template])
     run = await client.create_run(request)
     await run.submit_many([common_pb2.TaskSpec(name="t")])
     await run.seal()
@@ -142,7 +168,9 @@ async def test_a_tree_that_went_on_does_not_pass_for_the_old_one(
     (tree / ".git" / "HEAD").write_text("aaaa\n")
     command = common_pb2.CommandSpec(argv=["true"], working_dir=str(tree))
     run_id = await run_in(client, workers, common_pb2.TaskTemplate(command=command))
-    assert (await confirm(client, run_id)).task_count == 1
+    made = await confirm(client, run_id)
+    assert made.task_count == 1
+    assert f"nobody can say whether {tree} changed since run {run_id}" in made.confirmation.code_note
     (tree / ".git" / "HEAD").write_text("bbbb\n")
     code, said = await refusal_of(client, run_id, number=2)
     assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -151,6 +179,42 @@ async def test_a_tree_that_went_on_does_not_pass_for_the_old_one(
     (tree / ".git").rmdir()
     tree.rmdir()
     assert "is gone" in (await refusal_of(client, run_id, number=3))[1]
+
+
+def git(tree: Path, *arguments: str) -> str:
+    """What git says in that tree."""
+    who = ("-c", "user.name=ann", "-c", "user.email=ann@example.org")
+    done = subprocess.run(["git", "-C", str(tree), *who, *arguments], capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+async def test_edits_that_the_run_did_not_see_are_refused_and_older_ones_noted(
+    client: Client, workers: Crew, coordinator: Coordinator, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a b").mkdir(parents=True)
+    for name in ("code.py", "a b/grün.py", "gone.py"):
+        (tree / name).write_text("1\n")
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-q", "-m", "one")
+    (tree / "result.json").write_text("git does not know this one")
+    (tree / "gone.py").unlink()
+    (tree / "a b/grün.py").write_text("2\n")
+    command = common_pb2.CommandSpec(argv=["true"], working_dir=str(tree / "a b"))
+    template = common_pb2.TaskTemplate(command=command)
+    run_id = await run_in(client, workers, template, revision=git(tree, "rev-parse", "HEAD"))
+    began = coordinator.desk.state.runs[run_id].created_at_ns
+    os.utime(tree / "a b/grün.py", ns=(began - 1, began - 1))
+    made = await confirm(client, run_id)
+    note = f"with edits that are not committed, older than run {run_id}: a b/grün.py, gone.py"
+    assert made.confirmation.code_note == note
+    os.utime(tree / "a b/grün.py", ns=(began + 1, began + 1))
+    code, said = await refusal_of(client, run_id, number=2)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"has edits that run {run_id} did not see, for they are newer: a b/grün.py. " in said
+    git(tree, "checkout", "-q", "a b/grün.py", "gone.py")
+    assert (await confirm(client, run_id, number=2)).confirmation.code_note == ""
 
 
 async def test_a_packed_tree_that_was_removed_is_missed(
