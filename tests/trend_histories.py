@@ -69,6 +69,29 @@ def bench_history(
     return commits
 
 
+def bench_on_two_pools(run_id: str = "r1", at: float = 0.0) -> list[events_pb2.Commit]:
+    """A run whose only case runs in two tasks, each on a worker of another pool, and measures the same."""
+    commits = [commit(at, registered("w1", "here"), registered("w2", "there"))]
+    created = run_created(run_id, "bench", "rev1", callable_template("bench:load"))
+    commits += [
+        commit(at + 1, created, tasks_submitted("load", "load", run_id=run_id)),
+        commit(at + 2, *(granted(task, run_id=run_id, worker_id=f"w{task + 1}") for task in (0, 1))),
+    ]
+    for task, worker_id in enumerate(("w1", "w2")):
+        detail = events_pb2.CaseDetail(
+            measurements=[
+                events_pb2.Measurement(metric=metric, value=task + 1.0, unit="s", case_name="big")
+                for metric in ("latency", "wait")
+            ]
+        )
+        details = [detail.SerializeToString()]
+        results = (task, 0, PASSED, 1.0)
+        commits.append(
+            commit(at + 3 + task, accepted(results, run_id=run_id, worker_id=worker_id, details=details))
+        )
+    return [*commits, commit(at + 5, finished(run_id, passed=2))]
+
+
 def search(
     commits: Sequence[events_pb2.Commit], vault: Vault
 ) -> tuple[SeriesBook, list[findings_pb2.Finding]]:

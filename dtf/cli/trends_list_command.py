@@ -15,7 +15,7 @@ from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_b
 from dtf.core.trend.finding_text import change_text, revisions_text, series_text
 from dtf.core.trend.findings_book import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
 from dtf.core.trend.group_text import group_document, group_head, group_tail
-from dtf.core.trend.scarcity import scarcity_text
+from dtf.core.trend.scarcity import scarcity_text, together_text
 from dtf.report.output import plain_line
 from dtf.report.wording import counted
 
@@ -88,8 +88,18 @@ def command(
     if as_json:
         click.echo(json.dumps({"history": _history_document(known, short)}))
         return
+    _say_history(known, findings, short, " ".join(filter(None, (suite, case_name, metric))), include_all)
+
+
+def _say_history(
+    known: pb.CountSeriesResponse,
+    findings: Sequence[pb.TrackedFinding],
+    short: str,
+    asked: str,
+    include_all: bool,
+) -> None:
+    """What there is to be found in, where nothing was; and what could not be found."""
     if not known.series_count:
-        asked = " ".join(filter(None, (suite, case_name, metric)))
         click.echo(f"no series{f' of {asked}' if asked else ''} yet: the first run that passes begins them")
     elif not findings:
         aside = "" if include_all else "; --all shows what was set aside"
@@ -97,6 +107,8 @@ def command(
         click.echo(f"nothing became slower or faster in {series}{aside}")
     if short:
         click.echo(f"too short   {short}")
+    if known.together_limit:
+        click.echo(f"not all     {together_text(known.together_limit)}")
 
 
 def _history_document(known: pb.CountSeriesResponse, sentence: str) -> dict[str, object]:
@@ -105,6 +117,7 @@ def _history_document(known: pb.CountSeriesResponse, sentence: str) -> dict[str,
         "short": known.short_count,
         "least_points": known.least_point_count,
         "sentence": sentence,
+        "together_limit": known.together_limit,
     }
 
 

@@ -165,8 +165,10 @@ class FindingsDesk:
         return response
 
     async def count(self, request: pb.CountSeriesRequest) -> pb.CountSeriesResponse:
-        """How many series there are, and how many are too short."""
-        return await self._census.count(request)
+        """How many series there are, and what is not looked for in them."""
+        response = await self._census.count(request)
+        response.together_limit = self._keeper.together_limit
+        return response
 
     async def take_in(self, request: pb.ImportPointsRequest) -> pb.ImportPointsResponse:
         """Put imported points on the stream; those that their series has already are left."""

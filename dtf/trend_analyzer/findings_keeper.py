@@ -17,6 +17,7 @@ from itertools import islice
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook
+from dtf.core.trend.scarcity import together_text
 from dtf.core.trend.series import RULE_VERSION
 from dtf.core.trend.series_book import SeriesBook
 from dtf.core.trend.series_points import AnalyzedLogFold, SeriesKey, SeriesPoint
@@ -67,6 +68,8 @@ class FindingsKeeper:
         self._has_room = asyncio.Event()
         self._checkpoint = VaultCheckpoint()
         """Of the newest batch that was handed over."""
+        self.together_limit = 0
+        """Sets of metrics that are looked at together at most, where the log has more; 0: it has not."""
 
     async def start(self, checkpoint: VaultCheckpoint) -> None:
         """Go on from the vault's checkpoint."""
@@ -76,11 +79,18 @@ class FindingsKeeper:
     def gather_log(self, fold: AnalyzedLogFold) -> Handover:
         """The points of series that the fold has gathered, to be searched once their points are stored."""
         points = fold.take_series_points()
+        self.note_limit(fold)
 
         async def hand_over(checkpoint: Checkpoint) -> None:
             await self._receive(points, log_sequence=checkpoint.sequence, log_state=checkpoint.state)
 
         return hand_over
+
+    def note_limit(self, fold: AnalyzedLogFold) -> None:
+        """Tell, once a start, where not every set of metrics is looked at together."""
+        if fold.together_limit and not self.together_limit:
+            _log.warning("%s", together_text(fold.together_limit))
+        self.together_limit = fold.together_limit
 
     def gather_imports(self, book: FindingsBook) -> Handover:
         """The imported points that the analysis stream brought."""

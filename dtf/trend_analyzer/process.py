@@ -247,6 +247,7 @@ class TrendAnalyzer:
             async for batch in self._event_log.read(replay_after, checkpoint.sequence):
                 await self._replay(batch)
         self._intake.restore(checkpoint)
+        self._keeper.note_limit(self._log_fold)
         self._intake.gate.advance(stored.sequence)
 
     async def _searched(self, stored: Checkpoint | None) -> VaultCheckpoint:

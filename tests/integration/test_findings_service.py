@@ -13,12 +13,13 @@ from dtf.adapters.memory_vault import MemoryVault
 from dtf.adapters.sqlite_vault import SqliteVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
+from dtf.core.trend import series_points
 from dtf.core.trend.findings_book import FindingsBook
 from dtf.ports.series_vault import VaultCheckpoint
 from dtf.rpc.errors import parse
 from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
 from tests.influxd import Influxd
-from tests.trend_histories import LATENCY, bench_history, noise, search, stepped
+from tests.trend_histories import LATENCY, bench_history, bench_on_two_pools, noise, search, stepped
 from tests.trend_stores import PointTable, WatchedStore, influx_content
 
 pytestmark = pytest.mark.trend_analyzer
@@ -132,6 +133,20 @@ async def test_two_revisions_are_compared_by_the_changes_between_them(store: Duc
             with pytest.raises(grpc.RpcError) as refused:
                 await client.stub.CompareRevisions(wrong, **call)
             assert parse(refused.value).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_that_not_every_set_of_metrics_is_looked_at_together_is_told_once_a_start(
+    store: DuckDbStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(series_points, "MOST_TOGETHER", 1)
+    streams = Streams()
+    last = streams.append([*bench_history(LATENCIES[:10]), *bench_on_two_pools("r9", 1e6)])
+    for start in (1, 2):
+        async with analyzing(streams, store) as client:
+            call = await searched(client, last)
+            known = await client.stub.CountSeries(pb.CountSeriesRequest(), **call)
+            assert known.together_limit == 1
+        assert caplog.text.count("sets of metrics of the log are looked at together") == start
 
 
 async def test_imported_history_is_searched_stored_and_survives_a_restart(store: DuckDbStore) -> None:

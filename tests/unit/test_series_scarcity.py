@@ -85,8 +85,9 @@ class Analyzer:
 
     call: Mapping[str, Any] = {}
 
-    def __init__(self, *counts: int, only_head: int = 0) -> None:
+    def __init__(self, *counts: int, only_head: int = 0, together_limit: int = 0) -> None:
         self.stub = self
+        self._together_limit = together_limit
         self._counts = counts
         self._only_head = only_head
         self._short = sum(count < LEAST_POINTS for count in counts)
@@ -101,7 +102,10 @@ class Analyzer:
     async def CountSeries(self, _request: pb.CountSeriesRequest) -> pb.CountSeriesResponse:
         """As they are."""
         return pb.CountSeriesResponse(
-            series_count=len(self._counts), short_count=self._short, least_point_count=LEAST_POINTS
+            series_count=len(self._counts),
+            short_count=self._short,
+            least_point_count=LEAST_POINTS,
+            together_limit=self._together_limit,
         )
 
     async def CompareRevisions(self, _request: pb.CompareRevisionsRequest) -> pb.CompareRevisionsResponse:
@@ -154,6 +158,10 @@ def test_trends_tells_nothing_found_from_nothing_to_be_found(said: Said) -> None
     assert said(Analyzer(), "trends", "--suite", "new") == (
         "no series of new yet: the first run that passes begins them\n"
     )
+    assert said(Analyzer(40, together_limit=200), "trends").splitlines()[1:] == [
+        "not all     the first 200 sets of metrics of the log are looked at together for runs that are unusual only "
+        "taken together; there are more, each of whose metrics is searched by itself"
+    ]
     history = json.loads(said(analyzer, "trends", "--json"))["history"]
     assert (history["series"], history["short"], history["least_points"]) == (3, 2, 12)
 

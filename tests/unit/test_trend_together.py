@@ -1,6 +1,7 @@
 """Metrics of one run taken together: what noise raises, what a broken proportion raises, and the state of it."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from numpy.typing import NDArray
 
 from dtf.adapters.memory_vault import MemoryVault
 from dtf.api.v1 import events_pb2, findings_pb2
+from dtf.core.trend import series_points
 from dtf.core.trend.finding_text import finding_sentence
+from dtf.core.trend.names import NameBook
+from dtf.core.trend.series_points import AnalyzedLogFold
 from dtf.core.trend.together import RESHAPED_AFTER, RowValue, Together
 from tests.trend_events import (
     PASSED,
@@ -21,7 +25,7 @@ from tests.trend_events import (
     run_created,
     tasks_submitted,
 )
-from tests.trend_histories import search
+from tests.trend_histories import bench_on_two_pools, search
 
 METRICS = (("duration_seconds", "s", 1.0), ("cpu_seconds", "s", 0.8), ("peak_memory_bytes", "bytes", 1e8))
 COUNT = 250
@@ -139,3 +143,36 @@ def test_a_run_of_the_log_is_a_finding_of_the_metric_that_fits_least() -> None:
     assert found.impact == findings_pb2.FINDING_IMPACT_CHANGE
     assert "unusual together: load" in finding_sentence(found)
     assert "where the others say" in finding_sentence(found)
+
+
+def fold_of(commits: Sequence[events_pb2.Commit]) -> AnalyzedLogFold:
+    """A fold that has read these."""
+    fold = AnalyzedLogFold(NameBook())
+    for sequence, each in enumerate(commits, start=1):
+        fold.apply(each, sequence)
+    return fold
+
+
+def test_each_pool_has_its_metrics_taken_together() -> None:
+    points = fold_of(bench_on_two_pools()).take_series_points()
+    rows = [
+        (each.key.case, each.key.pool, each.row) for each in points if each.row and each.key.case == "big"
+    ]
+    assert rows == [
+        ("big", pool, (RowValue("latency", "s", value), RowValue("wait", "s", value)))
+        for pool, value in (("here", 1.0), ("there", 2.0))
+    ]
+
+
+def test_sets_of_metrics_beyond_the_bound_are_left_out_and_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fold = fold_of(case_history(measured("shared", 9, 4)))
+    assert fold.together_limit == 0
+    monkeypatch.setattr(series_points, "MOST_TOGETHER", 1)
+    fold = fold_of(case_history(measured("shared", 9, 4)))
+    assert {each.key.case for each in fold.take_series_points() if each.row} == {"load"}
+    assert fold.together_limit == 1, "the suite's own set was left out"
+    again = AnalyzedLogFold(NameBook())
+    again.restore(json.loads(json.dumps(fold.state())))
+    assert again.together_limit == 1

@@ -1149,22 +1149,26 @@ class CountSeriesResponse(_message.Message):
     SERIES_COUNT_FIELD_NUMBER: _builtins.int
     SHORT_COUNT_FIELD_NUMBER: _builtins.int
     LEAST_POINT_COUNT_FIELD_NUMBER: _builtins.int
+    TOGETHER_LIMIT_FIELD_NUMBER: _builtins.int
     series_count: _builtins.int
     """Series that are searched for findings."""
     short_count: _builtins.int
     """Those of them with fewer than `least_point_count` points."""
     least_point_count: _builtins.int
     """Points of a series from which on a change can be found."""
+    together_limit: _builtins.int
+    """Sets of metrics that are looked at together at most, where the log has more; 0: all are."""
     def __init__(
         self,
         *,
         series_count: _builtins.int = ...,
         short_count: _builtins.int = ...,
         least_point_count: _builtins.int = ...,
+        together_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_point_count", b"least_point_count", "series_count", b"series_count", "short_count", b"short_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_point_count", b"least_point_count", "series_count", b"series_count", "short_count", b"short_count", "together_limit", b"together_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,6 +92,8 @@ class SeriesReader:
     def __init__(self) -> None:
         self._open: dict[str, dict[SeriesKey, _Replicates]] = {}
         self._together: set[SeriesKey] = set()
+        self.has_left_out_together = False
+        """Whether the log has more sets of metrics than are looked at together."""
 
     @property
     def together(self) -> list[list[str]]:
@@ -146,7 +148,10 @@ class SeriesReader:
         if first.key in self._together:
             return True
         is_short = first.key.metric == "duration_seconds" and first.value < LEAST_SECONDS
-        if is_short or len(self._together) >= MOST_TOGETHER:
+        if is_short:
+            return False
+        if len(self._together) >= MOST_TOGETHER:
+            self.has_left_out_together = True
             return False
         self._together.add(first.key)
         return True
@@ -167,7 +172,7 @@ class SeriesReader:
 
     def _end_run(self, run: Mapping[str, Value], time_ns: int, sequence: int) -> Iterator[SeriesPoint]:
         run_id = str(run["run"])
-        for key, found in sorted(self._open.pop(run_id, {}).items()):
+        for key, found in sorted(self._open.pop(run_id, {}).items(), key=_by_place):
             yield SeriesPoint(
                 key,
                 found.unit,
@@ -220,6 +225,12 @@ def _run_points(run: Mapping[str, Value], time_ns: int, sequence: int) -> Iterat
             yield SeriesPoint(key, unit, True, time_ns, float(value), 1.0, run_id, revision, sequence, size)
 
 
+def _by_place(item: tuple[SeriesKey, _Replicates]) -> tuple[str, str, str, str]:
+    """What was measured together comes together: a case may have run on several pools in one run."""
+    suite, case, metric, pool = item[0]
+    return suite, case, pool, metric
+
+
 def _measured_together(point: SeriesPoint) -> tuple[str, str, str, int]:
     return point.key.suite, point.key.case, point.key.pool, point.time_ns
 
@@ -247,15 +258,22 @@ class AnalyzedLogFold(LogFold):
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, as JSON values."""
-        own = {"replicates": self._reader.state(), "together": self._reader.together}
-        return {**super().state(), **own}
+        reader = self._reader
+        own = {"replicates": reader.state(), "together": reader.together}
+        return {**super().state(), **own, "has_left_out_together": reader.has_left_out_together}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         super().restore(state)
         self._reader.restore(state.get("replicates", ()))
         self._reader.restore_together(state.get("together", ()))
+        self._reader.has_left_out_together = state.get("has_left_out_together", False)
         self._waiting = []
+
+    @property
+    def together_limit(self) -> int:
+        """Sets of metrics that are looked at together at most, where the log has more; 0: it has not."""
+        return MOST_TOGETHER if self._reader.has_left_out_together else 0
 
     def take_series_points(self) -> list[SeriesPoint]:
         """The series' points of every commit folded since the last call."""

@@ -26,7 +26,7 @@ WIDEST_RANGE = 1.1
 """A value further from the median than this many times the furthest known is unusual by itself."""
 RESHAPED_AFTER = 20
 """Runs in a row that measured other metrics, from which on these are the metrics."""
-RULE_VERSION = 1
+RULE_VERSION = 2
 """Rises when the same rows would give other findings."""
 
 
