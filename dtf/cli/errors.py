@@ -27,9 +27,18 @@ class CommandError(Exception):
 def print_error(error: CommandError) -> None:
     """Write the error to standard error as every command does."""
     lines = error.what.splitlines() or ["failed"]
-    print(f"error: {lines[0]}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
+    print(f"error: {_shown(lines[0])}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
     for line in (*lines[1:], *error.advice):
-        print(f"  {line}", file=sys.stderr)  # noqa: T201
+        print(f"  {_shown(line)}", file=sys.stderr)  # noqa: T201
+
+
+def _shown(line: str) -> str:
+    """The line as a terminal may have it: messages quote names and cells of other people's files."""
+    if line.isprintable():
+        return line
+    from dtf.report.output import plain_line
+
+    return plain_line(line)
 
 
 def explain(error: BaseException) -> CommandError | None:

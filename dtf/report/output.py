@@ -13,7 +13,10 @@ from dtf.api.v1 import common_pb2, events_pb2
 
 PART_CHARACTERS_LIMIT = 64 * 1024
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+"""What a terminal or a browser obeys rather than prints; overrides of the direction of writing show what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,16 @@ def output_parts(detail: events_pb2.CaseDetail, reports_json: bytes) -> list[Out
 def plain(text: str) -> str:
     """`text` without terminal escapes, with other control characters visible, and not longer than a part may be."""
     text = _ESCAPES.sub("", text.encode("utf-8", "backslashreplace").decode("utf-8"))
-    text = _CONTROLS.sub(lambda found: f"\\x{ord(found.group()):02x}", text.replace("\r\n", "\n"))
+    text = _CONTROLS.sub(_visible, text.replace("\r\n", "\n"))
     if len(text) <= PART_CHARACTERS_LIMIT:
         return text
     half = PART_CHARACTERS_LIMIT // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def plain_line(text: str) -> str:

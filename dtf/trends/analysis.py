@@ -1,6 +1,6 @@
 """A finished series, analysed. What is expensive is computed when it is first asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from numbers import Integral
@@ -14,7 +14,7 @@ from dtf.core.trend.findings import Anomaly, ChangeKind, ChangePoint, Forecast, 
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.trends.inputs import Inputs, inputs
-from dtf.trends.moments import Floats, as_text
+from dtf.trends.moments import as_text
 
 LARGEST_HORIZON = 100_000
 SEARCHED_AT_ONCE = 5_000
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    values: "Sequence[float | None] | Floats | pandas.Series | str | PathLike[str]",
-    times: "Sequence[Any] | Floats | pandas.Series | None" = None,
+    values: "Iterable[float | None] | str | PathLike[str]",
+    times: Iterable[Any] | None = None,
     *,
     lower_is_better: bool | None = None,
-    weights: Sequence[float] | Floats | None = None,
+    weights: Iterable[float] | None = None,
     column: str | None = None,
 ) -> "Analysis":
     """What changed in a series, what is unusual in it and where it goes.
@@ -169,7 +169,12 @@ class Analysis:
 
         from dtf.trends.regimes import levels, regimes
 
-        index = pandas.to_datetime(self.times, unit="s", utc=True) if self.has_dates else self.times
+        microseconds = np.round(self.times * 1e6) if self.has_dates else None
+        index = (
+            self.times
+            if microseconds is None
+            else pandas.DatetimeIndex(microseconds.astype("datetime64[us]"), tz="UTC")
+        )
         frame = pandas.DataFrame(
             {
                 "value": self.values,

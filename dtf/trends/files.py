@@ -27,6 +27,9 @@ def load(
     Raises ValueError with one line that says what is wrong, and OSError for what cannot be read.
     """
     sources = [source for path in paths for source in _sources(Path(fspath(path)), use_file_times)]
+    if not sources:
+        folders = ", ".join(fspath(path) for path in paths[:3]) or "no file"
+        raise ValueError(f"nothing to read in {folders}: expected files that end in {', '.join(SUFFIXES)}")
     return read_history(sources, TableColumns(time_column, revision_column, tuple(columns)))
 
 
@@ -58,7 +61,10 @@ def _source(path: Path, use_file_times: bool, *, is_asked_for: bool) -> SourceTe
     status = path.stat()
     if status.st_size > LARGEST_BYTES:
         raise ValueError(f"{path} has more than {LARGEST_BYTES >> 20} MiB")
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:  # what has no size: a device, a pipe
+        raise ValueError(f"{path} gives more than {LARGEST_BYTES >> 20} MiB")
     try:
         text = data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:

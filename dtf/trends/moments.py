@@ -38,7 +38,7 @@ def _seconds(moment: Any) -> float:
             return (
                 math.nan
                 if np.isnat(moment)
-                else float(moment.astype("datetime64[ns]").astype(np.int64)) / 1e9
+                else float(moment.astype("datetime64[us]").astype(np.int64)) / 1e6
             )
         case datetime():
             return _of_datetime(moment)
@@ -80,7 +80,7 @@ def all_seconds(moments: Sequence[Any] | Floats) -> Floats:
     """Times in order, shape (n,). Raises ValueError for one that is none or is before its predecessor."""
     array = np.asarray(moments) if isinstance(moments, np.ndarray) else None
     if array is not None and array.dtype.kind == "M":
-        found = np.where(np.isnat(array), np.nan, array.astype("datetime64[ns]").astype(np.int64) / 1e9)
+        found = np.where(np.isnat(array), np.nan, array.astype("datetime64[us]").astype(np.int64) / 1e6)
     elif array is not None and array.dtype.kind in "iuf":
         found = array.astype(np.float64)
     else:

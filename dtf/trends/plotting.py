@@ -4,6 +4,7 @@ import html
 import importlib
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ MOST_DRAWN = 4_000
 """Values drawn one by one; of more, the least and the greatest of each column are."""
 BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of the dots of a braille character, from the top."""
+NOT_DRAWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""Characters of other people's names that XML forbids, or that change how a line is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +110,9 @@ def draw_svg(picture: Picture) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         'font-size="12" role="img">',
-        f"<title>{html.escape(picture.title)}</title>",
+        f"<title>{_escaped(picture.title)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20" font-size="14" font-weight="bold">{html.escape(picture.title)}</text>',
+        f'<text x="{LEFT}" y="20" font-size="14" font-weight="bold">{_escaped(picture.title)}</text>',
         *_value_axis(low, high, y, picture.unit),
         *_time_axis(picture, x),
         *_change_marks(picture, x),
@@ -119,6 +122,14 @@ def draw_svg(picture: Picture) -> str:
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def _drawable(text: str) -> str:
+    return NOT_DRAWN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(_drawable(text))
 
 
 Scale = Callable[[float], float]
@@ -144,7 +155,7 @@ def _value_axis(low: float, high: float, y: Scale, unit: str) -> list[str]:
             f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.6g}</text>'
         )
     if unit:
-        parts.append(f'<text x="{LEFT - 8}" y="{TOP - 10}" text-anchor="end">{html.escape(unit)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{TOP - 10}" text-anchor="end">{_escaped(unit)}</text>')
     return parts
 
 
@@ -264,5 +275,5 @@ def _draw_axes(axes: Any, picture: Picture) -> None:
         sorted({round(number * (len(positions) - 1) / 4) for number in range(5)}) if len(positions) else []
     )
     axes.set_xticks(places, [_moment_text(picture, float(picture.times[at])) for at in places])
-    axes.set_ylabel(picture.unit)
-    axes.set_title(picture.title)
+    axes.set_ylabel(_drawable(picture.unit), parse_math=False)
+    axes.set_title(_drawable(picture.title), parse_math=False)

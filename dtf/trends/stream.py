@@ -43,6 +43,9 @@ class AnomalyDetector:
     """
 
     def __init__(self, minimum: float | None = None, maximum: float | None = None) -> None:
+        for name, bound in (("minimum", minimum), ("maximum", maximum)):
+            if bound is not None and not (is_number(bound) and bound == bound):
+                raise ValueError(f"{name} is {bound!r}: wanted a number, or None where it is not known")
         if minimum is not None and maximum is not None and not minimum <= maximum:
             raise ValueError(f"minimum {minimum} is above maximum {maximum}")
         self._engine = engine.AnomalyDetector(minimum=minimum, maximum=maximum)

@@ -3,7 +3,9 @@
 import json
 import warnings
 from pathlib import Path
+from time import process_time
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from dtf.cli.trends_import_command import as_record
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.trends.files import load
-from dtf.trends.plotting import Picture, draw_svg, plot_lines
+from dtf.trends.plotting import Picture, draw_png, draw_svg, plot_lines
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,9 @@ from dtf.trends.plotting import Picture, draw_svg, plot_lines
             "has not the shape of its format",
         ),
         ("value.csv", "v\n1e308\n-1e308\n", "beyond 1e+100 nothing is analysed"),
+        ("time.csv", f"time,v\n{10**30},1\n", "is no time: expected a date"),
+        ("escape.csv", "a,\x1b[31mred\x1b]0;title\x07\nx,y\n", "its columns are a,red\n"),
+        ("override.csv", "a\u202eb,c\nx,y\n", "its columns are a\\u202eb, c\n"),
     ],
 )
 def test_a_hostile_file_is_refused_in_one_line(
@@ -46,6 +51,40 @@ def test_a_hostile_file_is_refused_in_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+def test_a_table_of_many_columns_of_one_name_takes_a_moment(tmp_path: Path) -> None:
+    """Ten thousand of them once took as many squares of steps."""
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(["a"] * 10_000) + "\n" + ",".join(["1"] * 10_000) + "\n", encoding="utf-8")
+    started = process_time()
+    names = [each.name for each in load(path)]
+    assert process_time() - started < 2.0
+    assert names[:3] == ["a", "a (2)", "a (3)"]
+    assert len(set(names)) == 10_000
+
+
+def test_a_folder_without_files_of_history_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["trends", "analyze", str(tmp_path)]) == ExitCode.USAGE
+    assert f"nothing to read in {tmp_path}: expected files" in capsys.readouterr().err
+
+
+def test_what_has_no_size_is_read_to_the_bound_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtf.trends.files.LARGEST_BYTES", 2**20)
+    with pytest.raises(ValueError, match="/dev/zero gives more than 1 MiB"):
+        load("/dev/zero")
+
+
+def test_a_hostile_name_is_drawn_as_text(tmp_path: Path) -> None:
+    """Characters that XML forbids made the picture unreadable; what matplotlib took for a formula was none."""
+    name = "\x1b[31m $x_{ \\frac{ <b> \x00\u202e"
+    picture = Picture(name, np.arange(20.0), np.arange(20.0), has_dates=False, changes=(), unit="$_{\x07")
+    title = ElementTree.fromstring(draw_svg(picture)).find("{*}title")
+    assert title is not None
+    assert title.text == "\ufffd[31m $x_{ \\frac{ <b> \ufffd\ufffd"
+    assert draw_png(picture).startswith(b"\x89PNG")
 
 
 def test_parameters_of_asv_are_not_multiplied_out(tmp_path: Path) -> None:

@@ -260,6 +260,8 @@ def test_a_detector_scores_between_0_and_1_and_high_for_what_was_never_seen() ->
     assert restored.update(401, 100.0) == detector.update(401, 100.0)
     with pytest.raises(ValueError, match="minimum 5 is above maximum 1"):
         dtf.trends.AnomalyDetector(minimum=5, maximum=1)
+    with pytest.raises(ValueError, match="maximum is nan: wanted a number, or None"):
+        dtf.trends.AnomalyDetector(maximum=float("nan"))
 
 
 def test_trend_and_forecast_are_those_of_the_newest_regime() -> None:
@@ -292,6 +294,23 @@ def test_a_frame_has_a_row_a_value_with_what_was_found() -> None:
     assert frame["level"].iloc[0] == pytest.approx(100.0, abs=0.5)
     assert frame["level"].iloc[-1] == pytest.approx(105.0, abs=0.5)
     assert len(frame) == 100
+
+
+def test_an_interval_is_a_pair_as_well() -> None:
+    (change,) = dtf.trends.analyze(step_series()).change_points
+    low, high = change.effect.interval
+    assert (low, high) == (change.effect.interval.low, change.effect.interval.high)
+    assert change.effect.interval[0] == low
+    assert len(change.effect.relative_interval) == 2
+
+
+def test_times_of_any_year_keep_their_moment() -> None:
+    """The year 3000 is beyond what 64 bits of nanoseconds hold, and a tenth of a second is no sum of halves."""
+    values = step_series(before=20, after=20)
+    seconds = np.datetime64("3000-01-01", "s") + np.arange(40)
+    assert dtf.trends.analyze(values, seconds).to_dict()["change_points"][0]["time"] == "3000-01-01 00:00:20"
+    tenths = [datetime(3200, 1, 1, tzinfo=UTC) + timedelta(milliseconds=100 * at) for at in range(40)]
+    assert dtf.trends.analyze(values, tenths).to_pandas().index[1] == pd.Timestamp("3200-01-01T00:00:00.1Z")
 
 
 def test_everything_found_is_plain_json() -> None:

@@ -4,6 +4,7 @@ Positions count from 0 and include values that are missing (NaN). Times are seco
 UTC, or the positions where a series has no times. Levels and effects are in the series' unit.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,10 +39,19 @@ class Impact(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Both ends belong to it; 95 % unless said otherwise."""
+    """Both ends belong to it; 95 % unless said otherwise. `low, high = interval` takes it apart, as a pair."""
 
     low: float
     high: float
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.low, self.high))
+
+    def __getitem__(self, at: int) -> float:
+        return (self.low, self.high)[at]
+
+    def __len__(self) -> int:
+        return 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """What a cell of a table says: a number, a time, or nothing."""
 
-import math
 import re
 from datetime import UTC, datetime
 
@@ -11,6 +10,8 @@ MISSING = frozenset(
 
 MILLISECONDS_FROM, MICROSECONDS_FROM, NANOSECONDS_FROM = 1e11, 1e14, 1e17
 """Numbers from here on are times in these units: as seconds they were beyond the year 5000."""
+LAST_MOMENT = 253_402_300_799.0
+"""The end of the year 9999: what is later is no time, but a number in a column that is called so."""
 
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+([eE][+-]?\d+)?")
 _ZONE = re.compile(r"(?<=\d) (?=[+-]\d{2}:?\d{2}$)")
@@ -60,7 +61,8 @@ def moment(text: str) -> float | None:
     """The time in a cell, as seconds since 1970; of numbers the size says the unit. None: it is none."""
     found = number(text)
     if found is not None:
-        return _in_seconds(found) if math.isfinite(found) else None
+        seconds = _in_seconds(found)
+        return seconds if abs(seconds) <= LAST_MOMENT else None
     when = iso_moment(text)
     try:
         return None if when is None else when.timestamp()

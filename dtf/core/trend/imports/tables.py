@@ -50,6 +50,8 @@ REVISION_NAMES = frozenset(
 )
 LOOKED_AT = 200
 """Cells that say something, from which it is told what a column is."""
+MOST_NAMED = 12
+"""Columns that a message lists."""
 NUMBERS_ARE_DATES_FROM = 1e8
 """A time column of numbers from here on is seconds since 1970 (1973 and later); below, it merely orders."""
 WANTED_TIME = "expected a date as 2026-05-01T12:00 or seconds since 1970"
@@ -105,7 +107,7 @@ def read_table(
         raise ImportFault(f"{source} has a header and no line below it: expected a line for each value")
     layout = _layout(table, time_column, revision_column, columns)
     if not layout.values:
-        raise ImportFault(f"{source} has no column of numbers: its columns are {', '.join(table.header)}")
+        raise ImportFault(f"{source} has no column of numbers: its columns are {_listed(table.header)}")
     moments = _Moments(table, layout.time)
     points = list(_points(table, layout, moments))
     return gather(points, has_dates=moments.has_dates)
@@ -183,12 +185,25 @@ def _cells(
 
 def _told_apart(header: Sequence[str]) -> list[str]:
     """The names of the columns; those without one, or with one that was there before, by a number."""
-    names: list[str] = []
+    taken = set(header)
+    seen: set[str] = set()
+    last: dict[str, int] = {}
+    names = []
     for at, name in enumerate(header):
         name = name or f"column {at + 1}"
-        others = (f"{name} ({again})" for again in count(2))
-        names.append(name if name not in names else next(each for each in others if each not in header))
+        if name in seen:
+            again = next(each for each in count(last.get(name, 1) + 1) if f"{name} ({each})" not in taken)
+            last[name] = again
+            name = f"{name} ({again})"
+        seen.add(name)
+        names.append(name)
     return names
+
+
+def _listed(header: Sequence[str]) -> str:
+    """The first names of columns, for messages."""
+    more = len(header) - MOST_NAMED
+    return ", ".join(header[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_comma_decimal(cells: Sequence[str]) -> bool:
@@ -205,7 +220,8 @@ def _layout(table: _Table, time_column: str, revision_column: str, columns: Sequ
     others = [at for at in range(len(header)) if at not in (time, revision)]
     samples = {at: table.sample(at) for at in others}
     numbers = [at for at in others if _is_numeric(table, at, samples[at])]
-    names = tuple(at for at in others if at not in numbers and samples[at])
+    numeric = frozenset(numbers)
+    names = tuple(at for at in others if at not in numeric and samples[at])
     numbers = [at for at in numbers if not _is_counter(table, at)] or numbers
     if not numbers and not names:
         numbers = others  # columns of missing values alone
@@ -218,7 +234,7 @@ def _layout(table: _Table, time_column: str, revision_column: str, columns: Sequ
 
 def _named(table: _Table, name: str) -> int:
     if name not in table.header:
-        raise ImportFault(f"{table.source} has no column {name!r}: its columns are {', '.join(table.header)}")
+        raise ImportFault(f"{table.source} has no column {name!r}: its columns are {_listed(table.header)}")
     return table.header.index(name)
 
 
