@@ -1,7 +1,7 @@
 """`make bench NAME=accuracy`: how right our engine is, and how fast, beside ruptures, apache-otava and asv.
 
     make bench NAME=accuracy                          all that needs no data
-    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes calibration speed
+    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes calibration watched speed
     make bench NAME=accuracy TCPD=folder NAB=folder   and annotated series of yours in these formats
     make bench NAME=accuracy PART=tcpd,nab TCPD=folder NAB=folder    these alone
     make bench NAME=accuracy JSON=1                   and one JSON line
@@ -28,13 +28,15 @@ from bench.accuracy_folders import FolderError, check_folders
 from bench.accuracy_lookalikes import measure_lookalikes
 from bench.accuracy_marks import measure_annotated, measure_labelled
 from bench.accuracy_speed import measure_speed
+from bench.accuracy_watched import measure_watched
 
-PARTS = ("alarms", "delays", "lookalikes", "calibration", "speed")
+PARTS = ("alarms", "delays", "lookalikes", "calibration", "watched", "speed")
 SERIES = 400
 """Of 200 points for each family; half as many of 1,000."""
 LEFT_IN_LOOKALIKES = 40
 """Series of each kind of look-alikes: one in so many."""
 CALIBRATION_POINTS_A_SERIES = 100
+WATCHED_CORPUS = 0
 
 
 def main() -> int:
@@ -92,6 +94,7 @@ def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolEx
         "delays": lambda: measure_delays(max(8, options.series // 2), peers, pool),
         "lookalikes": lambda: measure_lookalikes(max(2, options.series // LEFT_IN_LOOKALIKES), peers, pool),
         "calibration": lambda: measure_calibration(points, pool),
+        "watched": lambda: measure_watched(WATCHED_CORPUS, pool),
         "speed": lambda: measure_speed(peers, pool),
         "tcpd": lambda: measure_annotated(options.tcpd, peers, pool),
         "nab": lambda: measure_labelled(options.nab, pool),

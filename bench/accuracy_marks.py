@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.accuracy_baselines import BASELINES
 from bench.accuracy_environment import Peer, ask, say
 from bench.accuracy_folders import (
     AnnotatedSeries,
@@ -93,7 +94,10 @@ def measure_labelled(folder: Path, pool: ProcessPoolExecutor) -> dict[str, Any]:
     series = read_labelled(folder)
     say(f"{len(series)} labelled series in {folder}")
     ours = _files(series, pool.map(anomaly_scores, series))
-    simple = _files(series, pool.map(windowed_gaussian, series))
+    baselines = {
+        name: best_score(_files(series, pool.map(detector, series)))[0]
+        for name, (detector, _) in BASELINES.items()
+    }
     best, threshold = best_score(ours)
     return {
         "files": len(series),
@@ -102,7 +106,7 @@ def measure_labelled(folder: Path, pool: ProcessPoolExecutor) -> dict[str, Any]:
         "score": nab_score(ours, [ALARM_SCORE])[0],
         "best_threshold": threshold,
         "best_score": best,
-        "windowed_gaussian_best_score": best_score(simple)[0],
+        "baselines": baselines,
         "by_folder": {
             name: nab_score(files, [ALARM_SCORE])[0] for name, files in _by_folder(series, ours).items()
         },
@@ -146,17 +150,3 @@ def anomaly_scores(series: LabelledSeries) -> Floats:
     update: Callable[[float, float], float] = detector.update
     pairs = zip(series.times.tolist(), series.values.tolist(), strict=True)
     return np.asarray([update(time, value) for time, value in pairs])
-
-
-def windowed_gaussian(series: LabelledSeries, window: int = 6400) -> Floats:
-    """The plainest of NAB's own detectors in kind: the normal law of the newest values, renewed every 150 points."""
-    from statistics import NormalDist
-
-    values, scores = series.values, np.zeros(len(series.values))
-    for start in range(10, len(values), 150):
-        past = values[max(0, start - window) : start]
-        law = NormalDist(float(past.mean()), float(past.std()) or 1e-6)
-        for position in range(start, min(start + 150, len(values))):
-            chance = 2 * min(law.cdf(values[position]), 1 - law.cdf(values[position]))
-            scores[position] = 1.0 - chance
-    return scores

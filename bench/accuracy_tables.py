@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.accuracy_alarms import ALARM_AIM, DELAY_AIMS
+from bench.accuracy_baselines import BASELINES
 from bench.accuracy_calibration import SHARES
 from bench.accuracy_families import POINTS_AFTER
 from bench.accuracy_marks import COVER_AIM, F1_AIM, NAB_AIMS
@@ -24,6 +25,7 @@ def show(figures: dict[str, Any]) -> None:
         "delays": delays,
         "lookalikes": lookalikes,
         "calibration": calibration,
+        "watched": watched,
         "speed": speed,
         "tcpd": annotated,
         "nab": labelled,
@@ -251,7 +253,19 @@ def labelled(figures: dict[str, Any]) -> Table:
         f"{figures['best_score']:.1f}",
         f"{figures['best_threshold']:.6g}",
     )
-    table.add_row(
-        "windowed Gaussian, its best threshold", f"{figures['windowed_gaussian_best_score']:.1f}", ""
+    for name, score in figures["baselines"].items():
+        published = BASELINES[name][1]
+        table.add_row(
+            f"{name}, its best threshold (published of the real files: {published})", f"{score:.1f}", ""
+        )
+    return table
+
+
+def watched(figures: dict[str, Any]) -> Table:
+    """The same on files made here."""
+    table = labelled(figures)
+    table.title = (
+        f"Anomalies in metrics as monitoring has them, made here: {figures['files']} files, "
+        f"{figures['points']:,} points, NAB standard profile"
     )
     return table

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.accuracy_baselines import BASELINES
 from bench.accuracy_families import FAMILIES, STEP_AT, noise, with_step
-from bench.accuracy_folders import FolderError, read_annotated, read_labelled
+from bench.accuracy_folders import FolderError, LabelledSeries, read_annotated, read_labelled
 from bench.accuracy_lookalikes import KINDS, made, write_folder
 from bench.accuracy_scores import (
     NabFile,
@@ -21,6 +22,8 @@ from bench.accuracy_scores import (
     segments,
     wilson,
 )
+from bench.accuracy_watched import watched, write_watched
+from bench.accuracy_watched_kinds import KINDS as WATCHED_KINDS
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,33 @@ def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(tmp_path:
         assert series[f"{kind}_0"].annotations == marks
         assert len(marks) == 5
         assert f1(marks, [place for place, _ in truth.breaks]) > 0.7
+
+
+@pytest.mark.parametrize("kind", ["working_days_3", "cost", "speed", "keys_0"])
+def test_metrics_made_here_are_read_back_with_their_windows(kind: str, tmp_path: Path) -> None:
+    series = watched(kind, 7, 0)
+    write_watched(tmp_path, [series])
+    (read,) = read_labelled(tmp_path)
+    assert read.values.tolist() == series.values.tolist()
+    assert read.times.tolist() == series.times.tolist()
+    assert read.name == series.name
+    assert len(read.windows) == len(series.windows) > 0
+    share = sum(last - first + 1 for first, last in series.windows) / len(series.values)
+    assert share == pytest.approx(0.1, abs=0.01)
+    assert not np.array_equal(watched(kind, 8, 0).values[:99], series.values[:99])
+
+
+def test_a_corpus_has_as_many_files_as_the_one_it_is_like() -> None:
+    assert sum(count for _, count, _ in WATCHED_KINDS.values()) == 58
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_each_published_detector_sees_the_plainest_anomaly(name: str) -> None:
+    values = 50.0 + np.random.default_rng(98_700).standard_normal(1200)
+    values[900:930] += 40.0
+    scores = BASELINES[name][0](LabelledSeries("one", np.arange(1200.0), values, ((880, 940),)))
+    assert scores.min() >= 0.0 and scores.max() <= 1.0
+    assert scores[900:930].max() == scores[200:].max() > scores[200:900].min()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
