@@ -30,6 +30,12 @@ class _Clock:
         self.last = moment
         return moment
 
+    def read_newest(self, time: Any) -> float:
+        """The same, but a time before the last one stands for the last one. Raises ValueError for what is none."""
+        moment = seconds(time)
+        self.last = moment if self.last is None else max(moment, self.last)
+        return self.last
+
     @classmethod
     def restore(cls, last: Any) -> Self:
         """The clock that stood at `last`. Raises TypeError or ValueError for what is no time."""
@@ -54,10 +60,11 @@ class AnomalyDetector:
     def update(self, time: Any, value: float | None) -> float:
         """A score in [0, 1]: on normal data 1 - p or more comes at no more than a share p of the values.
 
-        `time` is a datetime, seconds since 1970 or ISO text, not before the last one's; None and NaN are
-        a missing value, whose score is 0. Raises ValueError for a time that is none or is before the last.
+        `time` is a datetime, seconds since 1970 or ISO text. Values count in the order in which they come:
+        one whose clock was set back is the newest. None and NaN are a missing value, whose score is 0.
+        Raises ValueError for a time that is none.
         """
-        return self._engine.update(self._clock.read(time), _number(value))
+        return self._engine.update(self._clock.read_newest(time), _number(value))
 
     def state(self) -> dict[str, Any]:
         """What it has learnt, for JSON; of bounded size."""

@@ -264,6 +264,18 @@ def test_a_detector_scores_between_0_and_1_and_high_for_what_was_never_seen() ->
         dtf.trends.AnomalyDetector(maximum=float("nan"))
 
 
+def test_a_detector_takes_a_value_of_a_clock_set_back_as_the_newest() -> None:
+    rising, falling = dtf.trends.AnomalyDetector(), dtf.trends.AnomalyDetector()
+    values = step_series(size=0.0)
+    hours = [
+        datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=at if at < 60 else at - 1) for at in range(100)
+    ]
+    back = [falling.update(when, value) for when, value in zip(hours, values, strict=True)]
+    assert back == [rising.update(when, value) for when, value in zip(MOMENTS, values, strict=True)]
+    with pytest.raises(ValueError, match="the time is 'noon'"):
+        falling.update("noon", 1.0)
+
+
 def test_trend_and_forecast_are_those_of_the_newest_regime() -> None:
     values = np.asarray(step_series())
     values[60:] += 0.5 * np.arange(40)
