@@ -242,9 +242,12 @@ def _make_file(path: Path) -> None:
 
 
 def _add_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """The tables that are missing: a measurement may be newer than the file."""
+    """The tables and columns that are missing: a measurement or a field of it may be newer than the file."""
     for measurement in MEASUREMENTS.values():
         connection.execute(_table(measurement))
+        for name, field in measurement.fields.items():
+            kind = _SQL_TYPES[field.kind]
+            connection.execute(f'ALTER TABLE {measurement.name} ADD COLUMN IF NOT EXISTS "{name}" {kind}')
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

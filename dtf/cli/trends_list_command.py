@@ -13,7 +13,7 @@ from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.core.trend.confirmations import confirmation_line
 from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import change_text, revisions_text, series_text
-from dtf.core.trend.findings_book import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
+from dtf.core.trend.finding_words import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
 from dtf.core.trend.group_text import group_document, group_head, group_tail
 from dtf.core.trend.scarcity import scarcity_text, together_text
 from dtf.report.output import plain_line

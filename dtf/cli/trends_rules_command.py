@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.cli.invocation import Invocation
 from dtf.cli.trends_client import Analyzer, ask_analyzer
-from dtf.core.trend.findings_book import KIND_NAMES
+from dtf.core.trend.finding_words import KIND_NAMES
 
 
 @click.command("rules")

@@ -26,13 +26,13 @@ from dtf.core.trend.finding_groups import (
     groups_by_finding,
 )
 from dtf.core.trend.finding_text import value_text
+from dtf.core.trend.finding_words import ANOMALIES, KIND_NAMES
 from dtf.core.trend.findings import (
     Anomaly,
     AnomalyKind,
     ChangePoint,
     Interval,
 )
-from dtf.core.trend.findings_book import ANOMALIES, KIND_NAMES
 from dtf.core.trend.group_text import group_sentence
 from dtf.report.output import plain_line
 from dtf.trends.plotting import Picture, plot_lines

@@ -45,7 +45,7 @@ def case_board(data_source_uid: str) -> Board:
         width=FULL_WIDTH,
     )
     found = ["time", "metric", "kind", "impact", "state", "level_before", "level_after", "unit"]
-    found += ["relative", "confidence", "revision_before", "revision_last", "triage"]
+    found += ["relative", "confidence", "revision_before", "revision_last", "triage", "group_text"]
     board.rows(
         "Findings",
         flux.source("findings", where=_CASE)
@@ -55,7 +55,8 @@ def case_board(data_source_uid: str) -> Board:
         + flux.rows(*found, limit=100),
         found,
         units={"relative": "percentunit", "confidence": "percentunit"},
-        description="Change points and anomalies, with those that went away and those that somebody judged.",
+        description="Change points and anomalies, with those that went away and those that somebody judged, "
+        "and what other series have to do with them.",
         width=FULL_WIDTH,
     )
     results = ["time", "revision", "verdict", "duration_seconds", "cpu_seconds", "peak_memory_bytes"]
@@ -80,6 +81,7 @@ def _marks(condition: str) -> str:
     unit = 'if exists r.unit then " " + r.unit else ""'
     share = f'if exists r.relative then " (" + {_number("relative", 100)} + " %)" else ""'
     revision = 'if exists r.revision and r.revision != "" then ", revision " + r.revision else ""'
+    group = 'if exists r.group_text and r.group_text != "" then "; with others: " + r.group_text else ""'
     return (
         'import "math"\n'
         + flux.source("findings", where=_CASE)
@@ -88,7 +90,8 @@ def _marks(condition: str) -> str:
         + "  |> group()\n"
         + "  |> map(fn: (r) => ({time: r._time,\n"
         + '      title: r.metric + ": " + r.kind + ", " + r.state,\n'
-        + f"      text: {levels}\n          + ({unit})\n          + ({share})\n          + ({revision}),\n"
+        + f"      text: {levels}\n          + ({unit})\n          + ({share})\n          + ({revision})\n"
+        + f"          + ({group}),\n"
         + "      tags: r.kind}))\n"
     )
 

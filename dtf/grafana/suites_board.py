@@ -17,15 +17,8 @@ def suites_board(data_source_uid: str) -> Board:
         data_source_uid=data_source_uid,
     )
     board.variable("suite", "Suite", flux.tag_values("suite", ["runs", "cases"]), has_all=True)
-    board.annotation(
-        "Shared changes",
-        _shared()
-        + "  |> map(fn: (r) => ({time: r.time,\n"
-        + '      title: string(v: r.series) + " series: " + r.impact,\n'
-        + '      text: r.suite + ", no later than " + r.revision_last + "; the largest: " + r.largest,\n'
-        + "      tags: r.impact}))\n",
-        "orange",
-    )
+    board.annotation("Shared changes", _group_marks("shared"), "orange")
+    board.annotation("Moved cost", _group_marks("moved"), "blue")
     board.number(
         "Runs that ended",
         flux.source("runs", "run", where=_SUITE)
@@ -87,14 +80,40 @@ def suites_board(data_source_uid: str) -> Board:
         description="Median of the newest five results of a case over the median of those before. "
         "A hint; what the analyzer found is on the dashboard of one case.",
     )
-    shared = ["time", "suite", "impact", "series", "revision_last", "relative", "largest"]
+    shared = [
+        "time",
+        "suite",
+        "impact",
+        "group_state",
+        "group_count",
+        "group_relative",
+        "revision_last",
+        "group_text",
+    ]
     board.rows(
         "Changes that several series share",
-        _shared() + f"  |> limit(n: 50)\n  |> keep(columns: {flux.names(*shared)})\n",
+        _groups("shared") + flux.NEWEST_FIRST + flux.rows(*shared, limit=50),
         shared,
-        units={"relative": "percentunit"},
-        description="Raised changes of one suite and direction that came no later than the same revision, with the "
-        "largest of them. `dtf trends` takes the whole location interval and tells cost that moved.",
+        units={"group_relative": "percentunit"},
+        description="Raised changes of one suite and direction that one revision explains, as `dtf trends` groups them.",
+        width=FULL_WIDTH,
+    )
+    moved = [
+        "time",
+        "suite",
+        "metric",
+        "pool",
+        "group_state",
+        "group_count",
+        "group_moved",
+        "unit",
+        "group_text",
+    ]
+    board.rows(
+        "Cost that moved between cases",
+        _groups("moved") + flux.NEWEST_FIRST + flux.rows(*moved, limit=50),
+        moved,
+        description="What some cases of a suite lost others got: no regression of the suite.",
         width=FULL_WIDTH,
     )
     board.rows("Flaky cases", _counted("flaky", 'r._value == "flaky"'), ["suite", "case", "flaky", "results"])
@@ -142,32 +161,26 @@ def _counted(name: str, condition: str) -> str:
     )
 
 
-def _shared() -> str:
-    """A row for each revision that changed several series of a suite in one direction."""
-    size = "if exists r.relative then math.abs(x: r.relative) else 0.0"
+def _groups(kind: str) -> str:
+    """The first finding of each group, which has what is to be said of all of them."""
     return (
-        'import "math"\n'
-        + flux.source("findings", where=_SUITE)
+        flux.source("findings", where=_SUITE)
         + flux.PIVOT
-        + f"  |> filter(fn: (r) => {flux.RAISED} and not {flux.ANOMALY} and exists r.revision_last)\n"
-        + '  |> filter(fn: (r) => r.revision_last != "")\n'
-        + '  |> group(columns: ["suite", "impact", "revision_last"])\n'
-        + "  |> reduce(\n"
-        + '      identity: {series: 0, time: time(v: 0), size: -1.0, relative: 0.0, largest: ""},\n'
-        + "      fn: (r, accumulator) => {\n"
-        + f"        size = {size}\n"
-        + "        isLarger = size > accumulator.size\n"
-        + "        return {\n"
-        + "          series: accumulator.series + 1,\n"
-        + "          time: if r._time > accumulator.time then r._time else accumulator.time,\n"
-        + "          size: if isLarger then size else accumulator.size,\n"
-        + "          relative: if isLarger and exists r.relative then r.relative else accumulator.relative,\n"
-        + '          largest: if isLarger then r.case + " " + r.metric else accumulator.largest,\n'
-        + "        }\n"
-        + "      },\n"
-        + "  )\n"
-        + "  |> filter(fn: (r) => r.series > 1)\n"
-        + '  |> group()\n  |> sort(columns: ["time"], desc: true)\n'
+        + f'  |> filter(fn: (r) => {flux.RAISED} and exists r.group_kind and r.group_kind == "{kind}")\n'
+        + "  |> filter(fn: (r) => r.finding == r.finding_group)\n"
+    )
+
+
+def _group_marks(kind: str) -> str:
+    what = '"cost moved between " + series' if kind == "moved" else 'series + " share a " + r.impact'
+    return (
+        _groups(kind)
+        + "  |> group()\n"
+        + "  |> map(fn: (r) => {\n"
+        + '      series = string(v: r.group_count) + " series"\n'
+        + f"      return {{time: r._time, title: {what},\n"
+        + '        text: r.suite + ", " + r.group_text, tags: r.group_kind}\n'
+        + "  })\n"
     )
 
 

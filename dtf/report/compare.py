@@ -78,7 +78,7 @@ def summary_sentence(compared: pb.CompareRevisionsResponse) -> str:
 def _word(each: pb.SeriesComparison, group_of: Mapping[str, FindingGroup]) -> str:
     """What became of the series: "moved" if all that changed in it is cost that went elsewhere or came from there."""
     groups = [group_of.get(found.finding.finding_id) for found in each.findings]
-    if groups and all(group is not None and group.is_moved for group in groups):
+    if groups and all(group is not None and group.is_proven for group in groups):
         return _MOVED
     return _WORDS[each.impact]
 

@@ -16,7 +16,8 @@ import logging
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.api.v1 import run_service_pb2
 from dtf.core.trend.confirmations import is_answered
-from dtf.core.trend.findings_book import ANOMALIES, FindingsBook
+from dtf.core.trend.finding_words import ANOMALIES
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.series import RULE_VERSION, Series
 from dtf.core.trend.series_points import SeriesKey

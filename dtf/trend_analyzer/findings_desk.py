@@ -10,8 +10,9 @@ from dtf.api.v1 import findings_pb2
 from dtf.core.run.commands import FieldViolation, InvalidRequest, NotFound
 from dtf.core.trend.comparing import Difference, compare_series, compare_since, revisions_of
 from dtf.core.trend.finding_track import Tracked
+from dtf.core.trend.finding_words import KIND_NAMES
 from dtf.core.trend.findings import ChangeState
-from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook, Known
+from dtf.core.trend.findings_book import FindingsBook, Known
 from dtf.core.trend.names import series_name
 from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.core.trend.series import IMPACTS

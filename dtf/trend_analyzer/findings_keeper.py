@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from dtf.api.v1 import findings_pb2 as pb
-from dtf.core.trend.findings_book import KIND_NAMES, FindingsBook
+from dtf.core.trend.finding_words import KIND_NAMES
+from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.scarcity import together_text
 from dtf.core.trend.series import RULE_VERSION
 from dtf.core.trend.series_book import SeriesBook

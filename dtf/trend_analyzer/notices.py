@@ -152,8 +152,8 @@ def make_notice(findings: Sequence[pb.Finding], raised: Sequence[pb.Finding] = (
     everything = [*findings, *(each for each in raised if each.finding_id not in told)]
     groups = [group for group in group_findings(everything) if group.is_confirmed or not group.is_moved]
     group_of = groups_by_finding(_news_of(group, told) for group in groups)
-    moved = [finding for finding in findings if _is_moved(group_of.get(finding.finding_id))]
-    rest = [finding for finding in findings if not _is_moved(group_of.get(finding.finding_id))]
+    moved = [finding for finding in findings if _is_proven(group_of.get(finding.finding_id))]
+    rest = [finding for finding in findings if not _is_proven(group_of.get(finding.finding_id))]
     suites = sorted({finding.series.suite for finding in findings})
     impacts = [finding.impact for finding in rest]
     counts = (
@@ -180,8 +180,8 @@ def _news_of(group: FindingGroup, told: Set[str]) -> FindingGroup:
     return replace(group, findings=tuple(each for each in group.findings if each.finding_id in told))
 
 
-def _is_moved(group: FindingGroup | None) -> bool:
-    return group is not None and group.is_moved
+def _is_proven(group: FindingGroup | None) -> bool:
+    return group is not None and group.is_proven
 
 
 def _lines(findings: Sequence[pb.Finding], group_of: Mapping[str, FindingGroup]) -> list[str]:

@@ -89,8 +89,33 @@ def one_point_each() -> list[Points]:
         metric: dict[str, Value] = {"metric": name, "revision": "rev7", "triage": "", "revision_last": "rev8"}
         if index == 7:
             levels |= {"relative": 0.5}
+        if is_raised and kind != "point":
+            metric |= grouped(index)
         findings.add(NOW_NS - (20 - index) * SECOND_NS, {**origin, **metric, **levels, **said})
     return [benchmarks, cases, findings]
+
+
+def grouped(index: int) -> dict[str, Value]:
+    """Two steps that one revision explains, the second one first; a drift of which cost moved; a spread alone."""
+    shared: dict[str, Value] = {
+        "group_kind": "shared",
+        "group_count": 2,
+        "group_relative": 0.4,
+        "group_text": "two regressions",
+    }
+    moved: dict[str, Value] = {
+        "group_kind": "moved",
+        "group_count": 3,
+        "group_moved": 1.5,
+        "group_text": "1.5 s moved",
+    }
+    said: dict[int, dict[str, Value]] = {
+        0: {"finding_group": "f7", **shared},
+        7: {"finding_group": "f7", **shared},
+        1: {"finding_group": "f1", **moved},
+        2: {"finding_group": "", "group_kind": "", "group_count": 0, "group_text": ""},
+    }
+    return {"group_state": "confirmed", "group_relative": 0.0, "group_moved": 0.0, **said[index]}
 
 
 def lost_attempt() -> list[Points]:
@@ -182,8 +207,12 @@ SHOWN: dict[str, Check] = {
     "fleet: Worker-seconds by pool": lambda frames: column(frames, "pool") == ["local", "big"],
     "suites: $suite": lambda frames: variable_values(frames) == ["suite"],
     "suites: Shared changes": lambda frames: (
-        column(frames, "title") == ["2 series: regression"]
-        and column(frames, "text") == [f"suite, no later than rev8; the largest: {BIG} cpu_seconds"]
+        column(frames, "title") == ["2 series share a regression"]
+        and column(frames, "text") == ["suite, two regressions"]
+    ),
+    "suites: Moved cost": lambda frames: (
+        column(frames, "title") == ["cost moved between 3 series"]
+        and column(frames, "text") == ["suite, 1.5 s moved"]
     ),
     "suites: Runs that ended": lambda frames: column(frames, "runs") == ["12"],
     "suites: Cases failed in the newest run": lambda frames: values(frames) == [0],
@@ -196,9 +225,14 @@ SHOWN: dict[str, Check] = {
         column(frames, "case")[0] == BIG and float(column(frames, "ratio")[0]) > 4
     ),
     "suites: Changes that several series share": lambda frames: (
-        [column(frames, name) for name in ("impact", "series", "revision_last", "largest")]
-        == [["regression"], ["2"], ["rev8"], [f"{BIG} cpu_seconds"]]
-        and float(column(frames, "relative")[0]) == 0.5
+        [column(frames, name) for name in ("impact", "group_count", "revision_last", "group_text")]
+        == [["regression"], ["2"], ["rev8"], ["two regressions"]]
+        and float(column(frames, "group_relative")[0]) == 0.4
+    ),
+    "suites: Cost that moved between cases": lambda frames: (
+        [column(frames, name) for name in ("metric", "group_count", "group_text")]
+        == [["duration_seconds"], ["3"], ["1.5 s moved"]]
+        and float(column(frames, "group_moved")[0]) == 1.5
     ),
     "suites: Flaky cases": lambda frames: (
         column(frames, "case") == [STORY_CASES[1]] and column(frames, "flaky") == ["2"]
@@ -215,7 +249,7 @@ SHOWN: dict[str, Check] = {
     "case: Regressions": lambda frames: (
         sorted(column(frames, "title"))
         == ["cpu_seconds: step, confirmed", "duration_seconds: step, confirmed"]
-        and "1 to 1.25 s (25 %), revision rev7" in column(frames, "text")
+        and "1 to 1.25 s (25 %), revision rev7; with others: two regressions" in column(frames, "text")
     ),
     "case: Improvements": lambda frames: column(frames, "title") == ["duration_seconds: drift, provisional"],
     "case: Other changes": lambda frames: column(frames, "tags") == ["variance"],

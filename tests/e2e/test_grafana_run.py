@@ -45,6 +45,7 @@ def test_passes_at_the_second_try():
 EMPTY = {
     # A change needs a history of several runs, and no case here measures anything of its own.
     *("suites: Became slower", "suites: Changes that several series share", "suites: Shared changes"),
+    *("suites: Cost that moved between cases", "suites: Moved cost"),
     *("case: Regressions", "case: Improvements", "case: Other changes", "case: Anomalies", "case: Findings"),
     "case: What the case measured",
 }

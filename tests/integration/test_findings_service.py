@@ -14,10 +14,13 @@ from dtf.adapters.sqlite_vault import SqliteVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
 from dtf.core.trend import series_points
+from dtf.core.trend.finding_groups import group_findings
 from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.group_text import group_sentence
 from dtf.ports.series_vault import VaultCheckpoint
 from dtf.rpc.errors import parse
 from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
+from tests.grafana_frames import ask, filled, questions
 from tests.influxd import Influxd
 from tests.trend_histories import LATENCY, bench_history, bench_on_two_pools, noise, search, stepped
 from tests.trend_stores import PointTable, WatchedStore, influx_content
@@ -173,9 +176,11 @@ async def test_imported_history_is_searched_stored_and_survives_a_restart(store:
 
 
 @pytest.mark.influxdb
-async def test_influxdb_holds_exactly_these_findings(influxd: Influxd) -> None:
+async def test_influxdb_holds_exactly_these_findings_and_grafana_shows_them_as_people_are_told(
+    influxd: Influxd,
+) -> None:
     streams, bucket = Streams(), "findings-service"
-    last = streams.append(bench_history(LATENCIES))
+    last = streams.append(bench_history(LATENCIES, stepped(noise(3, 80, 500.0, 10.0), 40, -120.0)))
     store = await influxd.open_store(bucket)
     watched = WatchedStore(store)
     try:
@@ -183,6 +188,14 @@ async def test_influxdb_holds_exactly_these_findings(influxd: Influxd) -> None:
             await searched(client, last)
             watched.wait_until({"analysis": len(streams.analysis.records)})
             await watched.wait(CALL_SECONDS)
+            found = await client.stub.ListFindings(
+                pb.ListFindingsRequest(), metadata=client.metadata, timeout=CALL_SECONDS
+            )
+        told = [group_sentence(each) for each in group_findings(each.finding for each in found.findings)]
+        assert "confirmed regression of 2 series" in told[0]
+        panels = {each.title: each.flux for each in questions() if each.board == "suites"}
+        flux = filled(panels["Changes that several series share"], bucket, {"suite": ".*"})
+        assert [row["group_text"] for frame in ask(influxd, flux) for row in frame.rows] == told
         book, table = FindingsBook(), PointTable()
         for each in streams.analysis.records:
             book.apply(findings_pb2.AnalysisEvent.FromString(each.payload), each.sequence)

@@ -90,13 +90,20 @@ async def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         await DuckDbStore.open(path)
 
 
-async def test_a_measurement_newer_than_the_file_gets_its_table(tmp_path: Path) -> None:
+async def test_a_measurement_newer_than_the_file_gets_its_table_and_a_field_its_column(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "metrics.duckdb"
     await (await DuckDbStore.open(path)).close()
     with duckdb.connect(str(path)) as connection:
         connection.execute("DROP TABLE findings")
+        connection.execute("ALTER TABLE fleet DROP COLUMN leased")
+        connection.execute("INSERT INTO fleet BY NAME SELECT 7 AS time_ns, 3 AS workers")
     store = await DuckDbStore.open(path)
     assert await store.query("SELECT count(*) FROM findings") == [(0,)]
+    assert await store.query("SELECT workers, leased FROM fleet") == [(3, None)]
+    await store.write(fleet_points(), Checkpoint("log", 1, "{}"))
+    assert await store.query("SELECT count(leased) FROM fleet") == [(1,)]
     await store.close()
 
 

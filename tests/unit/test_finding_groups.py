@@ -47,7 +47,7 @@ def finding(
     """A confirmed change of 2 s by so much, known to a tenth, at one of the runs that each had a revision."""
     first, last = at if first is None else first, at if last is None else last
     reach = 0.1 * abs(absolute)
-    values: dict[str, Any] = {"state": STATES.FINDING_STATE_CONFIRMED, **rest}
+    values: dict[str, Any] = {"state": STATES.FINDING_STATE_CONFIRMED, "unit": "s", **rest}
     if revisions:
         values |= {"revision_before": f"r{first - 1}", "revision": f"r{at}", "revision_last": f"r{last}"}
     return findings_pb2.Finding(
@@ -56,7 +56,6 @@ def finding(
         series=findings_pb2.FindingSeries(
             suite=suite, case_name=case, metric=metric, pool="p" if case else ""
         ),
-        unit="s",
         kind=findings_pb2.FINDING_KIND_STEP,
         impact=WORSE if absolute > 0 else BETTER,
         index=at,
@@ -183,6 +182,43 @@ def test_cost_that_moved_is_said_to_have_moved_unless_the_suite_changed() -> Non
     assert not any(
         each.is_moved for each in group_findings([*MOVED, finding("", 0.8, metric="busy_seconds")])
     )
+
+
+WRITTEN: dict[str, Any] = {"metric": "written_bytes", "unit": "bytes", "is_lower_better": True}
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_moved"),
+    [
+        (WRITTEN, True),
+        ({**WRITTEN, "metric": "allocations", "unit": "count"}, True),
+        ({**WRITTEN, "unit": "s"}, False),
+        ({**WRITTEN, "metric": "peak_memory_bytes"}, False),
+        ({**WRITTEN, "metric": "written.p99"}, False),
+        ({**WRITTEN, "is_lower_better": False}, False),
+        ({"metric": "written_bytes", "unit": "bytes"}, False),
+    ],
+    ids=lambda each: " ".join(map(str, each.values())) if isinstance(each, dict) else None,
+)
+def test_other_costs_that_add_up_move_too(rest: dict[str, Any], is_moved: bool) -> None:
+    groups = group_findings([finding("parse", -1000.0, **rest), finding("setup", 1020.0, **rest)])
+    assert [group.is_moved for group in groups] == [True] * is_moved
+
+
+def test_what_moved_without_a_series_of_the_sum_is_told_and_counts() -> None:
+    moved = [finding("parse", -1000.0, **WRITTEN), finding("setup", 1020.0, **WRITTEN)]
+    (group,) = group_findings(moved)
+    assert group_sentence(group).startswith(
+        "confirmed: 1000 B of written_bytes (p) moved from parse to setup since r39..r40; together "
+    )
+    assert group_sentence(group).endswith("; the suite has no series of the sum")
+    (breach,) = gate(*moved).breaches
+    assert breach.sentence.endswith(
+        "moved from parse to setup, and no series of the suite says that the sum stayed"
+    )
+    assert make_notice(moved).title == "dtf: 1 became worse, 1 became better in s"
+    root = ElementTree.fromstring(render_comparison(compared(*moved), "s", "junit"))
+    assert len(root.findall(".//failure")) == 1
 
 
 def test_a_list_has_a_line_for_a_group_and_each_of_its_findings_where_that_is_asked_for() -> None:

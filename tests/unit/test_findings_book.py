@@ -4,6 +4,7 @@ import pytest
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.points import Value
 from dtf.core.trend.triage import RuleRecord
 
 pytestmark = pytest.mark.trend_analyzer
@@ -122,3 +123,80 @@ def test_only_the_newest_findings_are_known_and_those_that_went_away_are_forgott
     ):
         book.apply(event, sequence)
     assert list(book.findings) == ["c", "d"]
+
+
+def rows_of(book: FindingsBook) -> dict[str, dict[str, Value]]:
+    """What would be written now, by finding."""
+    return {str(row["finding"]): row for points in book.take() for row in points.as_dicts()}
+
+
+def steps(*sizes: float, at: int = 40) -> list[pb.AnalysisEvent]:
+    """A step of each case, all with one revision, of 2 s by so much."""
+    made = []
+    for number, size in enumerate(sizes):
+        event = finding(
+            f"f{number}",
+            impact=pb.FINDING_IMPACT_REGRESSION if size > 0 else pb.FINDING_IMPACT_IMPROVEMENT,
+            time_unix_nanos=at + number,
+            revision_before=f"r{at - 1}",
+            revision=f"r{at}",
+            revision_last=f"r{at}",
+            absolute=size,
+            absolute_low=size - 0.05,
+            absolute_high=size + 0.05,
+            relative=size / 2,
+            relative_low=size / 2,
+            relative_high=size / 2,
+            unit="s",
+        )
+        event.finding.series.case_name, event.finding.series.metric = f"c{number}", "duration_seconds"
+        made.append(event)
+    return made
+
+
+def test_the_points_of_a_group_say_what_it_is_and_are_mended_when_it_changes() -> None:
+    book = book_of(*steps(0.4, 0.6))
+    rows = rows_of(book)
+    assert {(row["finding_group"], row["group_kind"], row["group_count"]) for row in rows.values()} == {
+        ("f1", "shared", 2)
+    }
+    assert rows["f0"]["group_relative"] == 0.25
+    assert str(rows["f0"]["group_text"]).startswith("confirmed regression of 2 series, median +25 %")
+    assert rows_of(book) == {}, "nothing is written twice"
+    book.apply(triaged("f1", pb.TRIAGE_VERDICT_REJECTED), 3)
+    rows = rows_of(book)
+    assert [
+        (name, row["is_raised"], row["finding_group"], row["group_text"]) for name, row in rows.items()
+    ] == [
+        ("f0", True, "", ""),
+        ("f1", False, "", ""),
+    ], "what was rejected takes the other out of the group too"
+
+
+def test_cost_that_moved_is_in_the_points_with_how_much() -> None:
+    rows = rows_of(book_of(*steps(-1.0, 1.02)))
+    assert {(row["group_kind"], row["group_moved"]) for row in rows.values()} == {("moved", 1.0)}
+    assert "moved from c0 to c1" in str(rows["f1"]["group_text"])
+
+
+def test_judgements_that_change_what_a_rule_needs_mend_the_points_of_its_other_findings() -> None:
+    book = book_of(finding("weak"))
+    assert rows_of(book)["weak"]["is_raised"] is True
+    rejections = [
+        each
+        for number in range(8)
+        for each in (finding(f"x{number}"), triaged(f"x{number}", pb.TRIAGE_VERDICT_REJECTED))
+    ]
+    for sequence, event in enumerate(rejections, start=2):
+        if event.HasField("finding"):
+            event.finding.series.suite = "another"
+        book.apply(event, sequence)
+    assert rows_of(book)["weak"]["is_raised"] is False
+
+
+def test_a_finding_that_went_away_leaves_the_point_to_the_one_that_stands_there() -> None:
+    book = book_of(finding("old"), finding("new"))
+    assert len(book.take()) == 1
+    book.apply(finding("old", version=2, state=pb.FINDING_STATE_WENT_AWAY), 3)
+    ((row,),) = [points.as_dicts() for points in book.take()]
+    assert (row["finding"], row["state"]) == ("new", "confirmed")

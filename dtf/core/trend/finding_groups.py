@@ -7,18 +7,31 @@ revision's place is the time at which one of them first speaks of it.
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from dtf.api.v1 import findings_pb2 as pb
+from dtf.core.trend.finding_words import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Effect, Impact, Interval
-from dtf.core.trend.findings_book import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
 from dtf.core.trend.grouping import MovedCost, SeriesChange, SharedChange, find_moved_costs, group_changes
 
 WHOLES: Mapping[str, str] = {"duration_seconds": "busy_seconds", "cpu_seconds": "cpu_seconds"}
 """Metrics of cases that add up to one of their suite."""
+_ADDITIVE_UNITS = (
+    "bytes B kB KB KiB MB MiB GB GiB count counts calls allocations allocs instructions cycles operations ops requests "
+    "queries statements rows lines packets messages events pages faults misses joules J Wh kWh"
+)
+_STATISTICS = (
+    "peak max maximum min minimum mean avg average median stddev rss rate ratio share best worst high low"
+)
+ADDITIVE_UNITS = frozenset(_ADDITIVE_UNITS.split())
+"""Units of what adds up over cases, though no series of their suite says to how much. Times of cases do too, but what
+benchmarks call times are mostly those of one iteration."""
+NOT_ADDITIVE = frozenset(_STATISTICS.split())
+"""Words of metrics that do not add up whatever their unit."""
 
 _Token = tuple[str, str]
 """A place: ("revision", "4f2a91c"), or a run where no revision is known or it did not change, or an instant."""
@@ -45,6 +58,11 @@ class FindingGroup:
     def is_moved(self) -> bool:
         """Whether cost moved between the series and their sum stayed."""
         return self.moved > 0
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether cost moved, and the suite has a series of its own that says that the sum stayed."""
+        return self.is_moved and self.findings[0].series.metric in WHOLES
 
     @property
     def sources(self) -> tuple[pb.Finding, ...]:
@@ -168,14 +186,24 @@ def _series_change(finding: pb.Finding, positions: Mapping[_Token, int]) -> Seri
         change_point_of(finding),
         min(before + 1, at),
         max(last, at),
-        _whole_of(finding.series, finding.unit),
+        _whole_of(finding),
     )
 
 
-def _whole_of(series: pb.FindingSeries, unit: str) -> str:
-    """Names the series of the suite that this one is a part of, and the pool: parts on different machines do not add up."""
-    whole = WHOLES.get(series.metric)
+def _whole_of(finding: pb.Finding) -> str:
+    """Names what this series is a part of, and the pool: parts on different machines do not add up; "" if nothing."""
+    series, unit = finding.series, finding.unit
+    whole = WHOLES.get(series.metric) or (series.metric if _adds_up(finding) else "")
     return json.dumps([whole, series.pool, unit]) if whole and series.case_name else ""
+
+
+def _adds_up(finding: pb.Finding) -> bool:
+    """Whether what was measured is a cost that a sum over cases makes sense of."""
+    metric = finding.series.metric.lower()
+    is_statistic = re.search(r"(^|[^a-z])p\d", metric) or not NOT_ADDITIVE.isdisjoint(
+        re.split(r"[^a-z]+", metric)
+    )
+    return finding.is_lower_better and finding.unit in ADDITIVE_UNITS and not is_statistic
 
 
 def change_point_of(finding: pb.Finding) -> ChangePoint:

@@ -3,7 +3,7 @@
 import math
 
 from dtf.api.v1 import findings_pb2 as pb
-from dtf.core.trend.findings_book import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
+from dtf.core.trend.finding_words import ANOMALIES, IMPACT_NAMES, KIND_NAMES, STATE_NAMES
 
 MOST_CONTRIBUTIONS = 3
 """Metrics that a sentence names."""

@@ -4,49 +4,32 @@ Whether a finding is raised follows from this stream alone: its evidence is in i
 judgements that say how much evidence its rule needs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend import measurements
 from dtf.core.trend.confirmations import ConfirmationBook
-from dtf.core.trend.points import PointBuffer, Points, Value
-from dtf.core.trend.series_points import SeriesKey
+from dtf.core.trend.finding_rows import (
+    MOVED_AWAY,
+    RAISED,
+    SET_ASIDE,
+    FindingRows,
+    Place,
+    Standing,
+    point_of,
+    standings_in_groups,
+)
+from dtf.core.trend.finding_words import ANOMALIES, KIND_NAMES
+from dtf.core.trend.points import PointBuffer, Points
 from dtf.core.trend.triage import RuleRecord
 
 MOST_FINDINGS = 50_000
 """Findings that are known, the newest; of the others the store has the points and the stream the events."""
-
-KIND_NAMES: Mapping[int, str] = {
-    pb.FINDING_KIND_STEP: "step",
-    pb.FINDING_KIND_DRIFT: "drift",
-    pb.FINDING_KIND_VARIANCE: "variance",
-    pb.FINDING_KIND_POINT: "point",
-    pb.FINDING_KIND_COLLECTIVE: "collective",
-    pb.FINDING_KIND_MULTIVARIATE: "multivariate",
-}
-"""How the store and people's commands write a kind."""
-STATE_NAMES: Mapping[int, str] = {
-    pb.FINDING_STATE_PROVISIONAL: "provisional",
-    pb.FINDING_STATE_CONFIRMED: "confirmed",
-    pb.FINDING_STATE_WENT_AWAY: "went_away",
-}
-IMPACT_NAMES: Mapping[int, str] = {
-    pb.FINDING_IMPACT_REGRESSION: "regression",
-    pb.FINDING_IMPACT_IMPROVEMENT: "improvement",
-    pb.FINDING_IMPACT_CHANGE: "change",
-}
-TRIAGE_NAMES: Mapping[int, str] = {
-    pb.TRIAGE_VERDICT_UNSPECIFIED: "",
-    pb.TRIAGE_VERDICT_ACCEPTED: "accepted",
-    pb.TRIAGE_VERDICT_REJECTED: "rejected",
-    pb.TRIAGE_VERDICT_MUTED: "muted",
-}
-ANOMALIES = frozenset({pb.FINDING_KIND_POINT, pb.FINDING_KIND_COLLECTIVE, pb.FINDING_KIND_MULTIVARIATE})
-"""Kinds that say nothing of what comes after: they are kept and drawn, and nobody is called for them."""
-
-_MILLISECOND_NS = 1_000_000
+MOST_GROUPED = 10_000
+"""Findings of a suite that are looked at for what they share, the newest."""
 
 
 @dataclass(slots=True)
@@ -57,6 +40,8 @@ class Known:
     triage: pb.FindingTriaged | None = None
     notified: set[str] = field(default_factory=set)
     """Channels that were told of it, each with the state it was in: "slack confirmed"."""
+    standing: Standing | None = None
+    """What its point says of it; None: it has none that is still true."""
 
     @property
     def verdict(self) -> "pb.TriageVerdict.ValueType":
@@ -78,11 +63,16 @@ class FindingsBook:
         self._most = most_findings
         self._records = {kind: RuleRecord() for kind in KIND_NAMES}
         self._buffer = PointBuffer()
-        self._rows: dict[tuple[int, SeriesKey, str], dict[str, Value]] = {}
-        """Points of `findings` by time and tags: the newest of each, which is what the store keeps."""
+        self._rows = FindingRows()
+        self._suites: dict[str, dict[str, Known]] = {}
+        """The findings, by suite and identity."""
+        self._touched: dict[str, int] = {}
+        """Suites of which something changed since points were last taken, with how many events did."""
+        self._required: dict[int, float] = {}
+        """What a finding of each rule needed then."""
 
     def __len__(self) -> int:
-        return len(self._buffer) + len(self._rows)
+        return len(self._buffer) + len(self._rows) + sum(self._touched.values())
 
     def apply(self, event: pb.AnalysisEvent, sequence: int) -> None:
         """Fold one event."""
@@ -105,11 +95,12 @@ class FindingsBook:
                 pass  # of a later version
 
     def take(self) -> list[Points]:
-        """The points of every event folded since the last call."""
-        points = self._buffer.of(measurements.FINDINGS)
-        for (time_ns, _key, _kind), row in self._rows.items():
-            points.add(time_ns, row)
-        self._rows = {}
+        """The points of every event folded since the last call, and of what they change for other findings."""
+        required = self.required_confidences()
+        for suite in self._suites if required != self._required else self._touched:
+            self._write_suite(suite, required)
+        self._required, self._touched = required, {}
+        self._rows.move_to(self._buffer.of(measurements.FINDINGS))
         return self._buffer.take()
 
     def state(self) -> dict[str, Any]:
@@ -160,6 +151,7 @@ class FindingsBook:
         known = self.findings.get(finding.finding_id)
         if known is None:
             known = self.findings[finding.finding_id] = Known(finding)
+            self._suites.setdefault(finding.series.suite, {})[finding.finding_id] = known
             self._count(known, 1)
             self._forget_oldest()
         else:
@@ -170,8 +162,8 @@ class FindingsBook:
             known.finding = finding
             self._count(known, 1)
             if (old.time_unix_nanos, old.kind) != (finding.time_unix_nanos, finding.kind):
-                self._write(known, old, "moved")
-        self._write(known, finding)
+                self._rows.write(old, known.verdict, MOVED_AWAY, state="moved")
+        self._touch(known)
 
     def _triage(self, triaged: pb.FindingTriaged) -> None:
         known = self.findings.get(triaged.finding_id)
@@ -179,7 +171,7 @@ class FindingsBook:
             self._count(known, -1)
             known.triage = triaged
             self._count(known, 1)
-            self._write(known, known.finding)
+            self._touch(known)
 
     def _remember_notice(self, notified: pb.FindingsNotified) -> None:
         for identity in notified.finding_ids:
@@ -187,38 +179,33 @@ class FindingsBook:
             if known is not None:
                 known.notified.add(notified.channel)
 
-    def _write(self, known: Known, finding: pb.Finding, state: str = "") -> None:
-        series = finding.series
-        moved = "moved" if finding.is_moved else ""
-        required: dict[int, float] = {finding.kind: self.record_of(finding.kind).required_confidence}
-        kind = KIND_NAMES.get(finding.kind, "unknown")
-        key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
-        self._rows[finding.time_unix_nanos, key, kind] = {
-            "suite": series.suite,
-            "case": series.case_name,
-            "metric": series.metric,
-            "pool": series.pool,
-            "kind": kind,
-            "finding": finding.finding_id,
-            "state": state or moved or STATE_NAMES.get(finding.state, "unknown"),
-            "impact": IMPACT_NAMES.get(finding.impact, "change"),
-            "triage": TRIAGE_NAMES.get(known.verdict, ""),
-            "is_raised": not state and self.is_raised(known, required),
-            "level_before": finding.level_before,
-            "level_after": finding.level_after,
-            "absolute": finding.absolute,
-            "relative": finding.relative,
-            "relative_low": finding.relative_low,
-            "relative_high": finding.relative_high,
-            "confidence": finding.confidence,
-            "unit": finding.unit,
-            "revision_before": finding.revision_before,
-            "revision": finding.revision,
-            "revision_last": finding.revision_last,
-            "run": finding.run_id,
-            "log_sequence": finding.log_sequence,
-            "found_ms": finding.caused_unix_nanos // _MILLISECOND_NS,
-        }
+    def _touch(self, known: Known) -> None:
+        known.standing = None
+        suite = known.finding.series.suite
+        self._touched[suite] = self._touched.get(suite, 0) + 1
+
+    def _write_suite(self, suite: str, required: Mapping[int, float]) -> None:
+        """Write each finding of the suite whose point does not say what is true of it now."""
+        findings = self._suites[suite]
+        raised = {identity: known for identity, known in findings.items() if self.is_raised(known, required)}
+        newest = islice(reversed(raised.values()), MOST_GROUPED)
+        groups = standings_in_groups(known.finding for known in newest)
+        untrue: list[Known] = []
+        for identity, known in findings.items():
+            standing = groups.get(identity) or (RAISED if identity in raised else SET_ASIDE)
+            if standing != known.standing:
+                known.standing = standing
+                untrue.append(known)
+        for known in untrue:
+            self._rows.write(known.finding, known.verdict, known.standing or SET_ASIDE)
+        if any(map(_is_gone, untrue)):
+            self._write_over({point_of(known.finding) for known in untrue if _is_gone(known)}, findings)
+
+    def _write_over(self, places: Set[Place], findings: Mapping[str, Known]) -> None:
+        """Where one went away and another stands at the same place, the point is that one's."""
+        for known in findings.values():
+            if not _is_gone(known) and point_of(known.finding) in places:
+                self._rows.write(known.finding, known.verdict, known.standing or SET_ASIDE)
 
     def _write_imported(self, imported: pb.PointsImported) -> None:
         series = imported.series
@@ -264,4 +251,9 @@ class FindingsBook:
             for identity, known in self.findings.items()
             if known.finding.state == pb.FINDING_STATE_WENT_AWAY
         )
-        del self.findings[next(gone, next(iter(self.findings)))]
+        forgotten = self.findings.pop(next(gone, next(iter(self.findings)))).finding
+        del self._suites[forgotten.series.suite][forgotten.finding_id]
+
+
+def _is_gone(known: Known) -> bool:
+    return known.finding.state == pb.FINDING_STATE_WENT_AWAY

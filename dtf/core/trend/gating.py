@@ -1,7 +1,7 @@
 """Whether what became slower is within the limits, and what it would take to pass.
 
-Cost that moved between cases of a suite, all of it confirmed, is no regression of the suite: it is
-named and does not count, unless its finding was accepted. What a series became worse by besides counts.
+Cost that moved between cases of a suite, all of it confirmed, while the suite's own series did not change, is no
+regression of the suite: it is named and does not count, unless its finding was accepted. What a series became worse by besides counts.
 """
 
 import math
@@ -13,7 +13,7 @@ from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
 from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import relative_text, revisions_text, series_text, value_text
-from dtf.core.trend.findings_book import STATE_NAMES
+from dtf.core.trend.finding_words import STATE_NAMES
 from dtf.core.trend.group_text import moved_text
 from dtf.core.trend.scarcity import scarcity_text
 
@@ -72,6 +72,7 @@ class Breach:
         if self.moved is None:
             return ""
         doubt = "" if self.moved.is_confirmed else ", which is not confirmed"
+        doubt += "" if self.moved.is_proven else ", and no series of the suite says that the sum stayed"
         return f"; {moved_text(self.moved)}{doubt}"
 
     @property
@@ -178,7 +179,7 @@ def _is_only_moved(breach: Breach, moved_of: Mapping[str, FindingGroup]) -> bool
     for found in breach.levels:
         group = moved_of.get(found.finding.finding_id)
         is_accepted = found.triage.verdict == findings_pb2.TRIAGE_VERDICT_ACCEPTED
-        if group is None or not group.is_confirmed or is_accepted:
+        if group is None or not group.is_confirmed or not group.is_proven or is_accepted:
             rest += found.finding.absolute
     worse = rest if breach.compared.is_lower_better else -rest
     return breach.moved is not None and worse <= breach.limit * abs(breach.levels[0].finding.level_before)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.finding_groups import FindingGroup
 from dtf.core.trend.finding_text import change_text, relative_text, revisions_text, series_text, value_text
-from dtf.core.trend.findings_book import IMPACT_NAMES
+from dtf.core.trend.finding_words import IMPACT_NAMES
 
 
 def group_sentence(group: FindingGroup) -> str:
@@ -33,7 +33,8 @@ def group_tail(group: FindingGroup) -> str:
     if group.is_moved:
         unit = group.findings[0].unit
         low, high = value_text(group.rest.low, unit), value_text(group.rest.high, unit)
-        return f"; together {low} to {high}, the suite did not change"
+        suite = ", the suite did not change" if group.is_proven else "; the suite has no series of the sum"
+        return f"; together {low} to {high}{suite}"
     largest = group.largest
     return f"; the largest: {series_text(largest.series)} {change_text(largest)} [{largest.finding_id}]"
 
@@ -67,6 +68,7 @@ def group_document(group: FindingGroup) -> dict[str, object]:
             "from": [each.finding_id for each in group.sources],
             "to": [each.finding_id for each in group.targets],
             "moved": group.moved,
+            "is_proven": group.is_proven,
             "rest_low": group.rest.low,
             "rest_high": group.rest.high,
         }

@@ -243,6 +243,19 @@ FINDINGS = Measurement(
         "run": _text("run of the first value behind the change"),
         "log_sequence": _count("last sequence of the log it took into account"),
         "found_ms": _count("when it last changed, by the log's time, in milliseconds since 1970 UTC"),
+        "finding_group": _text(
+            "identity of the first finding of the group it is told with; empty: it is in none"
+        ),
+        "group_kind": _text(
+            "shared: one revision explains all of them; moved: cost went from some to others"
+        ),
+        "group_state": _text("confirmed, where each of them is, or provisional"),
+        "group_count": _count("findings in it"),
+        "group_relative": Field(
+            FieldKind.REAL, "of a shared change the median of their relative effects", "1"
+        ),
+        "group_moved": Field(FieldKind.REAL, "of a moved cost how much moved", "see unit"),
+        "group_text": _text("the group in one sentence, as `dtf trends` has it"),
     },
 )
 
