@@ -11,6 +11,7 @@ from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
+from dtf.cli.revisions import compare_revisions
 from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.core.trend.finding_text import finding_sentence, relative_text, series_text
 from dtf.core.trend.gating import Breach, Coverage, GateRule, GateVerdict, judge
@@ -25,7 +26,10 @@ from dtf.settings.trends import GateSettings
 @click.command("gate")
 @click.option("--suite", default="", help="The suite; the settings' or the project's, unless named.")
 @click.option(
-    "--base", default="", metavar="REVISION", help="Compare with this revision, not with the last 30 days."
+    "--base",
+    default="",
+    metavar="REVISION",
+    help="Compare with this revision, as git names it, not with the last 30 days.",
 )
 @click.option(
     "--head",
@@ -97,7 +101,7 @@ def command(
 
     async def ask(analyzer: Analyzer) -> pb.CompareRevisionsResponse:
         await analyzer.settle()
-        return await analyzer.stub.CompareRevisions(request, **analyzer.call)
+        return await compare_revisions(analyzer, request, invocation.project_dir)
 
     compared = ask_analyzer(invocation, ask)
     verdict = judge(compared.series, _rule(settings))

@@ -63,7 +63,7 @@ def command(
     Example:
         dtf report                      the newest run
         dtf report 7f3k --html out.html
-        dtf report --compare 4f2a91c..9d3e001 --format md
+        dtf report --compare main..HEAD --format md
     """
     if compare is not None:
         # Imported here because a report of a run needs none of it.

@@ -8,6 +8,7 @@ from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
+from dtf.cli.revisions import compare_revisions
 from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.report.compare import render_comparison
 
@@ -16,11 +17,11 @@ def print_comparison(
     invocation: Invocation, span: str, suite: str, kind: str, page: Path | None, *, shows_each: bool = False
 ) -> int:
     """Print the comparison in the form `kind`, or write the page; an end left out is the newest, or the one before."""
-    base, separator, head = span.partition("..")
+    base, separator, head = span.replace("...", "..").partition("..")
     if not separator:
         raise CommandError(
             f"--compare {span!r} is not BASE..HEAD",
-            "as 4f2a91c..9d3e001, or .. for the newest two",
+            "as 4f2a91c..9d3e001 or main..HEAD, or .. for the newest two",
             exit_code=ExitCode.USAGE,
         )
     settings = invocation.load().settings
@@ -29,7 +30,7 @@ def print_comparison(
 
     async def ask(analyzer: Analyzer) -> pb.CompareRevisionsResponse:
         await analyzer.settle()
-        return await analyzer.stub.CompareRevisions(request, **analyzer.call)
+        return await compare_revisions(analyzer, request, invocation.project_dir)
 
     compared = ask_analyzer(invocation, ask)
     if page is not None:

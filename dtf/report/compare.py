@@ -6,6 +6,7 @@ behind them are named where there is room (Markdown folds them, the page and JSO
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from xml.etree import ElementTree
@@ -27,6 +28,8 @@ UNCHANGED_SHOWN = 500
 _SHOWN = 12
 """Characters of a revision."""
 _MOVED = "moved"
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""What Markdown takes for its own, an underscore within a word not being among it; an entity never is."""
 
 _WORDS = {
     findings_pb2.FINDING_IMPACT_REGRESSION: "worse",
@@ -127,7 +130,7 @@ def _text(compared: pb.CompareRevisionsResponse, suite: str, *, shows_each: bool
 
 def _markdown(compared: pb.CompareRevisionsResponse, suite: str) -> str:
     lines = [
-        f"### Performance of `{_cell(suite)}`: `{_cell(compared.base[:_SHOWN])}` to `{_cell(compared.head[:_SHOWN])}`",
+        f"### Performance of `{_code(suite)}`: `{_code(compared.base[:_SHOWN])}` to `{_code(compared.head[:_SHOWN])}`",
         "",
         summary_sentence(compared) + ".",
     ]
@@ -156,7 +159,7 @@ def _table(series: Sequence[pb.SeriesComparison], group_of: Mapping[str, Finding
     for each in series:
         base, head = values_of(each)
         findings = ", ".join(
-            f"`{_cell(found.finding.finding_id)}` {_state(found)}" for found in each.findings
+            f"<code>{_cell(found.finding.finding_id)}</code> {_state(found)}" for found in each.findings
         )
         name = _cell(series_text(each.series))
         lines.append(
@@ -170,7 +173,13 @@ def _state(found: pb.TrackedFinding) -> str:
 
 
 def _cell(text: str) -> str:
-    return plain_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    """`text` as it reads, in Markdown: names of other people's make no link, no table cell and call nobody."""
+    return _MARKUP.sub(lambda found: f"&#{ord(found.group())};", plain_line(text)).replace("@", "@<!-- -->")
+
+
+def _code(text: str) -> str:
+    """`text` within backticks, where nothing but they means anything."""
+    return plain_line(text).replace("`", "'")
 
 
 def _json(compared: pb.CompareRevisionsResponse, suite: str) -> str:

@@ -1,5 +1,6 @@
 """The gate: what is beyond the limits, what waits, and what it would take to pass; and findings in words."""
 
+import html
 from typing import Any
 
 import pytest
@@ -122,6 +123,18 @@ def test_names_of_any_kind_break_no_report(kind: str) -> None:
     response = pb.CompareRevisionsResponse(base="v1", head="v2", series=[compared(hostile, 0.3)])
     said = render_comparison(response, "s", kind)
     assert "\x1b" not in said
-    assert "<script>" not in said.replace("&lt;script>", "") or kind == "text"
+    assert "<script>" not in said or kind == "text"
     if kind == "md":
         assert any(line.startswith("| worse |") and line.count(" | ") == 5 for line in said.splitlines())
+
+
+def test_markdown_of_hostile_names_is_text_alone() -> None:
+    """No link, picture, emphasis or column comes of a case's name, and nobody is called; underscores of words stay."""
+    hostile = "test_a::__init__[![x](http://e)*b*~c~ \\|@octocat #7 &lt;]"
+    response = pb.CompareRevisionsResponse(base="v1", head="v2", series=[compared(hostile, 0.3)])
+    (row,) = [line for line in render_comparison(response, "s", "md").splitlines() if "octocat" in line]
+    name = row.split(" | ")[1]
+    assert name.startswith("test_a::&#95;&#95;init&#95;&#95;&#91;&#33;&#91;x&#93;(http://e)&#42;b&#42;")
+    assert "@<!-- -->octocat" in name
+    assert html.unescape(name).replace("<!-- -->", "").startswith(hostile)
+    assert row.count("|") == 7
