@@ -59,7 +59,7 @@ class History:
 @click.option("--metric", default="", help="Which metric, if the case has several.")
 @click.option("--suite", default="", help="Which suite, if several have such a case.")
 @click.option("--pool", default="", help="Only what this pool measured.")
-@click.option("--all", "include_all", is_flag=True, help="Draw also what was rejected or muted.")
+@click.option("--all", "include_all", is_flag=True, help="Draw also what went away, was rejected or muted.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -102,7 +102,7 @@ def command(
         write_picture(plot, _picture(history, shown))
     if as_json:
         return
-    for line in _lines(history, shown):
+    for line in history_lines(history, shown):
         click.echo(line)
     if plot is not None:
         click.echo(f"picture      {plot}")
@@ -253,19 +253,25 @@ def _anomaly(history: History, finding: findings_pb2.Finding) -> Anomaly:
     )
 
 
-def _lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]:
+def history_lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]:
+    """The series drawn, and what is shown of what was found in it."""
     key = history.key
     if not history.values:
         return [f"{key.case_name or key.suite} {key.metric}: no values yet"]
     unit = _unit(history)
     newest = value_text(history.values[-1], unit)
     head = f"{key.case_name or key.suite}  {key.metric}  {len(history.values)} runs, newest {newest}"
-    lines = [head, *plot_lines(_picture(history, shown))]
+    lines = [plain_line(head), *plot_lines(_picture(history, shown))]
     for each in sorted(shown, key=lambda tracked: tracked.finding.time_unix_nanos):
         lines += finding_lines(each)
         group = history.groups.get(each.finding.finding_id)
         lines += [plain_line(f"    with others: {group_sentence(group)}")] if group is not None else []
-    return lines if shown else [*lines, "no change was found"]
+    aside = len(history.findings) - len(shown)
+    if not shown:
+        lines.append(
+            f"nothing stands; {aside} set aside, which --all shows" if aside else "no change was found"
+        )
+    return lines
 
 
 def _document(history: History) -> dict[str, object]:
