@@ -120,6 +120,11 @@ class Influxd:
         self._post("/api/v2/buckets", body)
         return name
 
+    def delete_bucket(self, name: str) -> None:
+        """Delete the bucket with everything in it."""
+        (found,) = self._ask("GET", f"/api/v2/buckets?name={name}")["buckets"]
+        self._ask("DELETE", f"/api/v2/buckets/{found['id']}")
+
     def _await_port(self) -> int:
         assert self._process is not None
         assert self._process.stdout is not None
@@ -145,10 +150,13 @@ class Influxd:
         self._org_id = self._post("/api/v2/setup", body)["org"]["id"]
 
     def _post(self, path: str, body: object) -> Any:
+        return self._ask("POST", path, json.dumps(body).encode())
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/json", "Authorization": f"Token {self.token}"}
-        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)
         with urllib.request.urlopen(request, timeout=90) as response:
-            return json.load(response)
+            return json.loads(response.read() or b"null")
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:

@@ -121,6 +121,10 @@ class WatchedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def replace(self, store: Any) -> None:
+        """From now on another store is under it."""
+        self._store = store
+
     def wait_until(self, until: dict[str, int]) -> None:
         """What `wait` waits for from now on."""
         self._until = until

@@ -17,6 +17,9 @@ from dtf.ports.metric_store import StoreError, StoreMismatch, StoreUnavailable
 TIMEOUT_SECONDS = 30.0
 """Of one request; a query over a year of a large suite takes a few seconds."""
 
+LONGEST_HINT_SECONDS = 900.0
+"""Retry-After that is believed."""
+
 _T = TypeVar("_T")
 
 
@@ -100,12 +103,15 @@ def _refused(error: ApiException, address: InfluxAddress, clock: Clock) -> Store
 
 
 def retry_after(text: str | None, now_ns: int) -> float:
-    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0: it says nothing."""
+    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0: it says nothing.
+
+    At most LONGEST_HINT_SECONDS: a clock that is wrong by years must not keep points out for years.
+    """
     try:
-        return max(0.0, float(text or 0.0))
+        seconds = float(text or 0.0)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text or "").timestamp() - now_ns / 1e9)
-    except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(text or "").timestamp() - now_ns / 1e9
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(0.0, seconds), LONGEST_HINT_SECONDS)  # NaN, which is no number, is 0 by this

@@ -6,6 +6,7 @@ points for ever, or at least longer than the event log does.
 """
 
 import asyncio
+import contextlib
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from dtf.ports.metric_store import (
     SeriesName,
     SeriesValue,
     StoreMismatch,
+    StoreReplaced,
     StoreUnavailable,
 )
 
@@ -55,6 +57,10 @@ class InfluxStore:
         self._clock = clock
         self._write_api = client.write_api(write_options=SYNCHRONOUS)
         self._writer = InfluxWriter(self._send, rejected)
+        self._bucket = address.bucket
+        """Written to by its id: one of the same name, made where it was deleted, is another."""
+        self._checkpoint_ns: dict[str, int] = {}
+        """Time of each stream's newest checkpoint: the clock may be set back, and the newest counts."""
         self._reader = client.query_api()
         make_dialect: Any = Dialect  # the package has no types here
         self._dialect = make_dialect(
@@ -72,7 +78,7 @@ class InfluxStore:
         client = make_client(address)
         store = cls(client, address, clock, rejected)
         try:
-            await store._call(store._ensure_bucket)
+            store._bucket = await store._call(store._ensure_bucket)
         except BaseException:
             client.close()
             raise
@@ -91,6 +97,7 @@ class InfluxStore:
         """See the port."""
         for row in await self._rows(queries.checkpoint(self._address.bucket, stream)):
             state = "".join(row[f"state_{index}"] for index in range(int(row["parts"])))
+            self._checkpoint_ns[stream] = max(self._checkpoint_ns.get(stream, 0), _nanoseconds(row["_time"]))
             return Checkpoint(stream, int(row["sequence"]), json.loads(state))
         return None
 
@@ -222,11 +229,25 @@ class InfluxStore:
         return rows
 
     def _write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
-        self._writer.write(line for each in points for line in lines(each))
-        self._send(self._checkpoint_line(checkpoint).encode())
+        try:
+            self._writer.write(line for each in points for line in lines(each))
+            self._send(self._checkpoint_line(checkpoint).encode())
+        except ApiException as error:
+            if error.status == 404:
+                self._miss_bucket()
+            raise
+
+    def _miss_bucket(self) -> None:
+        """The bucket was deleted. Raises StoreReplaced where there is another of its name now, or could be made."""
+        with contextlib.suppress(StoreMismatch):
+            if self._ensure_bucket() != self._bucket:
+                raise StoreReplaced(
+                    f"bucket {self._address.bucket!r} of InfluxDB at {self._address.url} was deleted, and there is a "
+                    "new one; start again, and it is filled from the beginning of the streams"
+                )
 
     def _send(self, body: bytes) -> None:
-        self._write_api.write(bucket=self._address.bucket, org=self._address.org, record=body)
+        self._write_api.write(bucket=self._bucket, org=self._address.org, record=body)
 
     def _checkpoint_line(self, checkpoint: Checkpoint) -> str:
         """Its time is the hour, so that a year of checkpoints is 8,766 points and not a hundred million."""
@@ -236,15 +257,20 @@ class InfluxStore:
         fields = [f'state_{index}="{piece}"' for index, piece in enumerate(escaped)]
         fields += [f"sequence={checkpoint.sequence}i", f"parts={len(pieces)}i"]
         hour = self._clock.now_ns() // _HOUR_NS * _HOUR_NS
+        hour = self._checkpoint_ns[checkpoint.stream] = max(
+            hour, self._checkpoint_ns.get(checkpoint.stream, 0)
+        )
         return f"checkpoints,stream={checkpoint.stream} {','.join(fields)} {hour}"
 
-    def _ensure_bucket(self) -> None:
+    def _ensure_bucket(self) -> str:
+        """The bucket's id; it is made if it is missing."""
         api: Any = self._client.buckets_api()
         name = self._address.bucket
-        if api.find_bucket_by_name(name) is not None:
-            return
+        known = api.find_bucket_by_name(name)
+        if known is not None:
+            return str(known.id)
         try:
-            api.create_bucket(bucket_name=name, org=self._address.org)
+            return str(api.create_bucket(bucket_name=name, org=self._address.org).id)
         except ApiException as error:
             if error.status in (401, 403, 404):
                 raise StoreMismatch(

@@ -6,7 +6,8 @@ Errors:
     ├── StoreUnavailable    it does not answer, or asks to wait; what was written may or may not be there
     ├── StoreLocked         another process has it open
     ├── StoreCorrupt        what is there is not a store, or is damaged
-    └── StoreMismatch       it was made by another version, or refuses what we write
+    ├── StoreMismatch       it was made by another version, or refuses what we write
+    └── StoreReplaced       it is not the one it was: what was written is not there any more
 """
 
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ class StoreCorrupt(StoreError):
 
 class StoreMismatch(StoreError):
     """The store was made by another version, or refuses what we write."""
+
+
+class StoreReplaced(StoreError):
+    """What was written is not there any more; who starts again fills the store from the streams."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from dtf.core.trend.points import Points
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import StoredCommit
-from dtf.ports.metric_store import Checkpoint, MetricStore, StoreUnavailable
+from dtf.ports.metric_store import Checkpoint, MetricStore, StoreReplaced, StoreUnavailable
 from dtf.trend_analyzer.gate import CheckpointGate
 
 PACE_SECONDS = 0.5
@@ -159,9 +159,11 @@ class StreamIntake(Generic[_M]):
             return
 
     async def _persist(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
-        delay = FIRST_RETRY_SECONDS
+        delay, was_away = FIRST_RETRY_SECONDS, False
         while True:
             try:
+                if was_away:
+                    await self._check_store()
                 await self._store.write(points, checkpoint)
             except StoreUnavailable as error:
                 wait = max(delay, error.retry_after_seconds)
@@ -172,6 +174,17 @@ class StreamIntake(Generic[_M]):
                     error,
                 )
                 await self._clock.sleep(wait)
+                was_away = True
                 delay = min(delay * 2, LONGEST_RETRY_SECONDS)
             else:
                 return
+
+    async def _check_store(self) -> None:
+        """Raises StoreReplaced where the store lacks what it had: it was made anew, or put back from a backup."""
+        found = await self._store.checkpoint(self._stream)
+        reached = found.sequence if found is not None else 0
+        if reached < self.gate.sequence:
+            raise StoreReplaced(
+                f"the {self._store.kind} store is not the one it was: it had the stream {self._stream} up to "
+                f"{self.gate.sequence} and has it up to {reached}; start again, and it is filled from there"
+            )

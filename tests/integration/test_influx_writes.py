@@ -170,7 +170,17 @@ def test_the_file_of_rejected_points_is_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), (None, 0.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:01:30 GMT", 30.0), ("-3", 0.0)],
+    [
+        ("7", 7.0),
+        (None, 0.0),
+        ("soon", 0.0),
+        ("Thu, 01 Jan 1970 00:01:30 GMT", 30.0),
+        ("-3", 0.0),
+        ("nan", 0.0),
+        ("inf", 900.0),
+        ("31536000", 900.0),
+        ("Thu, 01 Jan 2070 00:00:00 GMT", 900.0),
+    ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float) -> None:
     assert retry_after(header, 60 * 10**9) == seconds

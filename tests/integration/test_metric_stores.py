@@ -22,6 +22,7 @@ from dtf.ports.metric_store import (
     StoreMismatch,
     StoreUnavailable,
 )
+from tests.fakes import FakeClock
 from tests.influxd import Influxd
 from tests.trend_events import START_NS
 
@@ -225,6 +226,21 @@ async def test_a_checkpoint_larger_than_a_field_comes_back_whole(influxd: Influx
     await store.write([], small)
     assert await store.checkpoint("log") == small
     await store.close()
+
+
+@pytest.mark.influxdb
+async def test_the_newest_checkpoint_is_the_last_one_written_though_the_clock_was_set_back(
+    influxd: Influxd,
+) -> None:
+    address = InfluxAddress.from_environment(influxd.environment("set-back"))
+    for hour, sequence in ((100, 1), (3, 2), (2, 3)):
+        store = await InfluxStore.open(address, clock=FakeClock(hour * 3_600 * 10**9))
+        known = await store.checkpoint("log")
+        assert (known.sequence if known else 0) == sequence - 1
+        await store.write([], Checkpoint("log", sequence, "{}"))
+        known = await store.checkpoint("log")
+        assert known == Checkpoint("log", sequence, "{}")
+        await store.close()
 
 
 def test_the_environment_describes_influxdb_and_the_token_is_never_shown() -> None:

@@ -19,7 +19,7 @@ from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import common_pb2, events_pb2, scaling_pb2, worker_service_pb2
-from dtf.ports.metric_store import StoreUnavailable
+from dtf.ports.metric_store import StoreReplaced, StoreUnavailable
 from dtf.rpc.channel import Peer, open_channel
 from dtf.rpc.errors import parse
 from dtf.settings.model import NatsSettings
@@ -142,7 +142,9 @@ async def test_a_write_that_fails_is_made_again_no_sooner_than_the_store_asks(
         await asyncio.wait_for(watched.failed.wait(), CALL_SECONDS)
         await clock.advance(6.9)
         assert len(watched.failures) == 1
+        watched.failed.clear()
         await clock.advance(0.2)
+        await asyncio.wait_for(watched.failed.wait(), CALL_SECONDS)
         assert watched.failures == []
         assert (await client.checkpoint()).log_sequence == 0
         await clock.advance(1.0)
@@ -172,6 +174,55 @@ async def test_influxdb_gets_every_point_once_though_the_analyzer_dies_before_it
         assert await influx_content(store, bucket) == expected_content(commits)
     finally:
         await store.close()
+
+
+@pytest.mark.influxdb
+async def test_a_bucket_that_is_deleted_while_it_is_written_is_filled_again_from_the_beginning(
+    streams: Streams, influxd: Influxd
+) -> None:
+    commits = long_story()
+    bucket = "deleted"
+    store = await influxd.open_store(bucket)
+    with pytest.raises(ExceptionGroup) as ended:
+        async with analyzing(streams, store) as client:
+            await client.checkpoint(wait_for=streams.append(commits[:9]))
+            await asyncio.to_thread(influxd.delete_bucket, bucket)
+            await client.checkpoint(wait_for=streams.append(commits[9:]))
+    await store.close()
+    (reason,) = {str(each) for each in leaves(ended.value) if isinstance(each, StoreReplaced)}
+    assert "was deleted, and there is a new one; start again" in reason
+    store = await influxd.open_store(bucket)
+    async with analyzing(streams, store) as client:
+        await client.checkpoint(wait_for=len(commits))
+    assert await influx_content(store, bucket) == expected_content(commits)
+    await store.close()
+
+
+async def test_a_store_that_lost_what_it_had_while_it_was_away_is_not_gone_on_with(
+    streams: Streams, store: DuckDbStore, tmp_path: Path
+) -> None:
+    """As where an older copy was put back: what lies between it and now would be missing for ever."""
+    watched = WatchedStore(store)
+    old = await DuckDbStore.open(tmp_path / "old.duckdb")
+    with pytest.raises(ExceptionGroup) as ended:
+        async with analyzing(streams, watched) as client:
+            last = streams.append(runs(2))
+            await client.checkpoint(wait_for=last)
+            watched.replace(old)
+            watched.failures = [StoreUnavailable("away")]
+            await client.checkpoint(wait_for=streams.append(runs(3)[last:]))
+    await old.close()
+    (reason,) = {str(each) for each in leaves(ended.value) if isinstance(each, StoreReplaced)}
+    assert f"it had the stream log up to {last} and has it up to 0" in reason
+
+
+def leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """What is in the group, and in those in it."""
+    return [
+        leaf
+        for each in errors.exceptions
+        for leaf in (leaves(each) if isinstance(each, BaseExceptionGroup) else [each])
+    ]
 
 
 @pytest.mark.influxdb
