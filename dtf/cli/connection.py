@@ -56,7 +56,13 @@ async def client_of(addresses: StackAddresses) -> AsyncIterator[Client]:
         access = (addresses.token_file, addresses.certificate_authority_file)
         coordinator = peer(addresses.server, *access)
         analyzer = peer(addresses.analysis, *access) if addresses.analysis else None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            "DTF_TOKEN_FILE (run.token_file) and run.certificate_authority_file name files of the coordinator",
+            exit_code=ExitCode.USAGE,
+        ) from error
+    except ValueError as error:
         raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     async with Client(coordinator, analyzer) as client:
         try:

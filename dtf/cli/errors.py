@@ -4,6 +4,7 @@ Exceptions of the layers below become a CommandError in one place, `explain`. gR
 it has been imported: to import it would cost every `dtf --help` a tenth of a second.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,16 @@ from dtf.cli.exit_codes import ExitCode
 from dtf.client.stack import StackError
 from dtf.ports.event_log import LogError
 from dtf.settings.loader import SettingsError
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "make room: dtf writes below .dtf of the project and in the temporary directory",
+    errno.EDQUOT: "make room: dtf writes below .dtf of the project and in the temporary directory",
+    errno.EROFS: "dtf writes below .dtf of the project; --project names another directory",
+    errno.EACCES: "let this user read and write it; dtf writes below .dtf of the project",
+    errno.EPERM: "let this user read and write it; dtf writes below .dtf of the project",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+}
+"""What the machine refuses, and what helps; other errors of the system are faults of dtf itself until they are known."""
 
 
 class CommandError(Exception):
@@ -60,6 +71,9 @@ def explain(error: BaseException) -> CommandError | None:
         )
     if _is_rpc_error(error):
         return _explain_rpc(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        return CommandError(f"{where}{error.strerror}", _OF_THE_MACHINE[error.errno])
     if isinstance(error, BaseExceptionGroup):
         return _explain_group(error)
     return None

@@ -210,8 +210,13 @@ def _close_standard_output() -> int:
 
 
 def main() -> None:
-    """Entry point of the `dtf` script."""
-    sys.exit(run_cli())
+    """Entry point of the `dtf` script: a fault of dtf itself has its traceback, and an exit code of its own."""
+    try:
+        code = run_cli()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = ExitCode.INTERNAL
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The `dtf` command: what every invocation has in common."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from dtf.cli.errors import CommandError, explain
 from dtf.cli.exit_codes import ExitCode
-from dtf.cli.main import COMMANDS, cli, run_cli
+from dtf.cli.main import COMMANDS, cli, main, run_cli
 from dtf.client.stack import StackError
 from dtf.ports.event_log import LogUnavailable
 
@@ -102,8 +103,26 @@ def test_errors_below_become_a_line_and_advice() -> None:
     assert grouped is not None
     assert grouped.what == "no broker"
     assert explain(KeyError("ours")) is None
+    assert explain(OSError(errno.ECHILD, "ours too")) is None
+    full = explain(OSError(errno.ENOSPC, "No space left on device", "/project/.dtf/x"))
+    assert full is not None
+    assert full.what == "/project/.dtf/x: No space left on device"
+    assert "make room" in full.advice[0]
     own = CommandError("x")
     assert explain(own) is own
+
+
+def test_a_fault_of_dtf_itself_has_its_traceback_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> int:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("dtf.cli.main.run_cli", broken)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == ExitCode.INTERNAL
+    assert "KeyError: 'ours'" in capsys.readouterr().err
 
 
 def test_the_table_and_the_commands_agree() -> None:

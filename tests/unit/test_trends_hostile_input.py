@@ -1,5 +1,6 @@
 """What comes from outside to break the readers and the interface: each gets one line, and nothing is drawn or kept wrong."""
 
+import errno
 import json
 import warnings
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 import dtf.trends
+from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.main import run_cli
 from dtf.cli.trends_import_command import as_record
+from dtf.cli.trends_picture import write_picture
 from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.imports.series import ImportedSeries
 from dtf.trends.files import load
@@ -85,6 +88,25 @@ def test_a_hostile_name_is_drawn_as_text(tmp_path: Path) -> None:
     assert title is not None
     assert title.text == "\ufffd[31m $x_{ \\frac{ <b> \ufffd\ufffd"
     assert draw_png(picture).startswith(b"\x89PNG")
+
+
+def test_a_picture_without_room_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.svg"
+    path.write_text("the one before", encoding="utf-8")
+    picture = Picture("x", np.arange(20.0), np.arange(20.0), has_dates=False, changes=())
+
+    def full(_path: Path, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(CommandError, match=r"x.svg cannot be written: No space left on device"):
+            write_picture(path, picture)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("x.svg", "the one before")]
+    write_picture(path, picture)
+    assert path.read_text().startswith("<svg")
 
 
 def test_parameters_of_asv_are_not_multiplied_out(tmp_path: Path) -> None:
