@@ -71,21 +71,29 @@ def command(
     if not records:
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
 
-    async def send(analyzer: Analyzer) -> tuple[int, int]:
+    taken = known = 0
+
+    async def send(analyzer: Analyzer) -> None:
+        nonlocal taken, known
         if pool and not is_forced:
             await _refuse_own_pool(analyzer, pool, invocation.load().settings)
-        taken = known = 0
         for request in requests(records):
             response = await analyzer.stub.ImportPoints(request, **analyzer.call)
             taken, known = taken + response.taken_count, known + response.known_count
-        return taken, known
 
-    taken, known = ask_analyzer(invocation, send)
+    try:
+        ask_analyzer(invocation, send)
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"interrupted after {taken + known:,} of {sum(len(each.values) for each in records):,} points",
+            "what was taken stays; the same command again takes the rest",
+            exit_code=ExitCode.CANCELLED,
+        ) from None
     if as_json:
         click.echo(json.dumps({"suite": name, "series": len(records), "taken": taken, "known": known}))
     else:
         click.echo(
-            f"{taken:,} points of {len(records):,} series imported into suite {name}; {known:,} were there already"
+            f"{taken:,} points of {len(records):,} series imported into suite {plain_line(name)}; {known:,} were there already"
         )
         click.echo("dtf trends        shows what changed")
     return ExitCode.OK

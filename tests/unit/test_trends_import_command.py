@@ -73,3 +73,22 @@ def test_history_is_not_mixed_with_what_a_pool_of_this_stack_measures(
     else:
         assert [each.series.pool for request in stack.taken for each in request.series] == [pool]
         assert "2 points of 1 series imported into suite h" in said.out
+
+
+def test_an_interrupted_import_says_what_was_taken_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = Stack()
+
+    def interrupted(_invocation: object, ask: Callable[[Stack], Awaitable[Any]]) -> Any:
+        stack.ask(_invocation, ask)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtf.cli.trends_import_command.ask_analyzer", interrupted)
+    path = tmp_path / "h.csv"
+    path.write_text("date,latency\n2026-05-01,1\n2026-05-02,2\n", encoding="utf-8")
+    assert run_cli(["--project", str(tmp_path), "trends", "import", str(path)]) == ExitCode.CANCELLED
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: interrupted after 2 of 2 points\n  what was taken stays; the same command again"
+    )
