@@ -1,14 +1,15 @@
 """Points as InfluxDB's line protocol.
 
-What the protocol cannot write never arrives here: names have no line breaks and no backslash at
-their end (dtf.core.trend.names). A number that is none is left out, an integer that is too large is
-the largest.
+What the protocol cannot write in a name, as line breaks and a backslash at its end, the folds have
+taken out (dtf.core.trend.names); a name that has it all the same, which only a stranger's message can,
+is written without. A number that is none is left out, an integer that is too large is the largest.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 
 from dtf.core.trend.measurements import LARGEST_WHOLE, FieldKind
+from dtf.core.trend.names import series_name
 from dtf.core.trend.points import Points, Value
 
 _TAG_ESCAPES = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})
@@ -39,7 +40,7 @@ def lines(points: Points) -> Iterator[str]:
 def _head(name: str, tag_names: list[str], tags: tuple[Value, ...]) -> str:
     parts = [name]
     parts += [
-        f"{tag}={str(value).translate(_TAG_ESCAPES)}"
+        f"{tag}={series_name(str(value)).translate(_TAG_ESCAPES)}"
         for tag, value in zip(tag_names, tags, strict=True)
         if value not in ("", None)
     ]

@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
@@ -13,6 +12,7 @@ from dtf.core.trend.finding_track import Tracked
 from dtf.core.trend.finding_words import KIND_NAMES
 from dtf.core.trend.findings import ChangeState
 from dtf.core.trend.findings_book import FindingsBook, Known
+from dtf.core.trend.imported import fault_of
 from dtf.core.trend.names import series_name
 from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.core.trend.series import IMPACTS
@@ -179,7 +179,8 @@ class FindingsDesk:
             imported.series.pool = (
                 series_name(imported.series.pool) if imported.series.pool else IMPORTED_POOL
             )
-            imported.series.case_name = series_name(imported.series.case_name)
+            for name in ("suite", "case_name", "metric"):
+                setattr(imported.series, name, series_name(getattr(imported.series, name)))
             for part in _parts(self._newer(imported, response)):
                 await self._record("import", findings_pb2.AnalysisEvent(points_imported=part))
                 response.taken_count += len(part.values)
@@ -288,17 +289,10 @@ def _full(known: Sequence[str], asked: str, field: str) -> str:
 
 
 def _refuse_unusable(imported: findings_pb2.PointsImported) -> None:
-    series, count = imported.series, len(imported.times_unix_nanos)
-    lengths = {len(imported.values), len(imported.weights) or count, len(imported.revisions) or count}
-    times = imported.times_unix_nanos
-    for is_wrong, field, what in (
-        (not series.suite, "series.suite", "must not be empty"),
-        (not series.metric, "series.metric", "must not be empty"),
-        (lengths != {count}, "values", f"{len(imported.values)} for {count} times"),
-        (any(b <= a for a, b in pairwise(times)), "times_unix_nanos", "must rise"),
-    ):
-        if is_wrong:
-            raise InvalidRequest(f"{field}: {what}", violations=[FieldViolation(field, what)])
+    fault = fault_of(imported)
+    if fault is not None:
+        field, what = fault
+        raise InvalidRequest(f"{field}: {what}", violations=[FieldViolation(field, what)])
 
 
 def _parts(imported: findings_pb2.PointsImported) -> Iterable[findings_pb2.PointsImported]:

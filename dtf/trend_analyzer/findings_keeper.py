@@ -18,10 +18,11 @@ from itertools import islice
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.finding_words import KIND_NAMES
 from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.imported import imported_points
 from dtf.core.trend.scarcity import together_text
 from dtf.core.trend.series import RULE_VERSION
 from dtf.core.trend.series_book import SeriesBook
-from dtf.core.trend.series_points import AnalyzedLogFold, SeriesKey, SeriesPoint
+from dtf.core.trend.series_points import AnalyzedLogFold, SeriesPoint
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError, RecordStream
 from dtf.ports.metric_store import Checkpoint
@@ -167,21 +168,3 @@ async def publish(
             _log.warning("the analysis stream is away, trying again: seconds=%.2f %s", delay, error)
             await clock.sleep(delay)
             delay = min(delay * 2, LONGEST_RETRY_SECONDS)
-
-
-def imported_points(imported: pb.PointsImported) -> list[SeriesPoint]:
-    """Imported history as points of its series."""
-    series = imported.series
-    count = len(imported.times_unix_nanos)
-    key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
-    direction = imported.is_lower_better if imported.HasField("is_lower_better") else None
-    return [
-        SeriesPoint(key, imported.unit, direction, time_ns, value, weight, "", revision, 0)
-        for time_ns, value, weight, revision in zip(
-            imported.times_unix_nanos,
-            imported.values,
-            imported.weights or [1.0] * count,
-            imported.revisions or [""] * count,
-            strict=True,
-        )
-    ]

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from dtf.core.trend.points import Points
+from dtf.core.trend.points import Points, Unusable
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import StoredCommit
 from dtf.ports.metric_store import Checkpoint, MetricStore, StoreReplaced, StoreUnavailable
@@ -101,16 +101,17 @@ class StreamIntake(Generic[_M]):
             group.create_task(self._write())
 
     def fold_one(self, stored: StoredCommit) -> None:
-        """Fold one message; one that cannot be parsed is a stranger's and is passed over."""
+        """Fold one message; one that nothing can be made of is a stranger's and is passed over."""
         try:
-            message = self._parse(stored.payload)
-        except DecodeError:
+            self._fold.apply(self._parse(stored.payload), stored.sequence)
+        except (DecodeError, Unusable) as error:
             _log.warning(
-                "passed over a message that is not ours: stream=%s sequence=%d", self._stream, stored.sequence
+                "passed over a message that is not ours: stream=%s sequence=%d (%s)",
+                self._stream,
+                stored.sequence,
+                error,
             )
             self._fold.sequence = stored.sequence
-        else:
-            self._fold.apply(message, stored.sequence)
         self._message_id = stored.message_id
 
     async def flush(self) -> None:

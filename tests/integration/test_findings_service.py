@@ -175,6 +175,42 @@ async def test_imported_history_is_searched_stored_and_survives_a_restart(store:
     assert len(versions) == len(set(versions))
 
 
+async def test_messages_that_are_no_findings_stop_nothing(
+    store: DuckDbStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams = Streams()
+    strange = findings_pb2.Finding(
+        finding_id="x", kind=findings_pb2.FindingKind.ValueType(99), confidence=1.0
+    )
+    for payload in (
+        b"\xff\xff",
+        findings_pb2.AnalysisEvent(
+            points_imported=findings_pb2.PointsImported(values=[1.0])
+        ).SerializeToString(),
+        findings_pb2.AnalysisEvent(finding=strange).SerializeToString(),
+        findings_pb2.AnalysisEvent(
+            finding_triaged=findings_pb2.FindingTriaged(finding_id="?")
+        ).SerializeToString(),
+        b"",
+    ):
+        await streams.analysis.publish("findings", payload)
+    last = streams.append(bench_history(LATENCIES))
+    async with analyzing(streams, store) as client:
+        call = await searched(client, last)
+        found = await client.stub.ListFindings(pb.ListFindingsRequest(), **call)
+        assert [each.finding.series.metric for each in found.findings] == ["latency", ""]
+        wrong = findings_pb2.PointsImported(
+            series=findings_pb2.FindingSeries(suite="s", metric="m"),
+            times_unix_nanos=[1],
+            values=[1.0],
+            weights=[0.0],
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            await client.stub.ImportPoints(pb.ImportPointsRequest(series=[wrong]), **call)
+        assert parse(refused.value).message == "weights: 0.0 is no positive finite number of measurements"
+    assert caplog.text.count("passed over a message that is not ours: stream=analysis") == 2
+
+
 @pytest.mark.influxdb
 async def test_influxdb_holds_exactly_these_findings_and_grafana_shows_them_as_people_are_told(
     influxd: Influxd,

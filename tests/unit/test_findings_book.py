@@ -4,12 +4,13 @@ import pytest
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.findings_book import FindingsBook
-from dtf.core.trend.points import Value
+from dtf.core.trend.points import Unusable, Value
 from dtf.core.trend.triage import RuleRecord
 
 pytestmark = pytest.mark.trend_analyzer
 
 STEP = pb.FINDING_KIND_STEP
+SERIES = pb.FindingSeries(suite="s", metric="m")
 
 
 def finding(
@@ -123,6 +124,56 @@ def test_only_the_newest_findings_are_known_and_those_that_went_away_are_forgott
     ):
         book.apply(event, sequence)
     assert list(book.findings) == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        finding(""),
+        pb.AnalysisEvent(points_imported=pb.PointsImported(times_unix_nanos=[1])),
+        *(
+            pb.AnalysisEvent(points_imported=pb.PointsImported(series=SERIES, **columns))  # type: ignore[arg-type]  # of the message
+            for columns in (
+                {"times_unix_nanos": [1, 2], "values": [1.0]},
+                {"times_unix_nanos": [2, 2], "values": [1.0, 1.0]},
+                {"times_unix_nanos": [1], "values": [1.0], "weights": [1.0, 1.0]},
+                {"times_unix_nanos": [1], "values": [1.0], "weights": [0.0]},
+                {"times_unix_nanos": [1], "values": [1.0], "weights": [float("nan")]},
+                {"times_unix_nanos": [1], "values": [1.0], "revisions": ["a", "b"]},
+            )
+        ),
+    ],
+)
+def test_what_nothing_can_be_made_of_changes_nothing(event: pb.AnalysisEvent) -> None:
+    book = FindingsBook()
+    with pytest.raises(Unusable):
+        book.apply(event, 1)
+    assert (book.findings, book.imports, book.take()) == ({}, [], [])
+
+
+def test_a_finding_does_not_become_one_of_another_series() -> None:
+    book = book_of(finding())
+    other = finding(version=2)
+    other.finding.series.suite = "another"
+    with pytest.raises(Unusable, match="another series than it was"):
+        book.apply(other, 2)
+
+
+def test_kinds_states_and_impacts_of_a_later_version_are_kept_and_in_no_group() -> None:
+    strange = [
+        finding("kind", kind=99),
+        finding("none", kind=0, time_unix_nanos=2000),
+        finding("state", state=99),
+        finding("impact", impact=99),
+    ]
+    rows = rows_of(book_of(*steps(0.4, 0.6), *strange))
+    assert rows["kind"]["kind"] == "unknown"
+    assert {name for name, row in rows.items() if row["group_kind"]} == {"f0", "f1"}
+
+
+def test_a_judgement_of_what_nobody_knows_changes_nothing() -> None:
+    book = book_of(triaged("none", pb.TRIAGE_VERDICT_REJECTED))
+    assert (book.take(), book.record_of(STEP).rejected) == ([], 0)
 
 
 def rows_of(book: FindingsBook) -> dict[str, dict[str, Value]]:

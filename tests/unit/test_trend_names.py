@@ -4,9 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtf.api.v1 import common_pb2
+from dtf.adapters.influx_lines import lines
+from dtf.api.v1 import common_pb2, findings_pb2, scaling_pb2, worker_service_pb2
+from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.log_fold import LogFold
 from dtf.core.trend.names import LONGEST_NAME, NameBook, SeriesRule, series_name
-from tests.trend_events import callable_template, pytest_template
+from dtf.core.trend.record_folds import ScalingFold, TelemetryFold
+from tests.trend_events import (
+    PASSED,
+    accepted,
+    callable_template,
+    commit,
+    finished,
+    granted,
+    pytest_template,
+    registered,
+    run_created,
+    shard_submitted,
+)
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -71,6 +86,37 @@ def test_suites_and_metrics_are_bounded_and_those_known_stay() -> None:
     ]
     assert [book.metric_of("old", name) for name in ("max", "min", "mean")] == ["max", "(other)", "mean"]
     assert book.metric_of("new", "min") == "min"
+
+
+def test_no_name_of_a_suite_or_a_pool_is_a_line_of_its_own_in_the_store() -> None:
+    """A suite is named by whoever submits, a pool by whoever joins: neither may write points as they like."""
+    forged = "a\nfleet workers=99i 1"
+    fold = LogFold(NameBook())
+    story = [
+        commit(0, registered(pool=forged), run_created(suite=forged), shard_submitted("c")),
+        commit(1, granted(0)),
+        commit(2, accepted((0, 0, PASSED, 1.0), completed=[1]), finished(passed=1)),
+    ]
+    for sequence, each in enumerate(story, start=1):
+        fold.apply(each, sequence)
+    telemetry, scaling = TelemetryFold(), ScalingFold()
+    telemetry.apply(worker_service_pb2.TelemetrySample(worker_id="w", pool=forged, heard_unix_nanos=1), 1)
+    scaling.apply(scaling_pb2.ScalingDecision(pool=forged), 1)
+    book = FindingsBook()
+    finding = findings_pb2.Finding(finding_id="f", series=findings_pb2.FindingSeries(suite=forged))
+    book.apply(findings_pb2.AnalysisEvent(finding=finding), 1)  # as a stranger's
+    taken = [*fold.take(), *telemetry.take(), *scaling.take(), *book.take()]
+    written = [line for points in taken for line in lines(points)]
+    assert {line.split(",")[0].split(" ")[0] for line in written} >= {"cases", "runs", "workers", "findings"}
+    assert not [line for line in written if "\n" in line]
+    named = {
+        row[tag]
+        for points in taken[:-1]
+        for row in points.as_dicts()
+        for tag in ("suite", "pool")
+        if tag in row
+    }
+    assert named == {"a fleet workers=99i 1"}, "in every store alike"
 
 
 def test_groups_are_bounded_as_well() -> None:

@@ -95,9 +95,15 @@ def group_findings(findings: Iterable[pb.Finding]) -> tuple[FindingGroup, ...]:
     """The groups among findings that are raised, in order of their place; a finding alone is in none."""
     suites: defaultdict[str, list[pb.Finding]] = defaultdict(list)
     for each in findings:
-        if each.kind not in ANOMALIES and each.state != pb.FINDING_STATE_WENT_AWAY and each.impact:
+        if _is_change(each):
             suites[each.series.suite].append(each)
     return tuple(group for suite in sorted(suites) for group in _grouped(suites[suite]))
+
+
+def _is_change(finding: pb.Finding) -> bool:
+    """Whether it says that something changed and stands; kinds, states and impacts of later versions are none of ours."""
+    is_known = finding.kind in KIND_NAMES and finding.state in STATE_NAMES and finding.impact in IMPACT_NAMES
+    return is_known and finding.kind not in ANOMALIES and finding.state != pb.FINDING_STATE_WENT_AWAY
 
 
 def groups_by_finding(groups: Iterable[FindingGroup]) -> dict[str, FindingGroup]:

@@ -23,7 +23,8 @@ from dtf.core.trend.finding_rows import (
     standings_in_groups,
 )
 from dtf.core.trend.finding_words import ANOMALIES, KIND_NAMES
-from dtf.core.trend.points import PointBuffer, Points
+from dtf.core.trend.imported import fault_of
+from dtf.core.trend.points import PointBuffer, Points, Unusable
 from dtf.core.trend.triage import RuleRecord
 
 MOST_FINDINGS = 50_000
@@ -75,7 +76,7 @@ class FindingsBook:
         return len(self._buffer) + len(self._rows) + sum(self._touched.values())
 
     def apply(self, event: pb.AnalysisEvent, sequence: int) -> None:
-        """Fold one event."""
+        """Fold one event. Raises Unusable for points that no series can take, and for findings that cannot be told apart."""
         if sequence <= self.sequence:
             return
         self.sequence = sequence
@@ -89,6 +90,8 @@ class FindingsBook:
             case "confirmation_requested":
                 self.confirmations.apply(event.confirmation_requested)
             case "points_imported":
+                if fault := fault_of(event.points_imported):
+                    raise Unusable(f"imported points: {fault[0]}: {fault[1]}")
                 self.imports.append((sequence, event.points_imported))
                 self._write_imported(event.points_imported)
             case _:
@@ -149,6 +152,11 @@ class FindingsBook:
 
     def _take_up(self, finding: pb.Finding) -> None:
         known = self.findings.get(finding.finding_id)
+        series = known.finding.series if known is not None else finding.series
+        if not finding.finding_id or series != finding.series:
+            raise Unusable(
+                f"finding {finding.finding_id[:20]!r} has no identity, or is of another series than it was"
+            )
         if known is None:
             known = self.findings[finding.finding_id] = Known(finding)
             self._suites.setdefault(finding.series.suite, {})[finding.finding_id] = known

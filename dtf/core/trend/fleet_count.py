@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dtf.api.v1 import events_pb2
+from dtf.core.trend.names import pool_name
 
 
 @dataclass(slots=True)
@@ -38,8 +39,9 @@ class FleetCount:
 
     def register(self, event: events_pb2.WorkerRegistered) -> None:
         """A worker opened a session; a new incarnation replaces the one before."""
-        self._pools.add(event.pool)
-        self.workers[event.worker_id] = CountedWorker(event.pool, event.slots, event.incarnation)
+        pool = pool_name(event.pool)
+        self._pools.add(pool)
+        self.workers[event.worker_id] = CountedWorker(pool, event.slots, event.incarnation)
 
     def remove(self, worker_id: str, incarnation: int) -> None:
         """A worker was lost or left, unless a newer incarnation is here already."""

@@ -54,6 +54,11 @@ def series_name(name: str) -> str:
     return clean.rstrip("\\ ") or "(unnamed)"
 
 
+def pool_name(pool: str) -> str:
+    """A pool as the store writes it; "": none."""
+    return series_name(pool) if pool else ""
+
+
 @dataclass(frozen=True, slots=True)
 class SeriesRule:
     """How many series the cases of a template may have, and where the rest belongs."""
@@ -111,7 +116,8 @@ class NameBook:
         return max(self._count / self._most_in_all, len(self._names) / self._most_suites)
 
     def suite_of(self, suite: str) -> str:
-        """`suite`, or OTHER for a new one when there are too many."""
+        """`suite` as the store writes it, or OTHER for a new one when there are too many."""
+        suite = series_name(suite)
         if suite not in self._names:
             if len(self._names) >= self._most_suites:
                 return OTHER

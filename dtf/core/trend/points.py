@@ -9,6 +9,10 @@ Value = str | float | int | bool | None
 """A tag's or field's value; None: not measured."""
 
 
+class Unusable(ValueError):
+    """A message that nothing can be made of; the text says why. The fold is as it would be without it."""
+
+
 @dataclass(slots=True)
 class Points:
     """Points of one measurement; the n-th of `times_ns` and of `values` belong together.

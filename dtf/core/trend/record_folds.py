@@ -6,6 +6,7 @@ from typing import Any
 
 from dtf.api.v1 import scaling_pb2, worker_service_pb2
 from dtf.core.trend import measurements
+from dtf.core.trend.names import pool_name
 from dtf.core.trend.points import PointBuffer, Points
 
 SLOT_KEPT_SECONDS = 60
@@ -61,14 +62,15 @@ class TelemetryFold:
         if sequence <= self.sequence:
             return
         self.sequence = sequence
-        slot = self._pools.setdefault(sample.pool, _Slots()).take(sample.worker_id, sample.heard_unix_nanos)
+        pool = pool_name(sample.pool)
+        slot = self._pools.setdefault(pool, _Slots()).take(sample.worker_id, sample.heard_unix_nanos)
         if slot is None:
             return
         said = sample.telemetry
         self._buffer.of(measurements.WORKERS).add(
             sample.heard_unix_nanos,
             {
-                "pool": sample.pool,
+                "pool": pool,
                 "slot": str(slot),
                 "worker": sample.worker_id,
                 "incarnation": sample.incarnation,
@@ -124,7 +126,7 @@ class ScalingFold:
         self._buffer.of(measurements.SCALING).add(
             time_ns,
             {
-                "pool": decision.pool,
+                "pool": pool_name(decision.pool),
                 "decision": decision.decision_id,
                 "action": ACTION_NAMES.get(decision.action, "unknown"),
                 "desired": decision.desired,
