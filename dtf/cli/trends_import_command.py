@@ -85,7 +85,7 @@ def command(
         ask_analyzer(invocation, send)
     except KeyboardInterrupt:
         raise CommandError(
-            f"interrupted after {taken + known:,} of {sum(len(each.values) for each in records):,} points",
+            f"interrupted; {taken + known:,} of {sum(len(each.values) for each in records):,} points were acknowledged",
             "what was taken stays; the same command again takes the rest",
             exit_code=ExitCode.CANCELLED,
         ) from None

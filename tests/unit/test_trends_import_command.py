@@ -90,5 +90,5 @@ def test_an_interrupted_import_says_what_was_taken_and_how_to_go_on(
     assert run_cli(["--project", str(tmp_path), "trends", "import", str(path)]) == ExitCode.CANCELLED
     said = capsys.readouterr().err
     assert said.startswith(
-        "error: interrupted after 2 of 2 points\n  what was taken stays; the same command again"
+        "error: interrupted; 2 of 2 points were acknowledged\n  what was taken stays; the same command again"
     )
