@@ -10,7 +10,7 @@ from typing import Any
 from bench.accuracy_environment import Peer, ask, say
 from bench.accuracy_families import benchmark_history
 from dtf.core.trend.changes import ChangeStream
-from dtf.core.trend.changes.compiled import load_kernels, without_kernels
+from dtf.core.trend.compiled import load_kernels, without_kernels
 from dtf.trends import Analysis, analyze
 
 LENGTHS = (1_000, 10_000, 100_000)

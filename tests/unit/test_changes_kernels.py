@@ -7,14 +7,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from dtf.core.trend.changes import ChangeStream, compiled, kernels, waves
+from dtf.core.trend import compiled, kernels
+from dtf.core.trend import seasonality as seasons
+from dtf.core.trend.changes import ChangeStream
 from dtf.core.trend.changes import evidence as weighing
+from dtf.core.trend.changes import noise as noises
 from dtf.core.trend.changes import watch as watching
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.look import look_at
+from dtf.core.trend.changes.regime import regime_of
 from dtf.core.trend.changes.search import Search
 from dtf.core.trend.changes.segments import Sums
-from dtf.core.trend.changes.waves import wave_cost
+from dtf.core.trend.changes.settling import residuals_of, series_of
+from dtf.core.trend.changes.variance import spreads_of
+from dtf.core.trend.kernels.jit import compiled as compiled_function
 
 
 @pytest.fixture
@@ -62,18 +68,55 @@ def test_searches_find_the_same_gains_and_partitions(use: Use, length: int, seed
     assert length < 20 or any(found[0][1])
 
 
-@pytest.mark.parametrize("length", [8, 60, 129, 500])
-def test_waves_and_profiles_cost_the_same(use: Use, length: int) -> None:
-    values, weights = series(length, 2), np.ones(length)
-    sums = Sums(np.arange(length, dtype=np.float64), values, weights)
+def test_profiles_cost_the_same(use: Use) -> None:
+    values = series(129, 2)
+    sums = Sums(np.arange(129, dtype=np.float64), values, np.ones(129))
     found = []
     for switch in (use.numpy, use.numba):
         switch()
-        waves._kept_shapes.cache_clear()
-        waves._shapes.cache_clear()
-        profile = weighing._profile(sums, 1, length - 1, 2.0)
-        found.append((wave_cost(values, weights), profile.tobytes()))
+        found.append(weighing._profile(sums, 1, 128, 2.0).tobytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("length", [5, 6, 9, 47, 192, 700])
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_the_same(use: Use, length: int, seed: int) -> None:
+    values = series(length, seed)
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        ordered = noises.ordered_of(values)
+        grain = noises.resolution(ordered)
+        rough = noises.noise_of_differences(values, grain)
+        left = noises.noise_of_residuals(values - values.mean(), 2, grain)
+        found.append((grain, rough, left, noises.clipped(values, rough.sigma).tobytes()))
+    assert found[0] == found[1]
+
+
+def test_noise_of_equal_values_is_their_resolution(use: Use) -> None:
+    values = np.full(30, 7.0)
+    for switch in (use.numpy, use.numba):
+        switch()
+        grain = noises.resolution(values)
+        assert grain == pytest.approx(7.0 * 4e-16)
+        assert noises.noise_of_differences(values, grain).sigma == pytest.approx(0.29 * grain)
+        assert noises.noise_of_residuals(values - 7.0, 1, grain).sigma == pytest.approx(0.29 * grain)
+
+
+@pytest.mark.parametrize("cuts", [[], [50], [20, 90, 200]])
+def test_partitions_leave_the_same(use: Use, cuts: list[int]) -> None:
+    values = series(300, 2)
+    weights = np.random.default_rng(4).integers(1, 5, 300) / 2.0
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        parts = series_of(values, weights, 0.01)
+        noise = noises.noise_of_differences(values, 0.01)
+        residuals, parameters = residuals_of(parts, cuts, noise)
+        spreads = spreads_of(residuals * np.where(np.arange(300) < 150, 1.0, 4.0), cuts, noise, 1e-6)
+        found.append((residuals.tobytes(), parameters, spreads))
+    assert found[0] == found[1]
+    assert found[0][2]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -83,12 +126,44 @@ def test_newest_values_score_the_same(use: Use, seed: int) -> None:
     learned, positions = random.standard_t(2, 200), np.arange(200 + count)
     weights = np.ones(count) if seed % 2 else random.uniform(0.5, 3.0, count)
     deviations = random.standard_t(2, count) * 2.0
-    regime = watching.regime_of(positions[:200], learned, np.ones(200))
+    regime = regime_of(positions[:200], learned, np.ones(200))
     assert regime is not None
     found = []
     for switch in (use.numpy, use.numba):
         switch()
         found.append(watching._scores(regime, positions[200:], deviations, weights).tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_regimes_foretell_and_alarm_the_same(use: Use, seed: int) -> None:
+    random = np.random.default_rng([20_952, seed])
+    count, fresh = int(random.integers(8, 257)), int(random.integers(1, 60))
+    values, positions = random.standard_normal(count + fresh + 20), np.arange(count + fresh + 20)
+    values[count + 20 + fresh // 2 :] += (0.0, 2.0, 4.0)[seed % 3]
+    values[count + 20] += (0.0, 4.0)[seed % 2]
+    weights = random.integers(1, 4, count + fresh + 20) / 1.0 if seed % 4 == 3 else np.ones(len(values))
+    found: list[tuple[object, ...]] = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        regime = regime_of(positions[:count], values[:count], weights[:count])
+        assert regime is not None
+        alarm = watching.watch(regime, positions[count:], values[count:], weights[count:], fresh, 0)
+        arrays = [each.tobytes() for each in (regime.sizes, regime.inflation, regime.bounds)]
+        found.append((regime.line, regime.sigma, regime.memory, regime.quantile, *arrays, alarm))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("length", [40, 63, 200, 700])
+def test_spectra_are_the_same(use: Use, length: int) -> None:
+    values = series(length, 2) + 2.0 * np.sin(np.arange(length) / 2.0)
+    found = []
+    for switch in (use.numpy, use.numba):
+        switch()
+        looks = seasons._looks(values)
+        quotients = [seasons._quotients(look) for look in looks]
+        evident = [seasons._most_evident(each, length) for each in quotients]
+        found.append((b"".join(each.tobytes() for each in [*looks, *quotients]), evident))
     assert found[0] == found[1]
 
 
@@ -114,7 +189,8 @@ def test_kernels_are_loaded_when_there_is_work_for_them(use: Use) -> None:
 
 def test_without_numba_there_are_none_and_looks_go_on(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled._KERNELS.is_tried = False
-    monkeypatch.delitem(sys.modules, "dtf.core.trend.changes.kernels")
+    for name in [each for each in sys.modules if each.startswith("dtf.core.trend.kernels")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "numba", None)
     assert not compiled.load_kernels()
     values = series(100, 0) + 8.0 * (np.arange(100) >= 50)
@@ -126,7 +202,7 @@ def test_what_cannot_be_cached_is_compiled_all_the_same() -> None:
     exec(
         "def double(x):\n    return x + x", made
     )  # of no file, as in folders that cannot be written to: no cache
-    assert kernels.compiled(made["double"])(2.0) == 4.0
+    assert compiled_function(made["double"])(2.0) == 4.0
 
 
 def test_kernels_are_put_aside_and_taken_up_again(use: Use) -> None:

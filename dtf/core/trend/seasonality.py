@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dtf.core.trend.compiled import loaded_kernels
 from dtf.core.trend.findings import Seasonality
 
 Vector = NDArray[np.float64]
@@ -124,6 +125,10 @@ def _middle(ordered: Vector) -> float:
 def _running_median(values: Vector, reach: int, before: Vector, behind: Vector) -> Vector:
     """Median of each value and `reach` on either side, those beyond the ends given."""
     padded = np.concatenate([before, values, behind])
+    compiled = loaded_kernels()
+    if compiled is not None:
+        slid: Vector = compiled.running_median(padded, reach)
+        return slid
     step = padded.itemsize
     windows = np.ndarray((len(values), 2 * reach + 1), np.float64, padded, 0, (step, step)).copy()
     windows.sort(axis=1)  # of so few values faster than a partition
@@ -197,6 +202,10 @@ def _prefix_medians(values: Vector, count: int) -> Vector:
     width = 2 * count - 1
     if width < 1:
         return np.empty(0)
+    compiled = loaded_kernels()
+    if compiled is not None:
+        grown: Vector = compiled.prefix_medians(values, count)
+        return grown
     behind = np.arange(width)[None, :] - 2 * np.arange(count)[:, None]
     rows = np.where(behind > 0, np.where(behind % 2 == 1, np.inf, -np.inf), values[None, :width])
     medians: Vector = np.partition(rows, width // 2, axis=1)[:, width // 2]
@@ -236,12 +245,16 @@ def _taper(length: int) -> Vector:
 def _most_evident(quotients: Vector, count: int) -> tuple[float, int, int] | None:
     """Logarithm of the least chance, its period and number of harmonics, if it is small enough."""
     periods, before, behind, is_there = (_multiples if count <= REMEMBERED else _multiples.__wrapped__)(count)
+    bound = math.log(FALSE_SEASONS / (len(periods) * len(HARMONICS)))
+    compiled = loaded_kernels()
+    if compiled is not None:
+        most = compiled.most_of_multiples(quotients, before, behind, is_there)
+        if _is_none_evident(most, bound):
+            return None
     rises = np.append(quotients[1:] - quotients[:-1], 0.0)
     there = rises.take(before) * behind + quotients.take(before)
     sums = np.cumsum(np.where(is_there, there, 0.0), axis=1)
-    most = sums.max(axis=0).tolist()
-    bound = np.log(FALSE_SEASONS / (len(periods) * len(HARMONICS)))
-    if all(_log_chance(most[shape - 1], shape) > bound + ROUNDING for shape in HARMONICS):
+    if _is_none_evident(sums.max(axis=0), bound):
         return None
     chances = np.stack([_log_tail(sums[:, shape - 1], shape) for shape in HARMONICS], axis=1)
     shapes = np.array(HARMONICS)
@@ -257,6 +270,11 @@ def _most_evident(quotients: Vector, count: int) -> tuple[float, int, int] | Non
             found = shorter
             break
     return least, found, int(shapes[chances[found - 2].argmin()])
+
+
+def _is_none_evident(most: Vector, bound: float) -> bool:
+    """Whether the largest sums of so many multiples, shape (most multiples,), are too small for any period."""
+    return all(_log_chance(float(most[shape - 1]), shape) > bound + ROUNDING for shape in HARMONICS)
 
 
 def _log_chance(total: float, shape: int) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
-from dtf.core.trend.changes.compiled import loaded_kernels
 from dtf.core.trend.changes.noise import Noise, middle_of
 from dtf.core.trend.changes.segments import Line, Sums
+from dtf.core.trend.compiled import loaded_kernels
 from dtf.core.trend.findings import ChangeKind
 
 LOCATION_DROP = 7.4
@@ -61,7 +61,8 @@ def weigh(
     level, line = sums.cost(start, end)
     whole = min(level, line + slope_cost)
     gain = max((whole - float(profile[place - start - 1])) / unit, 0.0)
-    near = np.flatnonzero(profile <= profile[place - start - 1] + LOCATION_DROP * unit) + start + 1
+    near = ((profile <= profile[place - start - 1] + LOCATION_DROP * unit).nonzero()[0] + start + 1).tolist()
+    best = near.index(place)
     kind, before, after = _kind(sums, edges, unit)
     doubt = _doubt_of(gain, slope_cost / unit, end - start, noise.memory)
     far = end - 1.0 if kind is ChangeKind.DRIFT else place - 0.5
@@ -73,8 +74,8 @@ def weigh(
         kind=kind,
         gain=gain,
         confidence=confidence_of(gain, end - start),
-        first=_reach(near, place, -1),
-        last=_reach(near, place, 1),
+        first=_reach(near, best, -1),
+        last=_reach(near, best, 1),
         level_before=before.at(old),
         level_after=after.at(far),
         deviation_before=doubt * math.sqrt(before.variance_at(old) * unit),
@@ -117,15 +118,11 @@ def _profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
     return profile
 
 
-def _reach(near: "np.typing.NDArray[np.int64]", place: int, side: int) -> int:
-    """How far the places that are nearly as good go without a gap of more than two."""
-    reached = place
-    ordered = near[near > place] if side > 0 else near[near < place][::-1]
-    for candidate in ordered:
-        if abs(int(candidate) - reached) > 3:
-            break
-        reached = int(candidate)
-    return reached
+def _reach(near: list[int], at: int, side: int) -> int:
+    """How far the places that are nearly as good, of which the at-th is the best, go without a gap of more than two."""
+    while 0 <= at + side < len(near) and abs(near[at + side] - near[at]) <= 3:
+        at += side
+    return near[at]
 
 
 def _kind(sums: Sums, edges: tuple[int, int, int], unit: float) -> tuple[ChangeKind, Line, Line]:

@@ -25,6 +25,7 @@ from dtf.core.trend.changes.settling import (
     Settled,
     change_cost_of,
     choice_cost_of,
+    cost_of,
     moves_of,
     residuals_of,
     series_of,
@@ -85,9 +86,12 @@ class _View:
     scale: Scale
     series: Series
     settled: Settled
-    cost: float
-    """Comparable between scales."""
     has_season: bool
+
+    @property
+    def cost(self) -> float:
+        """Comparable between scales."""
+        return cost_of(self.series, self.settled) + 2.0 * len(self.known) * math.log(self.scale.unit)
 
 
 def look_at(positions: Places, values: Vector, weights: Vector, season: Season | None) -> Look:
@@ -95,9 +99,9 @@ def look_at(positions: Places, values: Vector, weights: Vector, season: Season |
     if len(values) < LEAST_VALUES or float(values.min()) == float(values.max()):
         return Look((), Scale(), Noise(1.0, 0.0, 1.0), None)
     weights = weights / weights.mean()
-    view = _view(values - season.at(positions) if season else values, weights, season is not None, Scale())
     ordered = ordered_of(values)
-    offset = offset_of(ordered, resolution(ordered))
+    view = _view(values - season.at(positions) if season else values, weights, season is not None, Scale())
+    offset = offset_of(ordered)
     if offset is not None:
         logarithms = np.log(values + offset)
         repeated = season_of(positions, logarithms)
@@ -152,8 +156,11 @@ def _boundary_of(jump: Jump, edges: list[int]) -> Boundary:
 
 def _spreads(view: _View, inner: list[int], weights: Vector) -> list[Spread]:
     """The changes of the noise around a partition, for values of weight 1."""
-    left = residuals_of(view.series, inner, view.settled.noise)[0]
-    even = left * np.sqrt(weights / view.series.weights)
+    found = view.settled
+    left = found.residuals
+    if inner != found.inner or not found.is_plain:
+        left = residuals_of(view.series, inner, found.noise)[0]
+    even = left if weights is view.series.weights else left * np.sqrt(weights / view.series.weights)
     return spreads_of(even, inner, view.settled.noise, view.series.least_variance)
 
 
@@ -181,7 +188,6 @@ def _view(known: Vector, weights: Vector, has_season: bool, scale: Scale) -> _Vi
         replace(scale, centre=centre, unit=rough.sigma),
         series,
         found,
-        found.cost + 2.0 * len(known) * math.log(rough.sigma),
         has_season,
     )
 

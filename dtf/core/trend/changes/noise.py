@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.compiled import loaded_kernels
 
 SIGMA_PER_MAD = 1.4826
 """Standard deviation of a normal law over its median absolute deviation."""
 MOST_MEMORY = 0.97
 """Autocorrelation assumed at most: beyond it a hundred points say nothing about a level."""
+ROUNDING = 0.29
+"""Standard deviation of rounding, over the resolution: a uniform law's."""
 HAMPEL_REACH = 4
 """Positions on either side whose median a value is compared with."""
 LONG = 192
@@ -39,6 +42,11 @@ class Noise:
         return self.sigma * self.sigma * self.long_run
 
 
+def added(terms: Vector) -> float:
+    """Their sum, one after the other as in a compiled loop: numpy's own sums and products are added in pairs."""
+    return float(np.add.accumulate(terms)[-1]) if len(terms) else 0.0
+
+
 def ordered_of(values: Vector) -> Vector:
     """The values, ascending."""
     ordered = values.copy()
@@ -48,6 +56,9 @@ def ordered_of(values: Vector) -> Vector:
 
 def resolution(ordered: Vector) -> float:
     """Smallest distance between two of ascending values that differ, never less than what floats of this size can tell."""
+    compiled = loaded_kernels()
+    if compiled is not None:
+        return float(compiled.resolution(ordered))
     grain = max(abs(float(ordered[0])), abs(float(ordered[-1]))) * 4e-16
     steps = ordered[1:] - ordered[:-1]
     least = float(steps.min()) if len(steps) else 0.0
@@ -90,12 +101,25 @@ def noise_of_differences(values: Vector, grain: float) -> Noise:
 
     For an autoregression of order one the variances of differences at lag two and one have the ratio 1 + memory.
     """
+    compiled = loaded_kernels()
+    if compiled is not None:
+        sigma, memory = compiled.noise_of_ordered(*differences_of(values), grain)
+        return Noise(sigma, memory, long_run_of(memory))
     one, two = _scale_of(values[1:] - values[:-1]), _scale_of(values[2:] - values[:-2])
     if one <= 0.0:
-        return Noise(grain * 0.29, 0.0, 1.0)
-    memory = min(max((two / one) ** 2 - 1.0, 0.0), MOST_MEMORY)
+        return Noise(grain * ROUNDING, 0.0, 1.0)
+    ratio = two / one
+    memory = min(max(ratio * ratio - 1.0, 0.0), MOST_MEMORY)
     sigma = one / math.sqrt(2.0 * (1.0 - memory))
-    return Noise(max(sigma, grain * 0.29), memory, long_run_of(memory))
+    return Noise(max(sigma, grain * ROUNDING), memory, long_run_of(memory))
+
+
+def differences_of(values: Vector) -> tuple[Vector, Vector]:
+    """Differences of neighbours, and of neighbours but one; each ascending."""
+    one, two = values[1:] - values[:-1], values[2:] - values[:-2]
+    one.sort()
+    two.sort()
+    return one, two
 
 
 def long_run_of(memory: float) -> float:
@@ -109,15 +133,19 @@ def noise_of_residuals(residuals: Vector, parameters: int, grain: float) -> Nois
     The memory is corrected for the bias of short series (Kendall, Biometrika 41, 1954) and of the fit; what
     the autoregression leaves is summed with Bartlett's weights (Andrews and Monahan, Econometrica 60, 1992).
     """
+    compiled = loaded_kernels()
+    if compiled is not None:
+        return Noise(*compiled.noise_of_residuals(residuals, parameters, grain))
     count = len(residuals)
-    total = float(residuals @ residuals)
+    total = added(residuals * residuals)
     variance = total / max(count - parameters, 1)
-    sigma = max(math.sqrt(variance), grain * 0.29)
-    if count < 4 or variance <= (grain * 0.29) ** 2:
+    least = grain * ROUNDING
+    sigma = max(math.sqrt(variance), least)
+    if count < 4 or variance <= least * least:
         return Noise(
             sigma, 0.0, 1.0
         )  # what is below the values' resolution is rounding, whose memory means nothing
-    raw = float(residuals[1:] @ residuals[:-1]) / total
+    raw = added(residuals[1:] * residuals[:-1]) / total
     memory = min(max(raw + (parameters + 1.0 + 3.0 * max(raw, 0.0)) / count, 0.0), MOST_MEMORY)
     return Noise(sigma, memory, long_run_of(memory) * _beyond(residuals, raw))
 
@@ -128,13 +156,13 @@ def _beyond(residuals: Vector, memory: float) -> float:
     if count < 40:
         return 1.0
     left = residuals[1:] - memory * residuals[:-1]
-    total = float(left @ left)
+    total = added(left * left)
     if total <= 0.0:
         return 1.0
     reach = int(4.0 * (count / 100.0) ** 0.25) + 1
     ratio = 1.0
     for lag in range(1, reach + 1):
-        ratio += 2.0 * (1.0 - lag / (reach + 1.0)) * float(left[lag:] @ left[:-lag]) / total
+        ratio += 2.0 * (1.0 - lag / (reach + 1.0)) * added(left[lag:] * left[:-lag]) / total
     return min(max(ratio - 1.3 * math.sqrt(reach / count), 1.0), 4.0)
 
 
@@ -181,6 +209,10 @@ def clipped(values: Vector, sigma: float) -> Vector:
     """The values with spikes pulled back to the limit around the median of their neighbourhood."""
     if len(values) <= HAMPEL_REACH:
         return values
+    compiled = loaded_kernels()
+    if compiled is not None:
+        cut: Vector = compiled.clipped(values, sigma)
+        return cut
     middle = running_median(values)
     limit = HAMPEL_LIMIT * sigma
     pulled: Vector = np.minimum(np.maximum(values, middle - limit), middle + limit)

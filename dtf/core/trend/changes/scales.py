@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from dtf.core.trend.changes.arrays import Vector
+from dtf.core.trend.changes.noise import resolution
 
 LEAST_RANGE = 2.0
 """Quotient of a series' 95 % and 5 % quantile from which on logarithms may matter: up to it they are nearly a line."""
@@ -32,13 +33,13 @@ class Scale:
         return plain * (self.value(level) + self.offset) if self.is_logarithmic else plain
 
 
-def offset_of(ordered: Vector, grain: float) -> float | None:
+def offset_of(ordered: Vector) -> float | None:
     """What is added before logarithms are taken of these ascending values; None where they make no difference, or cannot be."""
     count = len(ordered)
     low, high = float(ordered[count // 20]), float(ordered[count - 1 - count // 20])
     if ordered[0] < 0.0 or high <= LEAST_RANGE * low:
         return None
-    return 0.0 if ordered[0] > 0.0 else grain
+    return 0.0 if ordered[0] > 0.0 else resolution(ordered)
 
 
 def jacobian_of(logarithms: Vector) -> float:

@@ -7,8 +7,8 @@ positions: all of them in a short window, in a long one those where some scale s
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
-from dtf.core.trend.changes.compiled import kernels
 from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.compiled import kernels
 
 LEAST_SEGMENT = 5
 """Values that a segment has at least: fewer are an outlier's or an alarm's matter."""
@@ -19,6 +19,10 @@ FEW_NEW = 0.3
 """Share of new places up to which the others' costs are kept."""
 WORTH_A_SEARCH = 0.65
 """Share of a change's price that the best single cut at some scale saves at least where any partition pays."""
+WORTH_A_PLACE = 0.25
+"""The same of a place, for it to be a candidate."""
+GRID = 32
+"""Places that are candidates anyway."""
 SCALES = (6, 12, 24, 48, 96, 192, 384)
 """Half widths at which candidates are looked for."""
 
@@ -71,14 +75,23 @@ class Search:
         length = self._sums.length
         if length <= ALL_UP_TO:
             return np.arange(LEAST_SEGMENT, length - LEAST_SEGMENT + 1)
+        places = self._likely(WORTH_A_PLACE * change_cost, max(1, length // GRID))
+        return (
+            places
+            if len(places) <= MOST_CANDIDATES
+            else places[_largest(self._best[places], MOST_CANDIDATES)]
+        )
+
+    def _likely(self, least_gain: float, step: int) -> Places:
+        """Where some scale has a peak above this gain, and every so many places."""
+        if self._kernels is not None:
+            likely: Places = self._kernels.likely(self._gains, least_gain, step, LEAST_SEGMENT)
+            return likely
         if self._is_peak is None:
             self._is_peak = _peaks(self._gains)
-        chosen: Flags = np.any(self._is_peak & (self._gains > 0.25 * change_cost), axis=0)
-        chosen[:: max(1, length // 32)] = True
-        places = np.flatnonzero(chosen[LEAST_SEGMENT : length - LEAST_SEGMENT + 1]) + LEAST_SEGMENT
-        if len(places) > MOST_CANDIDATES:
-            places = np.sort(places[np.argsort(-self._best[places], kind="stable")[:MOST_CANDIDATES]])
-        return places.astype(np.int64)
+        chosen: Flags = np.any(self._is_peak & (self._gains > least_gain), axis=0)
+        chosen[::step] = True
+        return np.flatnonzero(chosen[LEAST_SEGMENT : self._sums.length - LEAST_SEGMENT + 1]) + LEAST_SEGMENT
 
     def _price(self, places: Places) -> None:
         """Costs of each segment between two places; those of places that were there before are kept, as most are."""
@@ -99,6 +112,14 @@ class Search:
             costs[:, :, fresh] = rows.transpose(0, 2, 1)
             self._costs = costs
         self._places = places
+
+
+def _largest(values: Vector, count: int) -> Flags:
+    """Which of more than `count` values are the largest; of equal ones the first."""
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    is_kept: Flags = values > least
+    is_kept[np.flatnonzero(values == least)[: count - np.count_nonzero(is_kept)]] = True
+    return is_kept
 
 
 def _scale_gains(sums: Sums) -> Vector:

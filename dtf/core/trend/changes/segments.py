@@ -11,6 +11,8 @@ from itertools import accumulate
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
+from dtf.core.trend.changes.noise import added
+from dtf.core.trend.compiled import loaded_kernels
 
 BLOCK = 48
 """Rows of a table of segments that are priced at once."""
@@ -51,6 +53,10 @@ class Sums:
     def __init__(self, positions: Vector, values: Vector, weights: Vector) -> None:
         self.length = len(values)
         self.stretch = float(max(self.length, 1))
+        compiled = loaded_kernels()
+        if compiled is not None:
+            self._sums: Vector = compiled.prefix(positions, values, weights, self.stretch)
+            return
         x = positions / self.stretch
         wx, wy = weights * x, weights * values
         terms = np.array([weights, wx, wx * x, wy, wx * values, wy * values])
@@ -150,19 +156,14 @@ def line_through(positions: Vector, values: Vector, weights: Vector) -> Line:
     x = positions / stretch
     wx = weights * x
     return _line_of(
-        float(weights.sum()),
-        float(wx.sum()),
-        float(wx @ x),
-        float(weights @ values),
-        float(wx @ values),
-        stretch,
+        added(weights), added(wx), added(wx * x), added(weights * values), added(wx * values), stretch
     )
 
 
 def _line_of(w: float, x: float, xx: float, y: float, xy: float, stretch: float) -> Line:
     spread = max(xx - x * x / w, 0.0)
     slope = (xy - x * y / w) / spread if spread > 1e-12 else 0.0
-    return Line(x / w * stretch, y / w, slope / stretch, w, spread * stretch**2)
+    return Line(x / w * stretch, y / w, slope / stretch, w, spread * (stretch * stretch))
 
 
 def costs_of(sums: Vector) -> tuple[Vector, Vector]:

@@ -11,13 +11,14 @@ to a change does not count, for a change may take a value or two.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.noise import (
+    ROUNDING,
     SIGMA_PER_MAD,
     Noise,
     middle_of,
@@ -26,6 +27,7 @@ from dtf.core.trend.changes.noise import (
 )
 from dtf.core.trend.changes.search import Search
 from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.compiled import loaded_kernels
 
 CHANGE_PRICE = 3.0
 """Price of a change in units of ln n long-run variances. Schwarz's criterion for a level, a slope and a place
@@ -49,8 +51,6 @@ VALUES_A_CHANGE = 12
 """Values a change, on average, below which a path of prices ends."""
 BENDS = (2, 3)
 """Degrees of the polynomials that may be the whole story."""
-ROUNDING = 0.29
-"""Standard deviation of rounding, over the resolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,12 @@ class Settled:
     noise: Noise
     inner: list[int]
     """Where it is cut."""
-    cost: float
-    """Twice the negative log likelihood and the prices, but for a constant of the values' scale."""
+    residuals: Vector
+    """Weighted; of the partition, or of what smooth bend was likelier."""
+    price: float
+    """Of its changes and slopes."""
+    is_plain: bool = True
+    """Whether the residuals are those of the partition under its noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,14 @@ def choice_cost_of(count: int) -> float:
 def settled(series: Series) -> Settled:
     """The partition that is believed."""
     noise, inner = _agreed(series)
-    if noise.memory < LONG_MEMORY and len(inner) < MANY:
-        residuals, parameters = residuals_of(series, inner, noise)
-        return Settled(noise, inner, _cost(series, residuals, inner, parameters))
-    return _likeliest(series, noise, inner)
+    residuals, parameters = residuals_of(series, inner, noise)
+    found = Settled(noise, inner, residuals, _price_of(series, inner, parameters))
+    return found if noise.memory < LONG_MEMORY and len(inner) < MANY else _likeliest(series, found)
+
+
+def cost_of(series: Series, found: Settled) -> float:
+    """Twice the negative log likelihood and the prices, but for a constant of the values' scale."""
+    return _innovation_cost(series, found.residuals, found.inner) + found.price
 
 
 def _agreed(series: Series) -> tuple[Noise, list[int]]:
@@ -127,24 +135,27 @@ def _agreed(series: Series) -> tuple[Noise, list[int]]:
     return noise, inner
 
 
-def _likeliest(series: Series, noise: Noise, inner: list[int]) -> Settled:
+def _likeliest(series: Series, first: Settled) -> Settled:
     """The cheapest of this partition, those of a path of prices, and one bend over everything."""
-    best, waited = Settled(noise, inner, math.inf), 0
-    for cuts in _rivals(series, inner):
+    best, least, waited = first, math.inf, 0
+    for cuts in _rivals(series, first.inner):
         residuals, parameters = _plain_residuals(series, cuts)
-        cost = _cost(series, residuals, cuts, parameters)
+        rival = Settled(first.noise, cuts, residuals, _price_of(series, cuts, parameters), is_plain=False)
+        cost = cost_of(series, rival)
         waited += 1
-        if cost < best.cost:
-            is_first = cuts == inner
-            rest = noise if is_first else noise_of_residuals(residuals, parameters, series.grain)
-            best, waited = Settled(rest, cuts, cost), 0
+        if cost < least:
+            best, least, waited = rival, cost, 0
+            if cuts != first.inner:
+                best = replace(rival, noise=noise_of_residuals(residuals, parameters, series.grain))
         elif waited >= PATIENCE:
             break
     for degree in BENDS:
         residuals = _bent(series, degree)
-        cost = _innovation_cost(series, residuals, []) + SLOPE_PRICE * degree * _unit(series.count)
-        if cost < best.cost:
-            best = Settled(noise_of_residuals(residuals, degree + 1, series.grain), [], cost)
+        bend = Settled(first.noise, [], residuals, SLOPE_PRICE * degree * _unit(series.count), is_plain=False)
+        cost = cost_of(series, bend)
+        if cost < least:
+            noise = noise_of_residuals(residuals, degree + 1, series.grain)
+            best, least = replace(bend, noise=noise), cost
     return best
 
 
@@ -172,10 +183,9 @@ def _turns(series: Series) -> float:
     return (SIGMA_PER_MAD * middle_of(np.abs(turns))) ** 2 / 6.0
 
 
-def _cost(series: Series, residuals: Vector, inner: Sequence[int], parameters: int) -> float:
+def _price_of(series: Series, inner: Sequence[int], parameters: int) -> float:
     slopes = parameters + 1 - 2 * (len(inner) + 1)
-    price = (CHANGE_PRICE * len(inner) + SLOPE_PRICE * slopes) * _unit(series.count)
-    return _innovation_cost(series, residuals, inner) + price
+    return (CHANGE_PRICE * len(inner) + SLOPE_PRICE * slopes) * _unit(series.count)
 
 
 def _innovation_cost(series: Series, residuals: Vector, inner: Sequence[int]) -> float:
@@ -237,6 +247,13 @@ def _plain_residuals(series: Series, inner: list[int]) -> tuple[Vector, int]:
 def residuals_of(series: Series, inner: list[int], noise: Noise) -> tuple[Vector, int]:
     """Weighted residuals of the partition and how many parameters it has."""
     slope_cost = slope_cost_of(noise, series.count)
+    compiled = loaded_kernels()
+    if compiled is not None:
+        edges = np.array([0, *inner, series.count])
+        left: tuple[Vector, int] = compiled.residuals(
+            series.values, series.weights, series.sums.prefix, series.sums.stretch, edges, slope_cost
+        )
+        return left
     residuals = np.empty_like(series.values)
     parameters = 0
     for start, end in pairwise([0, *inner, series.count]):

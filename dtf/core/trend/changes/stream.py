@@ -37,18 +37,10 @@ from dtf.core.trend.changes.findings import (
     settled_after,
 )
 from dtf.core.trend.changes.look import Season, look_at, season_of
+from dtf.core.trend.changes.regime import LEAST_REGIME, LONGEST_REGIME, REACH, Regime, regime_of
 from dtf.core.trend.changes.variance import NEWEST, widening
-from dtf.core.trend.changes.watch import (
-    LEAST_REGIME,
-    LONGEST_REGIME,
-    REACH,
-    Alarm,
-    Regime,
-    is_wave,
-    regime_of,
-    score_since,
-    watch,
-)
+from dtf.core.trend.changes.watch import Alarm, score_since, watch
+from dtf.core.trend.changes.waves import is_wave
 from dtf.core.trend.changes.window import Window
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
@@ -70,7 +62,7 @@ CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
 """Values behind an alarm's place at which it is looked at again."""
 STILL_THERE = 3.0
 """Standard errors from the old regime at which a pending alarm is still worth a check."""
-STATE_VERSION = 2
+STATE_VERSION = 3
 """Rises whenever the same values would leave another state."""
 KEPT_FINDINGS = 1_000
 """Newest change points kept."""

@@ -13,6 +13,7 @@ import numpy as np
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.evidence import LOCATION_DROP, confidence_of
 from dtf.core.trend.changes.noise import Noise, robust_scale
+from dtf.core.trend.compiled import loaded_kernels
 
 LEAST_VALUES = 12
 """Values of either spread at least."""
@@ -24,6 +25,8 @@ MOST_REMEMBERED = 0.8
 """Autocorrelation beyond which what is left is a walk, or a bend that no line follows, rather than noise."""
 APART = 10
 """Values from a change of level within which a change of spread is the same change."""
+ROUNDING = 1e-6
+"""By what a bound may be wrong."""
 MOST = 4
 """Changes of spread in a window at most."""
 NEWEST = 16
@@ -84,6 +87,11 @@ def _split(squares: Vector, start: int, end: int, found: list[int]) -> None:
     """The best place of a stretch, and of what is on its either side, while it is sure."""
     if end - start < 2 * LEAST_VALUES or len(found) >= MOST:
         return
+    compiled = loaded_kernels()
+    if compiled is not None:
+        bound = compiled.spread_bound(squares[start:end], LEAST_VALUES)
+        if confidence_of(bound * (1.0 + ROUNDING) + ROUNDING, end - start) < SURE_OF_SPREAD:
+            return
     profile = _profile(squares[start:end])
     best = int(profile.argmax())
     place = start + LEAST_VALUES + best

@@ -13,43 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
-from dtf.core.trend.changes.compiled import loaded_kernels
 from dtf.core.trend.changes.evidence import LOCATION_DROP
-from dtf.core.trend.changes.noise import (
-    MOST_MEMORY,
-    clipped,
-    long_run_of,
-    middle_of,
-    middle_of_ordered,
-    noise_of_differences,
-    noise_of_residuals,
-    ordered_of,
-    resolution,
+from dtf.core.trend.changes.regime import (
+    BAR,
+    COUNTS,
+    REACH,
+    SUSPECTED_FROM,
+    SUSPICION,
+    VALUE_LIMIT,
+    Regime,
+    bounds_of,
+    limited_to,
 )
-from dtf.core.trend.changes.segments import Line, line_through
-from dtf.core.trend.changes.waves import wave_cost
+from dtf.core.trend.compiled import loaded_kernels
 
-LEAST_REGIME = 8
-"""Values that a regime has at least before it is watched."""
-LONGEST_REGIME = 256
-"""Newest values of a regime that are its memory: enough to know tails of one in a hundred."""
-REACH = 32
-"""Newest values that are compared at most."""
-BAR = 4.0
-"""Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
-SEARCHED = (100, 2_000)
-"""Positions up to which BAR is enough, and from which on it rises no more: who watches longer searches more. In
-between the chance beyond the bar falls as one over the position, as a normal law's tail does."""
-HEAVY = 6.0
-"""By what the bar rises for each share of values beyond 3 standard deviations that a normal law has not."""
-SUSPICION = 3.5
-"""Standard errors beyond which a full look is worth its time."""
-SUSPECTED_FROM = 6
-"""Values in a row from which on there is suspicion: fewer are an alarm's matter."""
-VALUE_LIMIT = 3.5
-"""Standard deviations to which a value is limited in the mean of many."""
 SHORT_LIMIT = 8.0
-"""The same for the few values that ranks have a say in."""
+"""Standard deviations to which each of the few values is limited that ranks have a say in."""
 FAR_AT = 5.0
 """Standard deviations beyond which a value is far: left out where the regime has such."""
 FAR_CHANCE = 1e-4
@@ -62,34 +41,6 @@ RANK_MARGIN = (0.7, 0.7, 0.9, 1.0, 1.0, 1.0)
 """By what the nearest of k values is drawn in before it is ranked, by k - 1: a new record is no new regime."""
 RANKED_UP_TO = len(RANK_MARGIN)
 """Values in a row up to which ranks have a say: beyond, means are normal enough."""
-
-COUNTS: Vector = np.arange(1.0, REACH + 1.0)
-NEARLY_ALL = 1.0 - 1e-9
-"""Of a bound, so that rounding does not decide."""
-
-
-@dataclass(frozen=True, slots=True)
-class Regime:
-    """What the newest regime foretells; from values [start, end) of the window, by their positions."""
-
-    line: Line
-    """Over positions; levels in the series' unit."""
-    sigma: float
-    memory: float
-    long_run: float
-    count: int
-    tail: Vector
-    """Absolute residuals in standard deviations, ascending."""
-    weight_unit: float
-    """Weight of a value whose deviation is sigma."""
-    inflation: Vector
-    """Variance of the sum of k values over k variances, by k - 1."""
-    bar: float
-    """Standard errors, as a normal law's, that the next values must be away."""
-    quantile: float
-    """The bar as a quantile of Student's law, raised by what the tail has more than a normal law's."""
-    bounds: Vector
-    """Of the sum of k values of weight_unit, in standard deviations, below which nothing counts; shape (REACH,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,62 +59,6 @@ class Alarm:
     """Beyond BAR; else only worth a full look."""
 
 
-def regime_of(positions: Places, values: Vector, weights: Vector) -> Regime | None:
-    """The regime that these values are; None where they are too few or all the same."""
-    count = len(values)
-    if count < LEAST_REGIME:
-        return None
-    unit = float(weights.sum()) / count
-    weights = weights / unit
-    ordered = ordered_of(values)
-    grain = resolution(ordered)
-    rough = noise_of_differences(values, grain)
-    centre = middle_of_ordered(ordered)
-    pulled = clipped(values, rough.sigma) - centre
-    pulled /= rough.sigma
-    x = (positions - positions[0]).astype(np.float64)
-    line = line_through(x, pulled, weights)
-    if count < 2 * LEAST_REGIME:
-        line = line.flat()
-    residuals = values - centre
-    residuals /= rough.sigma
-    residuals -= line.level
-    x -= line.centre
-    x *= line.slope
-    residuals -= x
-    limited = _limited(residuals, VALUE_LIMIT)
-    limited *= np.sqrt(weights)
-    noise = noise_of_residuals(limited, 2, grain / rough.sigma)
-    sigma = max(noise.sigma, 1e-9)
-    memory = min(noise.memory + (0.4 + 1.4 * noise.memory) / math.sqrt(count), MOST_MEMORY)
-    placed = Line(
-        line.centre + float(positions[0]),
-        centre + line.level * rough.sigma,
-        line.slope * rough.sigma,
-        line.weight,
-        line.spread,
-    )
-    tail = np.abs(residuals, out=residuals)
-    tail /= sigma
-    tail.sort()
-    heaviness = max(1.0 - float(tail.searchsorted(3.0)) / count - 0.0027, 0.0)
-    inflation = _inflation(memory)
-    quantile = _quantile(count, memory, _bar_at(int(positions[-1])), heaviness)
-    return Regime(
-        line=placed,
-        sigma=sigma * rough.sigma,
-        memory=memory,
-        long_run=long_run_of(memory),
-        count=count,
-        tail=tail,
-        weight_unit=unit,
-        inflation=inflation,
-        bar=_bar_at(int(positions[-1])),
-        quantile=quantile,
-        bounds=_bounds(inflation, 1.0, quantile),
-    )
-
-
 def watch(
     regime: Regime, positions: Places, values: Vector, weights: Vector, fresh: int, calm: int
 ) -> Alarm | None:
@@ -172,9 +67,20 @@ def watch(
     The values before the fresh ones are their context; none may be part of what the regime was told from.
     """
     line = regime.line
+    compiled = loaded_kernels()
+    if compiled is not None and compiled.is_calm(
+        positions,
+        values,
+        weights,
+        (line.centre, line.level, line.slope, regime.sigma, regime.weight_unit),
+        regime.bounds,
+        fresh,
+        (VALUE_LIMIT, FAR_AT, RANKED_UP_TO),
+    ):
+        return None
     weights = weights / regime.weight_unit
     deviations = (values - line.level - line.slope * (positions - line.centre)) / regime.sigma
-    if _is_calm(regime, deviations, weights, fresh):
+    if compiled is None and _is_calm(regime, deviations, weights, fresh):
         return None
     scores = _scores(regime, positions, deviations, weights)[:, len(values) - fresh :]
     is_over: Flags = np.any(scores >= 1.0, axis=0)
@@ -197,20 +103,6 @@ def watch(
     )
 
 
-def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> bool:
-    """Whether one wave on a line explains these values as well as a line and a step before the newest `count` do."""
-    rough = noise_of_differences(values, resolution(ordered_of(values)))
-    old = clipped(values[: len(values) - count], rough.sigma)
-    pulled = (np.concatenate([old, values[len(values) - count :]]) - middle_of(values)) / rough.sigma
-    x = (positions - positions[0]) / len(values)
-    root = np.sqrt(weights)
-    step = np.arange(len(values)) >= len(values) - count
-    design = np.stack([root, root * x, root * step], axis=1)
-    solution = np.linalg.lstsq(design, root * pulled, rcond=None)[0]
-    left = root * pulled - design @ solution
-    return wave_cost(pulled, weights) <= float(left @ left) * (1.0 + 4.0 / len(values))
-
-
 def score_since(regime: Regime, positions: Places, values: Vector, weights: Vector) -> float:
     """Score of all these values together, standard errors; limited like an alarm's."""
     count = len(values)
@@ -225,32 +117,6 @@ def score_since(regime: Regime, positions: Places, values: Vector, weights: Vect
     return mean / math.sqrt(error) if count else 0.0
 
 
-def _bar_at(position: int) -> float:
-    """BAR, and what a search up to this position adds."""
-    first, last = SEARCHED
-    return math.sqrt(BAR * BAR + 2.0 * math.log(min(max(position, first), last) / first))
-
-
-def _quantile(count: int, memory: float, bar: float, heaviness: float) -> float:
-    """A bar as a quantile of Student's law (Wallace, Annals of Mathematical Statistics 30, 1959), by how much a regime knows.
-
-    Heaviness: the share of its values beyond 3 standard deviations, a normal law's left out.
-    """
-    known = max(count * (1.0 - memory) / (1.0 + memory), 4.0)
-    bar *= 1.0 + HEAVY * heaviness
-    return math.sqrt(known * math.expm1(bar * bar / known))
-
-
-def _bounds(inflation: Vector, weight: float, quantile: float) -> Vector:
-    """What the sums of the newest k values, each of this weight, stay below where nothing counts; shape (REACH,)."""
-    bounds: Vector = inflation * COUNTS
-    bounds /= weight
-    np.sqrt(bounds, out=bounds)
-    bounds *= quantile * NEARLY_ALL
-    bounds[SUSPECTED_FROM - 1 :] *= SUSPICION / BAR
-    return bounds
-
-
 def _is_calm(regime: Regime, deviations: Vector, weights: Vector, fresh: int) -> bool:
     """Whether no score can count, as a bound says that knows the regime's line exactly: most blocks end here."""
     size = float(max(deviations.max(), -deviations.min()))
@@ -259,11 +125,11 @@ def _is_calm(regime: Regime, deviations: Vector, weights: Vector, fresh: int) ->
     reach = min(REACH, len(deviations))
     few = min(RANKED_UP_TO, reach)
     weight = float(weights[0])
-    bounds = regime.bounds if weight == 1.0 else _bounds(regime.inflation, weight, regime.quantile)
+    bounds = regime.bounds if weight == 1.0 else bounds_of(regime.inflation, weight, regime.quantile)
     if size > VALUE_LIMIT:
         if _is_beyond(deviations, bounds[:few], fresh):
             return False
-        deviations = _limited(deviations, VALUE_LIMIT)
+        deviations = limited_to(deviations, VALUE_LIMIT)
     return not _is_beyond(deviations, bounds[:reach], fresh)
 
 
@@ -285,7 +151,7 @@ def _scores(regime: Regime, positions: Places, deviations: Vector, weights: Vect
     reach = min(REACH, len(deviations))
     few = min(RANKED_UP_TO, reach)
     is_far = np.abs(deviations) > FAR_AT
-    plausible_far = _plausible_far(regime.tail)[:reach] if is_far.any() else COUNTS[:reach]
+    plausible_far = _plausible_far(regime.sizes)[:reach] if is_far.any() else COUNTS[:reach]
     compiled = loaded_kernels()
     if compiled is None:
         scores = _plain_scores(regime, positions, deviations, weights, plausible_far)
@@ -308,7 +174,7 @@ def _plain_scores(
     """The same before ranks have a say; far values are left out where there are no more of them than plausible."""
     line, reach = regime.line, len(plausible_far)
     few = min(RANKED_UP_TO, reach)
-    limited = _limited(deviations, VALUE_LIMIT) * weights
+    limited = limited_to(deviations, VALUE_LIMIT) * weights
     total, share = _newest(limited, reach), _newest(weights, reach)
     is_far = np.abs(deviations) > FAR_AT
     if is_far.any():
@@ -316,7 +182,7 @@ def _plain_scores(
         total = np.where(is_accident, _newest(np.where(is_far, 0.0, limited), reach), total)
         share = np.where(is_accident, _newest(np.where(is_far, 0.0, weights), reach), share)
         share[:few] = _newest(weights, few)
-    total[:few] = _newest(_limited(deviations, SHORT_LIMIT) * weights, few)
+    total[:few] = _newest(limited_to(deviations, SHORT_LIMIT) * weights, few)
     share = np.maximum(share, 1e-12)
     counts = COUNTS[:reach, None]
     middle = positions[None, :] - (counts - 1.0) / 2.0
@@ -325,11 +191,6 @@ def _plain_scores(
     scores: Vector = total / share / np.sqrt(error) / regime.quantile
     scores[counts > np.arange(1, len(deviations) + 1)] = 0.0
     return np.abs(scores, out=scores)
-
-
-def _limited(deviations: Vector, limit: float) -> Vector:
-    limited: Vector = np.minimum(np.maximum(deviations, -limit), limit)
-    return limited
 
 
 def _newest(terms: Vector, reach: int) -> Vector:
@@ -344,19 +205,10 @@ def _newest(terms: Vector, reach: int) -> Vector:
     return sums
 
 
-def _inflation(memory: float) -> Vector:
-    """Variance of the sum of k values over k variances, for an autoregression; shape (REACH,)."""
-    k = COUNTS
-    inflation: Vector = (1.0 + memory) / (1.0 - memory) - 2.0 * memory * (1.0 - memory**k) / (
-        k * (1.0 - memory) ** 2
-    )
-    return inflation
-
-
-def _plausible_far(tail: Vector) -> Vector:
-    """For k values: how many far ones are an accident of this tail (Poisson); shape (REACH,)."""
-    seen = len(tail) - int(tail.searchsorted(FAR_AT))
-    rate = (seen + UNSEEN) / (len(tail) + 1.0)
+def _plausible_far(sizes: Vector) -> Vector:
+    """For k values: how many far ones are an accident of these sizes' tail (Poisson); shape (REACH,)."""
+    seen = int(np.count_nonzero(sizes >= FAR_AT))
+    rate = (seen + UNSEEN) / (len(sizes) + 1.0)
     plausible = np.empty(REACH)
     for k in range(1, REACH + 1):
         mean, number = k * rate, 0
@@ -373,7 +225,7 @@ def _plausible_far(tail: Vector) -> Vector:
 def _is_rare(regime: Regime, deviations: Vector, reach: int) -> Flags:
     """Whether the newest k values lie on one side and their tail is too thin for an accident; shape (reach, values)."""
     count = len(deviations)
-    tail = regime.tail
+    tail = np.sort(regime.sizes)
     rare = np.zeros((reach, count), dtype=np.bool_)
     low = high = deviations
     for k in range(2, min(reach, count) + 1):

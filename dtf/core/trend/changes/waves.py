@@ -2,104 +2,166 @@
 
 A season is known only after several cycles; until then its rises and falls look like changes. So changes are
 believed only where they explain a stretch better than the best single wave does.
+
+What is asked of each period are sums of values times a cosine and a sine. Positions are cut into blocks: sums are
+taken within each with the same waves, turned by where the block begins, and added up.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dtf.core.trend.changes.arrays import Vector
-from dtf.core.trend.changes.compiled import loaded_kernels
+from dtf.core.trend.changes.arrays import Places, Vector
+from dtf.core.trend.changes.noise import (
+    clipped,
+    middle_of_ordered,
+    noise_of_differences,
+    ordered_of,
+    resolution,
+)
 
 SHORTEST_PERIOD = 8.0
 LONGEST_EXPECTED = 48.0
 """Positions: a season of a day of hours, seen in part, may be longer than the stretch; beyond, only within it."""
 PERIODS = 32
 """Periods tried, in geometric steps."""
-
-
+BLOCK = 32
+"""Positions a block."""
+RIDGE = 1e-9
+"""Of the number of values: added to the diagonal of the normal equations, which a long wave and a line make singular."""
 KEPT_UP_TO = 128
 """Length up to which waves are kept for each: an alarm asks for those of some dozen lengths again and again."""
+
+Turns = NDArray[np.complex128]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waves:
+    """The waves of one length, in blocks: cosine + i sine."""
+
+    within: Turns
+    """Of each period within a block; shape (PERIODS, BLOCK)."""
+    turns: Turns
+    """By what each has turned where a block begins; shape (PERIODS, blocks)."""
+
+    def doubled(self) -> "_Waves":
+        """Those of half the periods."""
+        return _Waves(self.within * self.within, self.turns * self.turns)
+
+    def sums(self, columns: Vector) -> Turns:
+        """Sums of each column times each period's wave; (columns, n) to (columns, PERIODS)."""
+        blocks = self.turns.shape[1]
+        padded = np.zeros((len(columns), blocks * BLOCK))
+        padded[:, : columns.shape[1]] = columns
+        parts = self.within @ padded.reshape(len(columns), blocks, BLOCK).transpose(0, 2, 1)
+        parts *= self.turns
+        turned: Turns = parts.sum(axis=2)
+        return turned
+
+
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """What waves and a line on so many positions have to do with each other."""
+
+    waves: _Waves
+    x: Vector
+    """The line."""
+    plain: Vector
+    """`_normal` where all weights are 1."""
 
 
 def wave_cost(values: Vector, weights: Vector) -> float:
     """Weighted sum of squares that the best wave on a line leaves of the values."""
     count = len(values)
+    shapes = _kept_shapes(count) if count <= KEPT_UP_TO else _newest_shapes(count)
     is_plain = bool((weights == 1.0).all())
-    waves, x, plain = _kept_shapes(count) if count <= KEPT_UP_TO else _shapes(count)
     weighted = values if is_plain else values * weights
-    terms = np.empty((count, 3))
-    terms[:, 0], terms[:, 1], terms[:, 2] = weights, x if is_plain else weights * x, weighted
-    sums = waves @ terms
-    normal = plain if is_plain else _normal(waves, x, weights)
+    normal = shapes.plain if is_plain else _weighed(shapes, weights)
+    sums = shapes.waves.sums(weighted[None, :])[0]
     right = np.empty((PERIODS, 4))
-    right[:, 0], right[:, 1] = weighted.sum(), weighted @ x
-    right[:, 2], right[:, 3] = sums[:PERIODS, 2], sums[PERIODS:, 2]
+    right[:, 0], right[:, 1] = weighted.sum(), weighted @ shapes.x
+    right[:, 2], right[:, 3] = sums.real, sums.imag
     solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
     solution *= right
-    explained = solution.sum(axis=1)
-    return max(float(weighted @ values) - float(explained.max()), 0.0)
+    return max(float(weighted @ values) - float(solution.sum(axis=1).max()), 0.0)
 
 
-def _normal(waves: Vector, x: Vector, weights: Vector) -> Vector:
-    """Weighted products of level, slope, cosine and sine for each period; shape (PERIODS, 4, 4)."""
-    terms = np.stack([weights, weights * x, x], axis=1)  # as many columns as there are with the values
-    sums = waves @ terms
-    cosines, sines = waves[:PERIODS], waves[PERIODS:]
-    weighed = cosines * weights
-    squares = np.einsum("pc,pc->p", weighed, cosines)
-    products = np.einsum("pc,pc->p", weighed, sines)
-    total = float(weights.sum())
+def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> bool:
+    """Whether one wave on a line explains these values as well as a line and a step before the newest `count` do."""
+    ordered = ordered_of(values)
+    rough = noise_of_differences(values, resolution(ordered))
+    old = clipped(values[: len(values) - count], rough.sigma)
+    pulled = (np.concatenate([old, values[len(values) - count :]]) - middle_of_ordered(ordered)) / rough.sigma
+    x = (positions - positions[0]) / len(values)
+    root = np.sqrt(weights)
+    step = np.arange(len(values)) >= len(values) - count
+    design = np.stack([root, root * x, root * step], axis=1)
+    solution = np.linalg.lstsq(design, root * pulled, rcond=None)[0]
+    left = root * pulled - design @ solution
+    return wave_cost(pulled, weights) <= float(left @ left) * (1.0 + 4.0 / len(values))
+
+
+def _weighed(shapes: _Shapes, weights: Vector) -> Vector:
+    """`_normal` with these weights."""
+    along = weights * shapes.x
+    level, slope = shapes.waves.sums(np.stack([weights, along]))
+    square = shapes.waves.doubled().sums(weights[None, :])[0]
+    line = float(weights.sum()), float(along.sum()), float(along @ shapes.x)
+    return _normal(len(weights), line, level, slope, square)
+
+
+def _plain(angles: Vector, count: int) -> Vector:
+    """`_normal` where all weights are 1, waves of these angles a position: sums of powers of z = exp(i angle)."""
+    z = _turned(angles)
+    last, step = _turned(angles * count), z - 1.0
+    level = (last - 1.0) / step
+    places = (count * last - z * level) / step
+    half = count / 2.0
+    square = (last * last - 1.0) / (z * z - 1.0)
+    line = float(count), -0.5, (count * count + 2.0) / (12.0 * count)
+    return _normal(count, line, level, (places - half * level) / count, square)
+
+
+def _normal(
+    count: int, line: tuple[float, float, float], level: Turns, slope: Turns, square: Turns
+) -> Vector:
+    """Weighted products of level, slope, cosine and sine for each period; shape (PERIODS, 4, 4).
+
+    `line` are those of level and slope; `level`, `slope` and `square` each period's sums of 1, the line and, at twice
+    the angle (2 cos² - 1 and 2 sin cos), 1 again.
+    """
+    total = line[0]
     normal: Vector = np.empty((PERIODS, 4, 4))
-    normal[:, 0, 0] = total
-    normal[:, 0, 1] = normal[:, 1, 0] = terms[:, 1].sum()
-    normal[:, 1, 1] = terms[:, 1] @ x
-    for row in (0, 1):
-        normal[:, row, 2] = normal[:, 2, row] = sums[:PERIODS, row]
-        normal[:, row, 3] = normal[:, 3, row] = sums[PERIODS:, row]
-    normal[:, 2, 2], normal[:, 3, 3] = squares, total - squares
-    normal[:, 2, 3] = normal[:, 3, 2] = products
-    normal += 1e-9 * len(x) * np.eye(4)
+    normal[:, 0, 0], normal[:, 1, 1] = total, line[2]
+    normal[:, 0, 1] = normal[:, 1, 0] = line[1]
+    normal[:, 0, 2] = normal[:, 2, 0] = level.real
+    normal[:, 0, 3] = normal[:, 3, 0] = level.imag
+    normal[:, 1, 2] = normal[:, 2, 1] = slope.real
+    normal[:, 1, 3] = normal[:, 3, 1] = slope.imag
+    normal[:, 2, 2], normal[:, 3, 3] = 0.5 * (total + square.real), 0.5 * (total - square.real)
+    normal[:, 2, 3] = normal[:, 3, 2] = 0.5 * square.imag
+    normal += RIDGE * count * np.eye(4)
     return normal
 
 
-@lru_cache(maxsize=6)
-def _shapes(count: int) -> tuple[Vector, Vector, Vector]:
-    """The waves, what is a line, and `_normal` of both where all weights are 1."""
-    waves = _waves(count)
-    x = np.arange(count) / count - 0.5
-    return waves, x, _normal(waves, x, np.ones(count))
-
-
-_kept_shapes = lru_cache(maxsize=KEPT_UP_TO)(_shapes.__wrapped__)
-
-
-def _waves(count: int) -> Vector:
-    """Cosine, then sine of each period at each position, by doubling what is there; shape (2 PERIODS, count)."""
+def _shapes_of(count: int) -> _Shapes:
     longest = max(LONGEST_EXPECTED, count / 1.5)
     periods = SHORTEST_PERIOD * (longest / SHORTEST_PERIOD) ** (np.arange(PERIODS) / (PERIODS - 1.0))
     angles = 2.0 * np.pi / periods
-    waves = np.empty((2, PERIODS, count))
-    waves[0, :, 0], waves[1, :, 0] = 1.0, 0.0
-    doublings = 2.0 ** np.arange((count - 1).bit_length())[:, None]
-    turns = np.stack([np.cos(doublings * angles), np.sin(doublings * angles)])
-    compiled = loaded_kernels()
-    (compiled.turned if compiled is not None else _turned)(waves, turns)
-    return waves.reshape(2 * PERIODS, count)
+    waves = _Waves(
+        _turned(angles[:, None] * np.arange(BLOCK)), _turned(angles[:, None] * np.arange(0, count, BLOCK))
+    )
+    return _Shapes(waves, np.arange(count) / count - 0.5, _plain(angles, count))
 
 
-def _turned(waves: Vector, turns: Vector) -> None:
-    """Fills in waves, shape (2, PERIODS, count), whose first position is there, by doubling; turns: (2, doublings, PERIODS)."""
-    count = waves.shape[2]
-    term_of = np.empty((PERIODS, (count + 1) // 2))
-    done = 1
-    for turn_cos, turn_sin in zip(*turns[:, :, :, None], strict=True):
-        more = min(done, count - done)
-        cosines, sines = waves[:, :, :more]
-        next_cosines, next_sines = waves[:, :, done : done + more]
-        term = term_of[:, :more]
-        np.multiply(cosines, turn_cos, out=next_cosines)
-        np.subtract(next_cosines, np.multiply(sines, turn_sin, out=term), out=next_cosines)
-        np.multiply(cosines, turn_sin, out=next_sines)
-        np.add(next_sines, np.multiply(sines, turn_cos, out=term), out=next_sines)
-        done += more
+_kept_shapes = lru_cache(maxsize=KEPT_UP_TO)(_shapes_of)
+_newest_shapes = lru_cache(maxsize=6)(_shapes_of)
+
+
+def _turned(angles: Vector) -> Turns:
+    turned = np.empty(angles.shape, dtype=np.complex128)
+    np.cos(angles, out=turned.real)
+    np.sin(angles, out=turned.imag)
+    return turned

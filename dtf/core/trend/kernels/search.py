@@ -1,25 +1,9 @@
-"""The same arithmetic as in `search`, `evidence` and `waves`, compiled by numba: to the last bit what numpy gives.
+"""The same arithmetic as in `changes.search`, `changes.segments`, `changes.settling` and `changes.evidence`."""
 
-Imported by `compiled.kernels` alone, which knows whether numba is there and worth its time.
-"""
-
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 
 from dtf.core.trend.changes.arrays import Places, Vector
-
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def compiled(function: Function) -> Function:
-    """Compiled at its first call; kept beside this file, in the user's cache where that is read-only, or not at all."""
-    try:
-        return cast(Function, numba.njit(cache=True, error_model="numpy")(function))
-    except RuntimeError:  # neither folder can be written to
-        return cast(Function, numba.njit(error_model="numpy")(function))
+from dtf.core.trend.kernels.jit import compiled
 
 
 @compiled
@@ -121,60 +105,79 @@ def scale_gains(sums: Vector, scales: Places, least: int) -> Vector:
 
 
 @compiled
-def scores(
-    positions: Places,
-    deviations: Vector,
-    weights: Vector,
-    line: tuple[float, float, float, float],
-    errors: Vector,
-    limits: tuple[float, float, float],
-    plausible_far: Vector,
-    few: int,
-    quantile: float,
-) -> Vector:
-    """Distance of the newest k values from the regime's line at each position, in standard errors over `quantile`; shape (k, values).
-
-    `line` is its centre, weight and spread, and the long-run variance; `errors` the variance of k values' sum over k
-    variances. Of `limits`, the first is that of values in the mean of many, the second that in the mean of up to `few`,
-    and values beyond the third are left out where no more than `plausible_far` of the newest k are.
-    """
-    reach, count = len(errors), len(deviations)
-    centre, weight, spread, long_run = line
-    limit, short_limit, far_at = limits
-    found = np.zeros((reach, count))
-    for at in range(count):
-        total = near_total = short_total = share = near_share = far = 0.0
-        for k in range(min(reach, at + 1)):
-            deviation, weighs = deviations[at - k], weights[at - k]
-            limited = min(max(deviation, -limit), limit) * weighs
-            total += limited
-            share += weighs
-            if abs(deviation) > far_at:
-                far += 1.0
-            else:
-                near_total += limited
-                near_share += weighs
-            short_total += min(max(deviation, -short_limit), short_limit) * weighs
-            mean, size = (near_total, near_share) if far <= plausible_far[k] else (total, share)
-            if k < few:
-                mean, size = short_total, share
-            size = max(size, 1e-12)
-            off = positions[at] - k / 2.0 - centre
-            error = errors[k] / size + long_run * (1.0 / weight + off * off / spread)
-            found[k, at] = abs(mean / size / np.sqrt(error) / quantile)
-    return found
+def prefix(positions: Vector, values: Vector, weights: Vector, stretch: float) -> Vector:
+    """Sums of w, wx, wxx, wy, wxy and wyy up to each place, positions over `stretch`; shape (6, n + 1)."""
+    sums = np.zeros((6, len(values) + 1))
+    for at in range(len(values)):
+        x, value = positions[at] / stretch, values[at]
+        weighed, weighed_value = weights[at] * x, weights[at] * value
+        sums[0, at + 1] = sums[0, at] + weights[at]
+        sums[1, at + 1] = sums[1, at] + weighed
+        sums[2, at + 1] = sums[2, at] + weighed * x
+        sums[3, at + 1] = sums[3, at] + weighed_value
+        sums[4, at + 1] = sums[4, at] + weighed * value
+        sums[5, at + 1] = sums[5, at] + weighed_value * value
+    return sums
 
 
 @compiled
-def turned(waves: Vector, turns: Vector) -> None:
-    """Fills in waves, shape (2, periods, count), whose first position is there, by doubling; turns: (2, doublings, periods)."""
-    count = waves.shape[2]
-    done, doubling = 1, 0
-    while done < count:
-        for period in range(waves.shape[1]):
-            turn_cos, turn_sin = turns[0, doubling, period], turns[1, doubling, period]
-            for at in range(min(done, count - done)):
-                cosine, sine = waves[0, period, at], waves[1, period, at]
-                waves[0, period, done + at] = cosine * turn_cos - sine * turn_sin
-                waves[1, period, done + at] = cosine * turn_sin + sine * turn_cos
-        done, doubling = 2 * done, doubling + 1
+def likely(gains: Vector, least_gain: float, step: int, least: int) -> Places:
+    """Places, `least` from the ends, at which some row of gains has a peak above `least_gain`, and every step-th."""
+    length = gains.shape[1] - 1
+    is_likely = np.zeros(length + 1, dtype=np.bool_)
+    is_likely[::step] = True
+    for row in range(gains.shape[0]):
+        here = gains[row]
+        for at in range(1, length):
+            gain = here[at]
+            is_peak = (gain > least_gain) & (gain > 0.0) & (gain >= here[at - 1]) & (gain >= here[at + 1])
+            is_likely[at] |= is_peak
+    places = np.empty(length + 1, dtype=np.int64)
+    count = 0
+    for at in range(least, length - least + 1):
+        places[count] = at
+        count += is_likely[at]
+    return places[:count]
+
+
+@compiled
+def residuals(
+    values: Vector, weights: Vector, sums: Vector, stretch: float, edges: Places, slope_cost: float
+) -> tuple[Vector, int]:
+    """Weighted residuals of the partition with these edges, and how many parameters it has."""
+    left = np.empty(len(values))
+    parameters = -1
+    for part in range(len(edges) - 1):
+        start, end = edges[part], edges[part + 1]
+        w, x, y = sums[0, end] - sums[0, start], sums[1, end] - sums[1, start], sums[3, end] - sums[3, start]
+        xx, xy = sums[2, end] - sums[2, start], sums[4, end] - sums[4, start]
+        flat = max((sums[5, end] - sums[5, start]) - y * y / w, 0.0)
+        cross, spread = xy - x * y / w, xx - x * x / w
+        straight = max(flat - cross * cross / max(spread, 1e-12), 0.0)
+        centre, level, slope = x / w * stretch, y / w, 0.0
+        parameters += 2
+        if straight + slope_cost < flat:
+            parameters += 1
+            slope = (cross / spread if spread > 1e-12 else 0.0) / stretch
+        for at in range(start, end):
+            left[at] = (values[at] - level - slope * (at - centre)) * np.sqrt(weights[at])
+    return left, parameters
+
+
+@compiled
+def spread_bound(squares: Vector, least: int) -> float:
+    """No less than twice the log likelihood ratio of two spreads and one, cut anywhere `least` from the ends; no logarithms.
+
+    -ln y is no more than 1 / y - 1.
+    """
+    count = len(squares)
+    sums = np.cumsum(squares)
+    total = sums[-1]
+    floor = max(total / count * 1e-6, 1e-300)
+    whole = max(total / count, floor)
+    most = 0.0
+    for cut in range(least, count - least + 1):
+        left = max(sums[cut - 1] / cut, floor)
+        right = max((total - sums[cut - 1]) / (count - cut), floor)
+        most = max(most, cut * (whole / left - 1.0) + (count - cut) * (whole / right - 1.0))
+    return most

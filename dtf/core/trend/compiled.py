@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType
 
 WORTH_AFTER = 100
-"""Looks from which on a process loads the kernels: numba takes .3 seconds to import, and a look gets by some 2 ms
-faster. One series of 10,000 values alone is not worth it."""
+"""Looks from which on a process loads the kernels: numba takes .2 seconds to import and the kernels .4 to load, and a
+look gets by some 2 ms faster. One series of 10,000 values alone is not worth it."""
 
 
 class _Kernels:
@@ -23,7 +23,7 @@ _KERNELS = _Kernels()
 
 
 def kernels() -> ModuleType | None:
-    """`dtf.core.trend.changes.kernels`, or None where there is no numba or not yet enough work for it; a look asks once."""
+    """`dtf.core.trend.kernels`, or None where there is no numba or not yet enough work for it; a look asks once."""
     if not _KERNELS.is_tried:
         _KERNELS.looks += 1
         if _KERNELS.looks > WORTH_AFTER:
@@ -41,7 +41,7 @@ def load_kernels() -> bool:
     if not _KERNELS.is_tried:
         _KERNELS.is_tried = True
         try:
-            _KERNELS.module = import_module("dtf.core.trend.changes.kernels")
+            _KERNELS.module = import_module("dtf.core.trend.kernels")
         except ImportError:  # no numba, or one that does not go with this numpy
             _KERNELS.module = None
     return _KERNELS.module is not None
