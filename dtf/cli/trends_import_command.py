@@ -16,6 +16,7 @@ from dtf.cli.trends_analyze_command import file_options, read_files, select
 from dtf.cli.trends_client import Analyzer, ask_analyzer
 from dtf.client.client import CALL_TIMEOUT_SECONDS
 from dtf.core.trend.imports.series import ImportedSeries
+from dtf.core.trend.names import series_name
 from dtf.report.output import plain_line
 from dtf.settings.model import Settings
 
@@ -65,8 +66,9 @@ def command(
     """
     found = read_files(files, columns, time_column, revision_column, is_file_time=is_file_time)
     series = select(found, columns)
-    name = suite or plain_line(files[0].resolve().stem.lstrip("."))
-    records = [as_record(each, name, pool, lower_is_better, str(files[0])) for each in series]
+    name = series_name(suite or plain_line(files[0].resolve().stem.lstrip(".")))
+    pool, source = pool and series_name(pool), plain_line(str(files[0]))
+    records = [as_record(each, name, pool, lower_is_better, source) for each in series]
     records = [each for each in records if each.values]
     if not records:
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
@@ -136,15 +138,15 @@ def as_record(
     record = findings_pb2.PointsImported(
         series=findings_pb2.FindingSeries(
             suite=suite,
-            case_name=series.case or series.metric,
-            metric=series.metric if series.case else "value",
+            case_name=series_name(series.case or series.metric),
+            metric=series_name(series.metric) if series.case else "value",
             pool=pool,
         ),
-        unit=series.unit,
+        unit=plain_line(series.unit),
         times_unix_nanos=rising([round(series.times[number] * 1e9) for number in kept]),
         values=[series.values[number] for number in kept],
         weights=[series.weights[number] for number in kept] if series.weights else [],
-        revisions=[series.revisions[number] for number in kept] if series.revisions else [],
+        revisions=[plain_line(series.revisions[number]) for number in kept] if series.revisions else [],
         source=source,
     )
     better = series.is_lower_better if lower_is_better is None else lower_is_better

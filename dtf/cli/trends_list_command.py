@@ -142,24 +142,29 @@ def _is_asked_for(tracked: pb.TrackedFinding, case_name: str, metric: str) -> bo
 def entries(
     findings: Sequence[pb.TrackedFinding], groups: Mapping[str, FindingGroup], *, with_members: bool
 ) -> Iterator[list[str]]:
-    """The lines of each finding, or of its group at the place of the newest of them."""
+    """The lines of each finding, or of its group at the place of the newest of them.
+
+    Of findings of several suites each says its own.
+    """
+    names_suite = len({each.finding.series.suite for each in findings}) > 1
     listed = {each.finding.finding_id: each for each in findings}
     said: set[str] = set()
     for each in findings:
         group = groups.get(each.finding.finding_id)
         if group is None:
-            yield finding_lines(each)
+            yield finding_lines(each, names_suite=names_suite)
         elif each.finding.finding_id not in said:
             members = [listed[one.finding_id] for one in group.findings if one.finding_id in listed]
             said.update(one.finding_id for one in group.findings)
-            yield _group_lines(group, members if with_members else [])
+            suite = f" in {each.finding.series.suite}" if names_suite else ""
+            yield _group_lines(group, members if with_members else [], suite)
 
 
-def _group_lines(group: FindingGroup, members: Sequence[pb.TrackedFinding]) -> list[str]:
+def _group_lines(group: FindingGroup, members: Sequence[pb.TrackedFinding], suite: str) -> list[str]:
     """ "3 series    confirmed regression of 3 series, median …", and below it the largest, or each of them."""
     rest = group_tail(group).removeprefix("; ")
     word = f"{len(group.findings)} series"
-    lines = [plain_line(f"{word:<10}  {group_head(group)}"), plain_line(f"    {rest}")]
+    lines = [plain_line(f"{word:<10}  {group_head(group)}{suite}"), plain_line(f"    {rest}")]
     for member in members:
         lines += [f"    {line}" for line in finding_lines(member)]
     return lines
@@ -173,14 +178,15 @@ def finding_document(tracked: pb.TrackedFinding, group: FindingGroup | None = No
     return document | {"group": group_document(group)} if group is not None else document
 
 
-def finding_lines(tracked: pb.TrackedFinding) -> list[str]:
+def finding_lines(tracked: pb.TrackedFinding, *, names_suite: bool = False) -> list[str]:
     """ "635d259c51  confirmed regression (step)  test_big duration_seconds", and below it what is known."""
     finding = tracked.finding
     state = STATE_NAMES.get(finding.state, "unknown").replace("_", " ")
     impact, kind = IMPACT_NAMES.get(finding.impact, "change"), KIND_NAMES.get(finding.kind, "unknown")
     judged = TRIAGE_NAMES.get(tracked.triage.verdict, "")
     aside = f"  [{judged}]" if judged else ("" if tracked.is_raised else "  [not raised]")
-    head = f"{finding.finding_id}  {state} {impact} ({kind})  {series_text(finding.series)}{aside}"
+    suite = f" in {finding.series.suite}" if names_suite and finding.series.case_name else ""
+    head = f"{finding.finding_id}  {state} {impact} ({kind})  {series_text(finding.series)}{suite}{aside}"
     facts = [change_text(finding), f"since {revisions_text(finding)}" if revisions_text(finding) else ""]
     facts.append(f"run {finding.run_id}" if finding.run_id else "")
     lines = [head, "    " + ", ".join(fact for fact in facts if fact)]

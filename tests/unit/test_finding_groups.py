@@ -238,6 +238,13 @@ def test_a_list_has_a_line_for_a_group_and_each_of_its_findings_where_that_is_as
     assert sorted(document["group"]["finding_ids"]) == ["id-a-d40", "id-b-d41", "id-c-d40"]
 
 
+def test_findings_of_several_suites_say_which() -> None:
+    findings = [tracked(each) for each in (*SHARED, finding("alone", 0.5, 60, suite="other"))]
+    groups = groups_by_finding(group_findings(each.finding for each in findings))
+    heads = [lines[0] for lines in entries(findings, groups, with_members=False)]
+    assert [head.rpartition(" in ")[2] for head in heads] == ["s", "other"]
+
+
 def test_a_notice_has_a_line_for_a_group_and_does_not_call_moved_cost_worse() -> None:
     notice = make_notice([*SHARED, finding("setup", 1.0, 70)], [*SHARED, finding("parse", -1.0, 70)])
     assert notice.title == "dtf: 3 became worse, cost moved in s"

@@ -1,6 +1,7 @@
 """`dtf trends import`: what it sends, and the pools it keeps apart."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,20 @@ def test_an_interrupted_import_says_what_was_taken_and_how_to_go_on(
     assert said.startswith(
         "error: interrupted; 2 of 2 points were acknowledged\n  what was taken stays; the same command again"
     )
+
+
+def test_names_that_are_no_text_are_imported_under_what_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a shell gives in bytes that are no UTF-8, and escapes of JSON that are half a character."""
+    stack = Stack()
+    monkeypatch.setattr("dtf.cli.trends_import_command.ask_analyzer", stack.ask)
+    path = tmp_path / os.fsdecode(b"\xff.json")
+    path.write_text('{"results": [{"command": "\\ud800 x", "mean": 1.0, "median": 1.0}]}', encoding="utf-8")
+    arguments = ["--project", str(tmp_path), "trends", "import", str(path), "--file-times"]
+    assert run_cli([*arguments, "--suite", "a\udcff\r\nBcc: b", "--pool", "\udcffattic"]) == ExitCode.OK
+    assert {(each.series.suite, each.series.pool) for request in stack.taken for each in request.series} == {
+        ("a Bcc: b", "attic")
+    }
+    assert stack.taken[0].series[0].series.case_name == "x"
+    assert "imported into suite a Bcc: b;" in capsys.readouterr().out
