@@ -108,5 +108,5 @@ def test_names_that_are_no_text_are_imported_under_what_can_be_written(
     assert {(each.series.suite, each.series.pool) for request in stack.taken for each in request.series} == {
         ("a Bcc: b", "attic")
     }
-    assert stack.taken[0].series[0].series.case_name == "x"
+    assert stack.taken[0].series[0].series.case_name == "? x"
     assert "imported into suite a Bcc: b;" in capsys.readouterr().out
