@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -95,6 +95,12 @@ def command(
         return await _read(analyzer, key)
 
     history = ask_analyzer(invocation, ask)
+    if pool and not history.values:
+        raise CommandError(
+            f"no values of {history.key.case_name or history.key.suite} {history.key.metric} on pool {pool!r}",
+            "`dtf pools` lists those of this stack; imported history is of the pool imported",
+            exit_code=ExitCode.EMPTY,
+        )
     shown = [each for each in history.findings if include_all or _is_drawn(each)]
     if as_json:
         click.echo(json.dumps(_document(history)))
@@ -116,11 +122,11 @@ async def _find_series(analyzer: Analyzer, name: str, wanted: pb.SeriesKey) -> p
     request = pb.ListSeriesRequest(suite=wanted.suite, page_size=10_000)
     while True:
         answer = await analyzer.stub.ListSeries(request, **analyzer.call)
-        found += [key for key in answer.series if wanted.metric in ("", key.metric)]
+        found += answer.series
         if not answer.next_page_token:
             break
         request.page_token = answer.next_page_token
-    key = _choose(found, name, wanted)
+    key = choose(found, name, wanted.metric)
     key.pool = wanted.pool
     return key
 
@@ -137,16 +143,23 @@ async def _of_finding(analyzer: Analyzer, name: str) -> pb.SeriesKey | None:
     return None
 
 
-def _choose(found: list[pb.SeriesKey], name: str, wanted: pb.SeriesKey) -> pb.SeriesKey:
+def choose(found: Sequence[pb.SeriesKey], name: str, metric: str = "") -> pb.SeriesKey:
+    """The series that a case or suite called `name` has, of that metric if one is given. Raises CommandError."""
     exact = [key for key in found if name == (key.case_name or key.suite)]
-    chosen = exact or [key for key in found if name in key.case_name]
-    cases = sorted({(key.suite, key.case_name) for key in chosen})
-    if not chosen:
+    named = exact or [key for key in found if name in key.case_name]
+    if not named:
         raise CommandError(
             f"no series {name!r} among {len(found)}",
             "a series begins with the first run that passes; `dtf trends list --all` names those with findings",
             exit_code=ExitCode.EMPTY,
         )
+    metrics = ", ".join(dict.fromkeys(key.metric for key in named))
+    chosen = [key for key in named if metric in ("", key.metric)]
+    if not chosen:
+        raise CommandError(
+            f"{name!r} has no metric {metric!r}", f"it has {metrics}", exit_code=ExitCode.USAGE
+        )
+    cases = sorted({(key.suite, key.case_name) for key in chosen})
     if len(cases) > 1:
         names = ", ".join(f"{suite} {case}".strip() for suite, case in cases[:5])
         raise CommandError(
@@ -154,15 +167,13 @@ def _choose(found: list[pb.SeriesKey], name: str, wanted: pb.SeriesKey) -> pb.Se
             "name it in full, or pass --suite",
             exit_code=ExitCode.USAGE,
         )
-    metrics = [key.metric for key in chosen]
     first = "duration_seconds" if cases[0][1] else "busy_seconds"
-    if len(chosen) > 1 and not wanted.metric and first not in metrics:
+    usual = next((key for key in chosen if key.metric == first), None)
+    if len(chosen) > 1 and usual is None:
         raise CommandError(
-            f"{name!r} has {len(metrics)} metrics: {', '.join(metrics)}",
-            "pass --metric",
-            exit_code=ExitCode.USAGE,
+            f"{name!r} has {len(chosen)} metrics: {metrics}", "pass --metric", exit_code=ExitCode.USAGE
         )
-    return next((key for key in chosen if key.metric == first), chosen[0])
+    return usual or chosen[0]
 
 
 async def _read(analyzer: Analyzer, key: pb.SeriesKey) -> History:

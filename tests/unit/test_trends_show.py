@@ -1,8 +1,11 @@
 """`dtf trends show`: the lines of a series."""
 
+import pytest
+
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
-from dtf.cli.trends_show_command import History, history_lines
+from dtf.cli.errors import CommandError
+from dtf.cli.trends_show_command import History, choose, history_lines
 
 
 def _history(*findings: pb.TrackedFinding, case_name: str = "c") -> History:
@@ -18,3 +21,36 @@ def test_what_was_set_aside_is_not_called_nothing() -> None:
 
 def test_a_name_that_turns_the_line_around_is_shown_as_it_is() -> None:
     assert history_lines(_history(case_name="a\u202eb"), [])[0].startswith("a\\u202eb  m  2 runs")
+
+
+def _key(case_name: str, metric: str = "duration_seconds", suite: str = "s") -> pb.SeriesKey:
+    return pb.SeriesKey(suite=suite, case_name=case_name, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "expected"),
+    [
+        ("big", "", "no series 'big' among 5"),
+        ("load", "size", "'load' has no metric 'size'"),
+        ("test", "", "'test' is in 2 series: s test_a, t test_a"),
+        ("load", "", "'load' has 2 metrics: rate, lag"),
+        ("test", "cpu_seconds", _key("test_a", "cpu_seconds")),
+        ("load", "lag", _key("load", "lag")),
+    ],
+)
+def test_a_series_is_found_or_it_is_said_what_there_is(
+    name: str, metric: str, expected: str | pb.SeriesKey
+) -> None:
+    known = [
+        _key("test_a"),
+        _key("test_a", "cpu_seconds"),
+        _key("test_a", suite="t"),
+        _key("load", "rate"),
+        _key("load", "lag"),
+    ]
+    if isinstance(expected, pb.SeriesKey):
+        assert choose(known, name, metric) == expected
+        return
+    with pytest.raises(CommandError) as told:
+        choose(known, name, metric)
+    assert told.value.what == expected
