@@ -59,6 +59,9 @@ class InfluxStore:
         self._writer = InfluxWriter(self._send, rejected)
         self._bucket = address.bucket
         """Written to by its id: one of the same name, made where it was deleted, is another."""
+        self._begun: dict[str, tuple[Sequence[Points], int]] = {}
+        """By stream, the points of a write that failed and how many of their lines are in: who asks to be left alone
+        after the fifth request is not sent the first four again."""
         self._checkpoint_ns: dict[str, int] = {}
         """Time of each stream's newest checkpoint: the clock may be set back, and the newest counts."""
         self._reader = client.query_api()
@@ -229,11 +232,16 @@ class InfluxStore:
         return rows
 
     def _write(self, points: Sequence[Points], checkpoint: Checkpoint) -> None:
+        known, count = self._begun.pop(checkpoint.stream, (points, 0))
+        count = count if known is points else 0
+        every = (line for each in points for line in lines(each))
         try:
-            self._writer.write(line for each in points for line in lines(each))
+            for more in self._writer.write_by_chunk(islice(every, count, None)):
+                count += more
             self._send(self._checkpoint_line(checkpoint).encode())
-        except ApiException as error:
-            if error.status == 404:
+        except Exception as error:
+            self._begun[checkpoint.stream] = (points, count)
+            if isinstance(error, ApiException) and error.status == 404:
                 self._miss_bucket()
             raise
 

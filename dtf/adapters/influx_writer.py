@@ -14,7 +14,7 @@ Writing a point again replaces it, which makes the halves harmless. n bad points
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -51,9 +51,15 @@ class InfluxWriter:
 
     def write(self, lines: Iterable[str]) -> None:
         """Write each line or set it aside. Raises ApiException when the fault is not the points'."""
+        for _count in self.write_by_chunk(lines):
+            pass
+
+    def write_by_chunk(self, lines: Iterable[str]) -> Iterator[int]:
+        """The same, chunk by chunk: how many lines each was, once it is written."""
         waiting = iter(lines)
         while chunk := list(islice(waiting, LINES_PER_REQUEST)):
             self._write_chunk(chunk)
+            yield len(chunk)
 
     def _write_chunk(self, chunk: list[str]) -> None:
         pieces = [chunk]

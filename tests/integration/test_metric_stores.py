@@ -1,9 +1,11 @@
 """What goes wrong with a metric store, and what each says of it."""
 
+import gzip
 import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 import pytest
@@ -126,10 +128,21 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     status = 503
     retry_after = "7"
 
+    allowed: ClassVar[list[int]] = []
+    """Sizes of the requests that were let through."""
+    allowance = 0
+    """Requests that are let through before one is refused, again and again."""
+
     def do_POST(self) -> None:
-        """Refuse a write."""
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer(self.status, b'{"code": "unavailable", "message": "compacting"}')
+        """Refuse a write, unless it is allowed."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answers = type(self)
+        if answers.allowance:
+            answers.allowance -= 1
+            answers.allowed.append(gzip.decompress(body).count(b"\n") + 1)
+            self._answer(200, b"")
+        else:
+            self._answer(self.status, b'{"code": "unavailable", "message": "compacting"}')
 
     def do_GET(self) -> None:
         """Say that the bucket is there."""
@@ -151,7 +164,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing_server() -> Iterator[tuple[str, type[_Answers]]]:
     """URL of a server that refuses writes, and what it answers with."""
-    answers = type("Answers", (_Answers,), {})
+    answers = type("Answers", (_Answers,), {"allowed": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -173,6 +186,31 @@ async def test_influxdb_is_left_alone_for_as_long_as_it_asks(
         await store.write(fleet_points(), Checkpoint("log", 1, "{}"))
     assert refused.value.retry_after_seconds == 7.0
     assert refused.value.is_retryable
+    await store.close()
+
+
+async def test_what_influxdb_has_taken_of_a_write_is_not_sent_again(
+    refusing_server: tuple[str, type[_Answers]],
+) -> None:
+    """Else a limit that is smaller than what an outage left to write would never be passed."""
+    url, answers = refusing_server
+    store = await open_at(url)
+    points = Points(FLEET)
+    for number in range(12_000):
+        points.add(number, {"workers": 1})
+    batch = [points]
+    refusals = 0
+    while refusals < 10:
+        answers.allowance = 1
+        try:
+            await store.write(batch, Checkpoint("log", 1, "{}"))
+            break
+        except StoreUnavailable:
+            refusals += 1
+    assert (answers.allowed, refusals) == ([5_000, 5_000, 2_000, 1], 3)
+    answers.allowance = 10
+    await store.write(batch, Checkpoint("log", 1, "{}"))
+    assert answers.allowed[4:] == [5_000, 5_000, 2_000, 1], "another write is all of it"
     await store.close()
 
 
