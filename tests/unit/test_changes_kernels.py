@@ -10,13 +10,12 @@ import pytest
 from dtf.core.trend import compiled, kernels
 from dtf.core.trend import seasonality as seasons
 from dtf.core.trend.changes import ChangeStream
-from dtf.core.trend.changes import evidence as weighing
 from dtf.core.trend.changes import noise as noises
 from dtf.core.trend.changes import watch as watching
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.look import look_at
 from dtf.core.trend.changes.regime import regime_of
-from dtf.core.trend.changes.search import Search
+from dtf.core.trend.changes.search import Search, profile
 from dtf.core.trend.changes.segments import Sums
 from dtf.core.trend.changes.settling import residuals_of, series_of
 from dtf.core.trend.changes.variance import spreads_of
@@ -74,7 +73,7 @@ def test_profiles_cost_the_same(use: Use) -> None:
     found = []
     for switch in (use.numpy, use.numba):
         switch()
-        found.append(weighing._profile(sums, 1, 128, 2.0).tobytes())
+        found.append(profile(sums, 1, 128, 2.0).tobytes())
     assert found[0] == found[1]
 
 

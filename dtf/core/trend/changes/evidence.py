@@ -3,12 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.noise import Noise, middle_of
+from dtf.core.trend.changes.search import profile
 from dtf.core.trend.changes.segments import Line, Sums
-from dtf.core.trend.compiled import loaded_kernels
 from dtf.core.trend.findings import ChangeKind
 
 LOCATION_DROP = 7.4
@@ -57,11 +55,11 @@ def weigh(
     """The boundary at the middle of three edges, weighed against no change between the outer two."""
     start, place, end = edges
     unit = noise.long_run_variance
-    profile = _profile(sums, start, end, slope_cost)
+    costs = profile(sums, start, end, slope_cost)
     level, line = sums.cost(start, end)
     whole = min(level, line + slope_cost)
-    gain = max((whole - float(profile[place - start - 1])) / unit, 0.0)
-    near = ((profile <= profile[place - start - 1] + LOCATION_DROP * unit).nonzero()[0] + start + 1).tolist()
+    gain = max((whole - float(costs[place - start - 1])) / unit, 0.0)
+    near = ((costs <= costs[place - start - 1] + LOCATION_DROP * unit).nonzero()[0] + start + 1).tolist()
     best = near.index(place)
     kind, before, after = _kind(sums, edges, unit)
     doubt = _doubt_of(gain, slope_cost / unit, end - start, noise.memory)
@@ -105,17 +103,6 @@ def _is_lasting(values: Vector, old: float, new: float) -> bool:
 def confidence_of(gain: float, length: int) -> float:
     """1 - the chance of so much gain at the best of the stretch's places where nothing changed."""
     return 1.0 - min(1.0, length * math.erfc(math.sqrt(gain / 2.0)))
-
-
-def _profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
-    """Cost of the stretch when it is cut at start + 1, start + 2 … end - 1."""
-    compiled = loaded_kernels()
-    if compiled is not None:
-        costs: Vector = compiled.profile(sums.prefix, start, end, slope_cost)
-        return costs
-    left, right = sums.halves(start, end)
-    profile: Vector = np.minimum(left[0], left[1] + slope_cost) + np.minimum(right[0], right[1] + slope_cost)
-    return profile
 
 
 def _reach(near: list[int], at: int, side: int) -> int:

@@ -19,7 +19,7 @@ WIDTHS = (1, 3)
 """Values that a jump takes."""
 LEAST_JUMP = 6.0
 """Standard deviations of a move that it has at least."""
-STANDS_OUT = 1.8
+STANDS_OUT = 2.0
 """Quotient of a jump and the far moves that are none, at least: the tail of moves may be heavy."""
 VALUES_A_JUMP = 100
 """Values a jump, on average, at least."""

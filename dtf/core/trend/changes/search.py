@@ -8,7 +8,7 @@ import numpy as np
 
 from dtf.core.trend.changes.arrays import Flags, Places, Vector
 from dtf.core.trend.changes.segments import Sums
-from dtf.core.trend.compiled import kernels
+from dtf.core.trend.compiled import kernels, loaded_kernels
 
 LEAST_SEGMENT = 5
 """Values that a segment has at least: fewer are an outlier's or an alarm's matter."""
@@ -120,6 +120,18 @@ def _largest(values: Vector, count: int) -> Flags:
     is_kept: Flags = values > least
     is_kept[np.flatnonzero(values == least)[: count - np.count_nonzero(is_kept)]] = True
     return is_kept
+
+
+def profile(sums: Sums, start: int, end: int, slope_cost: float) -> Vector:
+    """Cost of a stretch when it is cut at start + 1, start + 2 … end - 1."""
+    compiled = loaded_kernels()
+    if compiled is not None:
+        costs: Vector = compiled.profile(sums.prefix, start, end, slope_cost)
+        return costs
+    left, right = sums.halves(start, end)
+    plain: Vector = np.minimum(left[0], left[1] + slope_cost)
+    plain += np.minimum(right[0], right[1] + slope_cost)
+    return plain
 
 
 def _scale_gains(sums: Sums) -> Vector:

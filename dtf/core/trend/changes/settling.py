@@ -4,9 +4,10 @@ The noise is told from what a partition leaves, and the partition is priced by t
 themselves. A random walk is a walk, or many steps; a smooth series with a turn is two lines, or noise of long memory;
 jumps between plateaus look like memory too. So where the noise seems to remember long, or changes are many, the
 partitions under prices from high to low stand beside no change and beside one smooth bend over everything, and the
-likeliest is taken: by the innovations that its residuals leave as an autoregression of order two, at the price of its
-changes and slopes. Order two, for waves without a clock, as economies make them, are no pieces of lines; what is next
-to a change does not count, for a change may take a value or two.
+likeliest is taken, and mended by single cuts, more, fewer or elsewhere, while that helps: by the innovations that its
+residuals leave as an autoregression of order two, at the price of its changes and slopes. Order two, for waves without
+a clock, as economies make them, are no pieces of lines; what is next to a change does not count, for a change may take
+a value or two.
 """
 
 import math
@@ -25,8 +26,8 @@ from dtf.core.trend.changes.noise import (
     noise_of_differences,
     noise_of_residuals,
 )
-from dtf.core.trend.changes.search import Search
-from dtf.core.trend.changes.segments import Sums
+from dtf.core.trend.changes.search import LEAST_SEGMENT, Search, profile
+from dtf.core.trend.changes.segments import Line, Sums
 from dtf.core.trend.compiled import loaded_kernels
 
 CHANGE_PRICE = 3.0
@@ -35,6 +36,13 @@ would be 3; simulation of six families of noise without changes says how often t
 (docs/statistics.md)."""
 SLOPE_PRICE = 2.0
 """Price of a slope in the same units."""
+PARAMETER_PRICE = 1.0
+"""Price of a slope, of a bend's degree, and of the level that two lines which meet share, where innovations are
+compared: Schwarz's."""
+MEETS = 2.0
+"""Standard errors up to which two lines meet."""
+MOST_MENDS = 8
+"""Times that a partition is mended, at most."""
 SMALL_SAMPLE = 16.0
 """Values' worth of doubt in the noise itself: prices rise by 1 + this / n."""
 LONG_MEMORY = 0.5
@@ -113,7 +121,7 @@ def settled(series: Series) -> Settled:
     """The partition that is believed."""
     noise, inner = _agreed(series)
     residuals, parameters = residuals_of(series, inner, noise)
-    found = Settled(noise, inner, residuals, _price_of(series, inner, parameters))
+    found = Settled(noise, inner, residuals, _price_of(series, inner, parameters, noise))
     return found if noise.memory < LONG_MEMORY and len(inner) < MANY else _likeliest(series, found)
 
 
@@ -136,27 +144,89 @@ def _agreed(series: Series) -> tuple[Noise, list[int]]:
 
 
 def _likeliest(series: Series, first: Settled) -> Settled:
-    """The cheapest of this partition, those of a path of prices, and one bend over everything."""
-    best, least, waited = first, math.inf, 0
+    """The cheapest of this partition, those of a path of prices with what mends them, and one bend over everything."""
+    tried: _Tried | None = None
+    waited = 0
     for cuts in _rivals(series, first.inner):
-        residuals, parameters = _plain_residuals(series, cuts)
-        rival = Settled(first.noise, cuts, residuals, _price_of(series, cuts, parameters), is_plain=False)
-        cost = cost_of(series, rival)
+        rival = _try(series, cuts)
         waited += 1
-        if cost < least:
-            best, least, waited = rival, cost, 0
-            if cuts != first.inner:
-                best = replace(rival, noise=noise_of_residuals(residuals, parameters, series.grain))
+        if tried is None or rival.cost < tried.cost:
+            tried, waited = rival, 0
         elif waited >= PATIENCE:
             break
+    assert tried is not None  # the first rival is the partition itself
+    tried = _mended(series, tried)
+    best, least = _settled_on(series, tried, first), tried.cost
     for degree in BENDS:
         residuals = _bent(series, degree)
-        bend = Settled(first.noise, [], residuals, SLOPE_PRICE * degree * _unit(series.count), is_plain=False)
+        price = PARAMETER_PRICE * degree * _unit(series.count)
+        bend = Settled(first.noise, [], residuals, price, is_plain=False)
         cost = cost_of(series, bend)
         if cost < least:
             noise = noise_of_residuals(residuals, degree + 1, series.grain)
             best, least = replace(bend, noise=noise), cost
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A partition, what it leaves, and its cost."""
+
+    cuts: list[int]
+    residuals: Vector
+    parameters: int
+    price: float
+    cost: float
+
+
+def _try(series: Series, cuts: list[int]) -> _Tried:
+    """The partition whose slopes pay by the residuals' own variance."""
+    noise = _plain_noise(series, cuts)
+    residuals, parameters = residuals_of(series, cuts, noise)
+    price = _price_of(series, cuts, parameters, noise)
+    return _Tried(cuts, residuals, parameters, price, _innovation_cost(series, residuals, cuts) + price)
+
+
+def _settled_on(series: Series, tried: _Tried, first: Settled) -> Settled:
+    """The first partition keeps the noise that it agrees with."""
+    noise = first.noise
+    if tried.cuts != first.inner:
+        noise = noise_of_residuals(tried.residuals, tried.parameters, series.grain)
+    return Settled(noise, tried.cuts, tried.residuals, tried.price, is_plain=False)
+
+
+def _mended(series: Series, best: _Tried) -> _Tried:
+    """By one cut more, fewer or elsewhere, whichever helps most, again and again."""
+    for _ in range(MOST_MENDS):
+        rivals = (_try(series, cuts) for cuts in _neighbours(series, best.cuts))
+        better = min(rivals, key=lambda each: each.cost, default=best)
+        if better.cost >= best.cost:
+            break
+        best = better
+    return best
+
+
+def _neighbours(series: Series, cuts: list[int]) -> Iterator[list[int]]:
+    """The partitions with one cut more, one fewer, or one elsewhere: where it saves most."""
+    slope_cost = slope_cost_of(_plain_noise(series, cuts), series.count)
+    edges = [0, *cuts, series.count]
+    for at, (start, end) in enumerate(pairwise(edges)):
+        place = _best_cut(series.sums, start, end, slope_cost)
+        if place is not None:
+            yield [*cuts[:at], place, *cuts[at:]]
+    for at, cut in enumerate(cuts):
+        yield [*cuts[:at], *cuts[at + 1 :]]
+        place = _best_cut(series.sums, edges[at], edges[at + 2], slope_cost)
+        if place is not None and place != cut:
+            yield [*cuts[:at], place, *cuts[at + 1 :]]
+
+
+def _best_cut(sums: Sums, start: int, end: int, slope_cost: float) -> int | None:
+    """Where cutting a stretch saves most; None if it is too short."""
+    if end - start < 2 * LEAST_SEGMENT:
+        return None
+    costs = profile(sums, start, end, slope_cost)
+    return start + LEAST_SEGMENT + int(costs[LEAST_SEGMENT - 1 : end - start - LEAST_SEGMENT].argmin())
 
 
 def _rivals(series: Series, first: list[int]) -> Iterator[list[int]]:
@@ -183,9 +253,31 @@ def _turns(series: Series) -> float:
     return (SIGMA_PER_MAD * middle_of(np.abs(turns))) ** 2 / 6.0
 
 
-def _price_of(series: Series, inner: Sequence[int], parameters: int) -> float:
+def _price_of(series: Series, inner: list[int], parameters: int, noise: Noise) -> float:
     slopes = parameters + 1 - 2 * (len(inner) + 1)
-    return (CHANGE_PRICE * len(inner) + SLOPE_PRICE * slopes) * _unit(series.count)
+    joints = _joints(series, inner, noise) if slopes else 0
+    return (CHANGE_PRICE * len(inner) + PARAMETER_PRICE * (slopes - joints)) * _unit(series.count)
+
+
+def _joints(series: Series, inner: list[int], noise: Noise) -> int:
+    """Cuts at which two lines, one of them sloped, are as near to each other as their errors allow."""
+    slope_cost = slope_cost_of(noise, series.count)
+    lines = []
+    for start, end in pairwise([0, *inner, series.count]):
+        level, straight = series.sums.cost(start, end)
+        line = series.sums.line(start, end)
+        lines.append(line if straight + slope_cost < level else line.flat())
+    return sum(
+        _meets(before, after, cut - 0.5, noise)
+        for (before, after), cut in zip(pairwise(lines), inner, strict=True)
+        if before.slope != 0.0 or after.slope != 0.0
+    )
+
+
+def _meets(before: Line, after: Line, at: float, noise: Noise) -> bool:
+    gap = after.at(at) - before.at(at)
+    error = (after.variance_at(at) + before.variance_at(at)) * noise.sigma**2
+    return gap * gap < MEETS**2 * error
 
 
 def _innovation_cost(series: Series, residuals: Vector, inner: Sequence[int]) -> float:
@@ -237,11 +329,10 @@ def _partition(series: Series, noise: Noise) -> list[int]:
     )
 
 
-def _plain_residuals(series: Series, inner: list[int]) -> tuple[Vector, int]:
-    """Weighted residuals whose slopes pay by the residuals' own variance, and how many parameters there are."""
-    parts = [min(series.sums.cost(a, b)) for a, b in pairwise([0, *inner, series.count])]
-    variance = max(sum(parts) / series.count, series.least_variance)
-    return residuals_of(series, inner, Noise(math.sqrt(variance), 0.0, 1.0))
+def _plain_noise(series: Series, cuts: list[int]) -> Noise:
+    """As if what the better of levels and lines leave had no memory."""
+    parts = [min(series.sums.cost(a, b)) for a, b in pairwise([0, *cuts, series.count])]
+    return Noise(math.sqrt(max(sum(parts) / series.count, series.least_variance)), 0.0, 1.0)
 
 
 def residuals_of(series: Series, inner: list[int], noise: Noise) -> tuple[Vector, int]:

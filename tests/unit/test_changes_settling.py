@@ -1,0 +1,49 @@
+"""Which of several partitions is believed: lines that meet, and many steps of different size."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtf.core.trend.changes import ChangeStream
+
+SERIES = 12
+
+
+def changes_of(values: NDArray[np.float64]) -> list[int]:
+    stream = ChangeStream()
+    stream.extend(np.arange(len(values), dtype=np.float64), values)
+    return [change.index for change in stream.change_points]
+
+
+def test_lines_that_meet_are_told_in_a_short_series() -> None:
+    whole = 0
+    for seed in range(SERIES):
+        random = np.random.default_rng([81, seed])
+        curve = np.interp(np.arange(54), [0, 14, 26, 40, 54], [6, 40, 380, 100, 30])
+        found = changes_of(curve + 12.0 * random.standard_normal(54))
+        whole += len(found) == 3 and all(
+            abs(place - knot) <= 4 for place, knot in zip(found, (14, 26, 40), strict=True)
+        )
+    assert whole >= SERIES - 2
+
+
+def test_steps_of_all_sizes_among_outliers_are_all_told() -> None:
+    known = told = 0
+    for seed in range(SERIES):
+        random = np.random.default_rng([82, seed])
+        cuts = 25 * np.sort(random.choice(np.arange(1, 27), 7, replace=False))
+        levels = np.cumsum(np.where(np.arange(8) % 2, 1.0, -1.0) * random.uniform(3.0, 9.0, 8))
+        values = np.repeat(levels, np.diff([0, *cuts, 675])) + random.standard_normal(675)
+        is_out = random.random(675) < 0.012
+        values[is_out] -= random.uniform(5.0, 17.0, is_out.sum())
+        found = np.array(changes_of(values))
+        known += len(cuts)
+        told += sum(bool((abs(found - cut) <= 3).any()) for cut in cuts)
+    assert told >= 0.95 * known
+
+
+def test_a_walk_is_not_cut() -> None:
+    cut = sum(
+        bool(changes_of(np.cumsum(np.random.default_rng([83, seed]).standard_normal(200))))
+        for seed in range(2 * SERIES)
+    )
+    assert cut <= 3
