@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2, resource_service_pb2
+from dtf.cli.analysis_progress import AnalysisProgress
 from dtf.cli.errors import CommandError
 from dtf.cli.exit_codes import ExitCode
 from dtf.cli.invocation import Invocation
@@ -73,24 +75,9 @@ def command(
     if not records:
         raise CommandError("there are no values in what was named", exit_code=ExitCode.EMPTY)
 
-    taken = known = 0
-
-    async def send(analyzer: Analyzer) -> None:
-        nonlocal taken, known
-        if pool and not is_forced:
-            await _refuse_own_pool(analyzer, pool, invocation.load().settings)
-        for request in requests(records):
-            response = await analyzer.stub.ImportPoints(request, **analyzer.call)
-            taken, known = taken + response.taken_count, known + response.known_count
-
-    try:
-        ask_analyzer(invocation, send)
-    except KeyboardInterrupt:
-        raise CommandError(
-            f"interrupted; {taken + known:,} of {sum(len(each.values) for each in records):,} points were acknowledged",
-            "what was taken stays; the same command again takes the rest",
-            exit_code=ExitCode.CANCELLED,
-        ) from None
+    own_pool = "" if is_forced else pool
+    with AnalysisProgress(sys.stderr) as progress:
+        taken, known = _import(invocation, records, own_pool, progress)
     if as_json:
         click.echo(json.dumps({"suite": name, "series": len(records), "taken": taken, "known": known}))
     else:
@@ -99,6 +86,40 @@ def command(
         )
         click.echo("dtf trends        shows what changed")
     return ExitCode.OK
+
+
+def _import(
+    invocation: Invocation,
+    records: Sequence[findings_pb2.PointsImported],
+    own_pool: str,
+    progress: AnalysisProgress,
+) -> tuple[int, int]:
+    """Hand in the records: how many points were taken, and how many were there. Raises CommandError.
+
+    `own_pool`, unless empty, must be none of this stack.
+    """
+    total = sum(len(each.values) for each in records)
+    taken = known = 0
+    advance = progress.stage(f"importing {total:,} points", total)
+
+    async def send(analyzer: Analyzer) -> None:
+        nonlocal taken, known
+        if own_pool:
+            await _refuse_own_pool(analyzer, own_pool, invocation.load().settings)
+        for request in requests(records):
+            response = await analyzer.stub.ImportPoints(request, **analyzer.call)
+            taken, known = taken + response.taken_count, known + response.known_count
+            advance(taken + known)
+
+    try:
+        ask_analyzer(invocation, send)
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"interrupted; {taken + known:,} of {total:,} points were acknowledged",
+            "what was taken stays; the same command again takes the rest",
+            exit_code=ExitCode.CANCELLED,
+        ) from None
+    return taken, known
 
 
 async def _refuse_own_pool(analyzer: Analyzer, pool: str, settings: Settings) -> None:
