@@ -1,7 +1,7 @@
 """`make bench NAME=accuracy`: how right our engine is, and how fast, beside ruptures, apache-otava and asv.
 
     make bench NAME=accuracy                          all that needs no data
-    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes calibration watched speed
+    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes lookalikes2 calibration watched speed
     make bench NAME=accuracy TCPD=folder NAB=folder   and annotated series of yours in these formats
     make bench NAME=accuracy PART=tcpd,nab TCPD=folder NAB=folder    these alone
     make bench NAME=accuracy JSON=1                   and one JSON line
@@ -25,16 +25,17 @@ from bench.accuracy_alarms import measure_alarms, measure_delays
 from bench.accuracy_calibration import measure_calibration
 from bench.accuracy_environment import PEERS, Peer, available_peers, say
 from bench.accuracy_folders import FolderError, check_folders
-from bench.accuracy_lookalikes import measure_lookalikes
+from bench.accuracy_lookalikes import FIRST, measure_lookalikes
+from bench.accuracy_lookalikes_again import AGAIN
 from bench.accuracy_marks import measure_annotated, measure_labelled
 from bench.accuracy_speed import measure_speed
 from bench.accuracy_watched import measure_watched
 
-PARTS = ("alarms", "delays", "lookalikes", "calibration", "watched", "speed")
+PARTS = ("alarms", "delays", "lookalikes", "lookalikes2", "calibration", "watched", "speed")
 SERIES = 400
 """Of 200 points for each family; half as many of 1,000."""
-LEFT_IN_LOOKALIKES = 40
-"""Series of each kind of look-alikes: one in so many."""
+LOOKALIKES_A_SERIES = 0.375
+"""Look-alikes of each collection: 150 at the default."""
 CALIBRATION_POINTS_A_SERIES = 100
 WATCHED_CORPUS = 0
 
@@ -89,10 +90,12 @@ def _folder(text: str) -> Path:
 def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
     """The figures of each part asked for, by name; each is shown as soon as it is there."""
     points = options.series * CALIBRATION_POINTS_A_SERIES
+    lookalikes = max(1, int(options.series * LOOKALIKES_A_SERIES))
     measures: dict[str, Callable[[], Any]] = {
         "alarms": lambda: measure_alarms(options.series, peers, pool),
         "delays": lambda: measure_delays(max(8, options.series // 2), peers, pool),
-        "lookalikes": lambda: measure_lookalikes(max(2, options.series // LEFT_IN_LOOKALIKES), peers, pool),
+        "lookalikes": lambda: measure_lookalikes(FIRST, lookalikes, peers, pool),
+        "lookalikes2": lambda: measure_lookalikes(AGAIN, lookalikes, peers, pool),
         "calibration": lambda: measure_calibration(points, pool),
         "watched": lambda: measure_watched(WATCHED_CORPUS, pool),
         "speed": lambda: measure_speed(peers, pool),

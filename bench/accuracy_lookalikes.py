@@ -318,9 +318,40 @@ def activity(random: Random) -> Made:
     return Made(np.round(20 + 3 * values, 2), tuple((cut, CLEAR) for cut in cuts), 1.0)
 
 
-KINDS: dict[str, Callable[[Random], Made]] = {
-    each.__name__: each
-    for each in (
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Kinds of series by one hand."""
+
+    title: str
+    seed: int
+    kinds: tuple[Callable[[Random], Made], ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the kinds."""
+        return [kind.__name__ for kind in self.kinds]
+
+    def made(self, kind: str, number: int) -> tuple[Made, dict[str, list[int]]]:
+        """The series of a kind with this number, and what each annotator marks in it."""
+        place = self.names.index(kind)
+        random = np.random.default_rng([self.seed, place, number])
+        series = self.kinds[place](random)
+        length = len(series.values)
+        marks = {}
+        for annotator in range(ANNOTATORS):
+            seen = [cut for cut, chance in series.breaks if random.random() < chance]
+            off = np.round(series.blur * random.standard_normal(len(seen))).astype(int)
+            mine = {int(np.clip(cut + each, 1, length - 1)) for cut, each in zip(seen, off, strict=True)}
+            if random.random() < IMAGINED:
+                mine.add(int(random.integers(length // 10 + 1, length - length // 10)))
+            marks[str(annotator)] = sorted(mine)
+        return series, marks
+
+
+FIRST = Collection(
+    "Look-alikes of collected series, their breaks known",
+    55,
+    (
         growth,
         population,
         passengers,
@@ -336,32 +367,16 @@ KINDS: dict[str, Callable[[Random], Made]] = {
         business,
         epidemic,
         activity,
-    )
-}
+    ),
+)
 
 
-def made(kind: str, number: int) -> tuple[Made, dict[str, list[int]]]:
-    """The series of a kind with this number, and what each annotator marks in it."""
-    random = np.random.default_rng([55, list(KINDS).index(kind), number])
-    series = KINDS[kind](random)
-    length = len(series.values)
-    marks = {}
-    for annotator in range(ANNOTATORS):
-        seen = [cut for cut, chance in series.breaks if random.random() < chance]
-        off = np.round(series.blur * random.standard_normal(len(seen))).astype(int)
-        mine = {int(np.clip(cut + each, 1, length - 1)) for cut, each in zip(seen, off, strict=True)}
-        if random.random() < IMAGINED:
-            mine.add(int(random.integers(length // 10 + 1, length - length // 10)))
-        marks[str(annotator)] = sorted(mine)
-    return series, marks
-
-
-def write_folder(folder: Path, numbers: Sequence[int]) -> None:
+def write_folder(folder: Path, collection: Collection, numbers: Sequence[int]) -> None:
     """These series of each kind, in the format of the Turing Change Point Dataset."""
     annotations = {}
-    for kind in KINDS:
+    for kind in collection.names:
         for number in numbers:
-            series, marks = made(kind, number)
+            series, marks = collection.made(kind, number)
             name = f"{kind}_{number}"
             annotations[name] = marks
             content = {
@@ -377,12 +392,15 @@ def write_folder(folder: Path, numbers: Sequence[int]) -> None:
     (folder / "annotations.json").write_text(json.dumps(annotations))
 
 
-def measure_lookalikes(count: int, peers: Sequence[Peer], pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """F1 and covering of each on so many series of each kind, and of ours by kind."""
+def measure_lookalikes(
+    collection: Collection, least: int, peers: Sequence[Peer], pool: ProcessPoolExecutor
+) -> dict[str, Any]:
+    """F1 and covering of each on so many series or a few more, the same number of each kind, and of ours by kind."""
     with TemporaryDirectory(prefix="dtf-lookalikes-") as folder:
-        write_folder(Path(folder), range(count))
+        write_folder(Path(folder), collection, range(-(-least // len(collection.kinds))))
         figures = measure_annotated(Path(folder), peers, pool)
-    return {**figures, "by_kind": {kind: _kind_means(kind, figures["each"]) for kind in KINDS}}
+    by_kind = {kind: _kind_means(kind, figures["each"]) for kind in collection.names}
+    return {"title": collection.title, **figures, "by_kind": by_kind}
 
 
 def _kind_means(kind: str, each: dict[str, Any]) -> dict[str, float]:

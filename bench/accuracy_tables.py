@@ -24,6 +24,7 @@ def show(figures: dict[str, Any]) -> None:
         "alarms": alarms,
         "delays": delays,
         "lookalikes": lookalikes,
+        "lookalikes2": lookalikes,
         "calibration": calibration,
         "watched": watched,
         "speed": speed,
@@ -226,10 +227,10 @@ def annotated(figures: dict[str, Any]) -> Table:
 def lookalikes(figures: dict[str, Any]) -> Table:
     """The same on series made here."""
     table = annotated(figures)
-    table.title = f"Look-alikes of collected series, their breaks known: {figures['series']} series, margin 5"
+    table.title = f"{figures['title']}: {figures['series']} series, margin 5"
     kinds = figures["by_kind"]
     table.caption = "`none` finds nothing at all. By kind, F1 and covering of dtf (of `none`):\n" + "\n".join(
-        f"  {kind.replace('_', ' '):14} {scores['f1']:.2f} {scores['cover']:.2f} "
+        f"  {kind.replace('_', ' '):20} {scores['f1']:.2f} {scores['cover']:.2f} "
         f"({scores['none_f1']:.2f} {scores['none_cover']:.2f})"
         for kind, scores in kinds.items()
     )

@@ -9,7 +9,8 @@ import pytest
 from bench.accuracy_baselines import BASELINES
 from bench.accuracy_families import FAMILIES, STEP_AT, noise, with_step
 from bench.accuracy_folders import FolderError, LabelledSeries, read_annotated, read_labelled
-from bench.accuracy_lookalikes import KINDS, made, write_folder
+from bench.accuracy_lookalikes import FIRST, Collection, write_folder
+from bench.accuracy_lookalikes_again import AGAIN
 from bench.accuracy_scores import (
     NabFile,
     NabProfile,
@@ -179,16 +180,23 @@ def test_a_window_that_is_no_time_of_its_file_is_refused(tmp_path: Path) -> None
         read_labelled(folder)
 
 
-def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(tmp_path: Path) -> None:
-    write_folder(tmp_path, range(1))
+@pytest.mark.parametrize("collection", [FIRST, AGAIN], ids=["first", "again"])
+def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(
+    collection: Collection, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, collection, range(1))
     series = {each.name: each for each in read_annotated(tmp_path)}
-    assert set(series) == {f"{kind}_0" for kind in KINDS}
-    for kind in KINDS:
-        truth, marks = made(kind, 0)
+    assert set(series) == {f"{kind}_0" for kind in collection.names}
+    known, nothing = [], []
+    for kind in collection.names:
+        truth, marks = collection.made(kind, 0)
         assert series[f"{kind}_0"].values.tolist() == truth.values.tolist()
         assert series[f"{kind}_0"].annotations == marks
         assert len(marks) == 5
-        assert f1(marks, [place for place, _ in truth.breaks]) > 0.7
+        known.append(f1(marks, [place for place, _ in truth.breaks]))
+        nothing.append(f1(marks, []))
+    assert sum(known) > 0.9 * len(known)
+    assert sum(nothing) < 0.8 * len(nothing)
 
 
 @pytest.mark.parametrize("kind", ["working_days_3", "cost", "speed", "keys_0"])
