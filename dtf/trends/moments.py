@@ -23,7 +23,7 @@ def seconds(moment: Any, position: int | None = None) -> float:
     if math.isnan(found) or math.isinf(found):
         name = "the time" if position is None else f"time {position}"
         raise ValueError(
-            f"{name} is {moment!r}: wanted a datetime, seconds since 1970 or ISO text as 2026-05-01T12:00"
+            f"{name} is {moment!r:.60}: wanted a datetime, seconds since 1970 or ISO text as 2026-05-01T12:00"
         )
     return found
 
@@ -33,7 +33,10 @@ def _seconds(moment: Any) -> float:
         case bool():
             return math.nan
         case int() | float() | np.integer() | np.floating():
-            return float(moment)
+            try:
+                return float(moment)
+            except OverflowError:
+                return math.inf
         case np.datetime64():
             return (
                 math.nan

@@ -136,7 +136,7 @@ class Stream:
         """
         if not is_number(weight) or not 0 < weight <= LARGEST_WEIGHT:
             raise ValueError(
-                f"weight is {weight!r}: it is above 0 (how many measurements the value is), at most {LARGEST_WEIGHT:g}"
+                f"weight is {weight!r:.60}: it is above 0 (how many measurements the value is), at most {LARGEST_WEIGHT:g}"
             )
         number = _number(value)
         moment = self._clock.read(time)

@@ -316,6 +316,17 @@ def test_an_interval_is_a_pair_as_well() -> None:
     assert len(change.effect.relative_interval) == 2
 
 
+def test_a_number_beyond_all_numbers_is_refused_in_a_sentence() -> None:
+    for refused in (
+        lambda: dtf.trends.analyze([1.0] * 3, [10**400] * 3),
+        lambda: dtf.trends.Stream().append(10**400, 1.0),
+        lambda: dtf.trends.Stream().append(1, 1.0, 10**400),
+    ):
+        with pytest.raises(ValueError, match="is 1000000") as told:
+            refused()
+        assert len(str(told.value)) < 250
+
+
 def test_times_of_any_year_keep_their_moment() -> None:
     """The year 3000 is beyond what 64 bits of nanoseconds hold, and a tenth of a second is no sum of halves."""
     values = step_series(before=20, after=20)
