@@ -3,11 +3,12 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dtf.core.trend.series_points import SeriesKey
-from dtf.ports.series_vault import VaultCheckpoint, VaultError
+from dtf.ports.series_vault import VaultCheckpoint, VaultError, VaultUnavailable
 
 SCHEMA_VERSION = 1
 _TABLES = """
@@ -20,8 +21,9 @@ _TABLES = """
 class SqliteVault:
     """The SeriesVault port on a SQLite file."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
         self._using = threading.Lock()
 
     @classmethod
@@ -33,18 +35,17 @@ class SqliteVault:
     def _open(cls, path: Path) -> "SqliteVault":
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            return cls(_connect(path))
+            return cls(_connect(path), path)
         except sqlite3.OperationalError as error:
             raise VaultError(f"{path} cannot be used: {error}; is another trend analyzer running?") from error
         except sqlite3.DatabaseError:
-            for ending in ("", "-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
-            return cls(_connect(path))
+            _remove(path)
+            return cls(_connect(path), path)
 
     def load(self, key: SeriesKey) -> bytes | None:
         """See the port."""
         question = "SELECT state FROM series WHERE suite = ? AND case_name = ? AND metric = ? AND pool = ?"
-        with self._using:
+        with self._in_use():
             row = self._connection.execute(question, key).fetchone()
         return bytes(row[0]) if row is not None else None
 
@@ -52,7 +53,7 @@ class SqliteVault:
         """See the port."""
         asked, values = ("WHERE suite = ?", (suite,)) if suite else ("", ())
         question = f"SELECT suite, case_name, metric, pool FROM series {asked} ORDER BY 1, 2, 3, 4"
-        with self._using:
+        with self._in_use():
             return [SeriesKey(*row) for row in self._connection.execute(question, values)]
 
     async def save(self, series: Mapping[SeriesKey, bytes], checkpoint: VaultCheckpoint) -> None:
@@ -61,13 +62,13 @@ class SqliteVault:
 
     async def checkpoint(self) -> VaultCheckpoint:
         """See the port."""
-        with self._using:
+        with self._in_use():
             row = self._connection.execute("SELECT * FROM checkpoint").fetchone()
         return VaultCheckpoint(*row) if row is not None else VaultCheckpoint()
 
     async def clear(self) -> None:
         """See the port."""
-        with self._using, self._connection:
+        with self._in_use(), self._connection:
             self._connection.execute("DELETE FROM series")
             self._connection.execute("DELETE FROM checkpoint")
 
@@ -84,15 +85,29 @@ class SqliteVault:
             checkpoint.analysis_sequence,
             checkpoint.rule_version,
         )
+        with self._in_use(), self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.execute("DELETE FROM checkpoint")
+            self._connection.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?)", values)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """The connection, for one at a time. A file that turns out to be damaged is removed: all of it follows from the log."""
         try:
-            with self._using, self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?)", rows)
-                self._connection.execute("DELETE FROM checkpoint")
-                self._connection.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?)", values)
-        except sqlite3.Error as error:
+            with self._using:
+                yield
+        except sqlite3.OperationalError as error:
+            raise VaultUnavailable(f"{self._path} cannot be used now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            _remove(self._path)
             raise VaultError(
-                f"the series cannot be saved: {error}; free some disk, then start again"
+                f"{self._path} was damaged ({error}) and is removed; start again, and the log is read anew"
             ) from error
+
+
+def _remove(path: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -12,7 +12,11 @@ from dtf.core.trend.series_points import SeriesKey
 
 
 class VaultError(Exception):
-    """The vault cannot be used: another process has it open, or the disk refuses."""
+    """The vault cannot be used: another process has it open, or it is damaged."""
+
+
+class VaultUnavailable(VaultError):
+    """The disk refuses, as a full one does; the same call may be made again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from dtf.core.trend.series_points import AnalyzedLogFold, SeriesPoint
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import LogError, RecordStream
 from dtf.ports.metric_store import Checkpoint
-from dtf.ports.series_vault import SeriesVault, VaultCheckpoint
+from dtf.ports.series_vault import SeriesVault, VaultCheckpoint, VaultUnavailable
 from dtf.ports.subjects import analysis_subject
 from dtf.trend_analyzer.gate import CheckpointGate
 from dtf.trend_analyzer.intake import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Handover
@@ -132,8 +132,19 @@ class FindingsKeeper:
                 if point.row:
                     await self._clock.sleep(0)  # a forest may have grown
             await self._clock.sleep(0)
-        await self._vault.save(self.book.take(), batch.checkpoint)
+        await self._save(batch.checkpoint)
         self.gate.advance(batch.checkpoint.log_sequence)
+
+    async def _save(self, checkpoint: VaultCheckpoint) -> None:
+        """Save what changed, however long the disk is full."""
+        series, delay = self.book.take(), FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._vault.save(series, checkpoint)
+            except VaultUnavailable as error:
+                _log.warning("the series cannot be saved, trying again: seconds=%.2f %s", delay, error)
+                await self._clock.sleep(delay)
+                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
 
     async def _publish(self, finding: pb.Finding) -> None:
         known = self._known.findings.get(finding.finding_id)

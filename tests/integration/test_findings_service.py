@@ -1,6 +1,6 @@
 """Findings over real gRPC: found as points come in, the same after a restart, judged, compared, imported."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from dtf.core.trend import series_points
 from dtf.core.trend.finding_groups import group_findings
 from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.group_text import group_sentence
-from dtf.ports.series_vault import VaultCheckpoint
+from dtf.core.trend.series_points import SeriesKey
+from dtf.ports.series_vault import VaultCheckpoint, VaultError, VaultUnavailable
 from dtf.rpc.errors import parse
 from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
 from tests.grafana_frames import ask, filled, questions
@@ -72,7 +73,8 @@ async def test_findings_are_events_points_and_answers(store: DuckDbStore) -> Non
         (step, *_) = (await client.stub.ListRules(pb.ListRulesRequest(), **call)).rules
         assert (step.kind, step.rejected, step.precision) == (findings_pb2.FINDING_KIND_STEP, 1, 0.0)
     rows = await store.query(
-        "SELECT \"case\", metric, state, triage, is_raised, impact FROM findings WHERE state <> 'moved'"
+        'SELECT "case", metric, state, triage, is_raised, impact FROM findings '
+        "WHERE kind = 'step' AND state <> 'moved'"
     )
     assert rows == [("load", "latency", "confirmed", "rejected", False, "regression")]
 
@@ -260,3 +262,37 @@ async def test_a_sqlite_vault_keeps_what_it_was_given_and_begins_anew_where_it_i
     vault = await SqliteVault.open(path)
     assert vault.keys("bench") == []
     await vault.close()
+
+
+async def test_a_vault_damaged_in_its_midst_is_removed_and_a_full_disk_waited_for(
+    tmp_path: Path, store: DuckDbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.series.sqlite"
+    vault = await SqliteVault.open(path)
+    await vault.save({LATENCY: bytes(100_000)}, VaultCheckpoint(7, "{}", 3, 1))
+    await vault.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8192)
+    vault = await SqliteVault.open(path)
+    with pytest.raises(VaultError, match=r"was damaged .* and is removed; start again"):
+        vault.load(LATENCY)
+    await vault.close()
+    assert not path.exists()
+
+    streams, full = Streams(), [VaultUnavailable("database or disk is full")] * 2
+    save = streams.vault.save
+
+    async def save_when_there_is_room(series: Mapping[SeriesKey, bytes], checkpoint: VaultCheckpoint) -> None:
+        if full:
+            raise full.pop()
+        await save(series, checkpoint)
+
+    monkeypatch.setattr(streams.vault, "save", save_when_there_is_room)
+    commits = bench_history(LATENCIES)
+    last = streams.append(commits)
+    async with analyzing(streams, store) as client:
+        await searched(client, last)
+    assert full == []
+    assert recorded(streams) == search(commits, MemoryVault())[1]
+    assert LATENCY in streams.vault.keys("bench")
