@@ -34,6 +34,7 @@ from dtf.core.trend.findings import (
     Interval,
 )
 from dtf.core.trend.group_text import group_sentence
+from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.report.output import plain_line
 from dtf.trends.plotting import Picture, plot_lines
 
@@ -278,11 +279,13 @@ def history_lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]
         group = history.groups.get(each.finding.finding_id)
         lines += [plain_line(f"    with others: {group_sentence(group)}")] if group is not None else []
     aside = len(history.findings) - len(shown)
-    if not shown:
-        lines.append(
-            f"nothing stands; {aside} set aside, which --all shows" if aside else "no change was found"
-        )
-    return lines
+    if shown:
+        return lines
+    if aside:
+        return [*lines, f"nothing stands; {aside} set aside, which --all shows"]
+    if len(history.values) < LEAST_POINTS:
+        return [*lines, f"fewer than {LEAST_POINTS} points; nothing could have been found"]
+    return [*lines, "no change was found"]
 
 
 def _document(history: History) -> dict[str, object]:

@@ -8,19 +8,21 @@ from dtf.cli.errors import CommandError
 from dtf.cli.trends_show_command import History, choose, history_lines
 
 
-def _history(*findings: pb.TrackedFinding, case_name: str = "c") -> History:
+def _history(*findings: pb.TrackedFinding, case_name: str = "c", count: int = 12) -> History:
     key = pb.SeriesKey(suite="s", case_name=case_name, metric="m")
-    return History(key, [1.0, 2.0], [3.0, 4.0], ["a", "b"], list(findings))
+    values = [float(each) for each in range(count)]
+    return History(key, values, values, [f"r{each}" for each in range(count)], list(findings))
 
 
 def test_what_was_set_aside_is_not_called_nothing() -> None:
     rejected = pb.TrackedFinding(finding=findings_pb2.Finding(finding_id="f"))
     assert history_lines(_history(), [])[-1] == "no change was found"
+    assert history_lines(_history(count=3), [])[-1] == "fewer than 12 points; nothing could have been found"
     assert history_lines(_history(rejected), [])[-1] == "nothing stands; 1 set aside, which --all shows"
 
 
 def test_a_name_that_turns_the_line_around_is_shown_as_it_is() -> None:
-    assert history_lines(_history(case_name="a\u202eb"), [])[0].startswith("a\\u202eb  m  2 runs")
+    assert history_lines(_history(case_name="a\u202eb"), [])[0].startswith("a\\u202eb  m  12 runs")
 
 
 def _key(case_name: str, metric: str = "duration_seconds", suite: str = "s") -> pb.SeriesKey:
