@@ -145,11 +145,10 @@ def _search(analyses: Sequence[Analysis], progress: AnalysisProgress, *, is_whol
         done += len(each.values)
     if not is_whole:
         return
-    advance, done = progress.stage(f"unusual values in {size}", total if len(analyses) > 1 else None), 0
+    advance, done = progress.stage(f"unusual values in {size}", total), 0
     for each in analyses:
-        assert each.anomalies is not None  # found now, and kept
+        each.search_anomalies(_behind(done, advance))
         done += len(each.values)
-        advance(done)
 
 
 def _behind(done: int, advance: Callable[[int], None]) -> Callable[[int], None]:

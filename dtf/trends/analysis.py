@@ -137,9 +137,17 @@ class Analysis:
     @cached_property
     def anomalies(self) -> tuple[Anomaly, ...]:
         """Values that do not belong to their regime, in order; what begins a regime is a change and none of these."""
+        return self._find_anomalies(lambda done: None)
+
+    def search_anomalies(self, on_progress: Callable[[int], None]) -> None:
+        """Find the anomalies now, saying how many values were scored; they are known afterwards."""
+        if "anomalies" not in self.__dict__:
+            self.__dict__["anomalies"] = self._find_anomalies(on_progress)
+
+    def _find_anomalies(self, on_progress: Callable[[int], None]) -> tuple[Anomaly, ...]:
         from dtf.core.trend.anomalies import find_anomalies
 
-        return find_anomalies(self.values, self.times, changes=self.change_points)
+        return find_anomalies(self.values, self.times, changes=self.change_points, on_progress=on_progress)
 
     def forecast(self, horizon: int) -> Forecast:
         """The next `horizon` values with intervals. Raises ValueError if `horizon` is not from 1 to LARGEST_HORIZON."""

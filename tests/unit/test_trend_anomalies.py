@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dtf.core.trend.anomalies import AnomalyDetector, MultivariateDetector, find_anomalies
+from dtf.core.trend.anomalies import ALARM_SCORE, AnomalyDetector, MultivariateDetector, find_anomalies
+from dtf.core.trend.anomalies.contexts import KEPT, LENGTH, Contexts
+from dtf.core.trend.anomalies.mixtures import UNLIKE, Mixtures
 from dtf.core.trend.anomalies.recurrence import find_recurrence
 from dtf.core.trend.findings import AnomalyKind, ChangeKind, ChangePoint, ChangeState, Effect, Interval
 from tests.unit.test_trend_seasonality import Family, autoregression, wave
@@ -120,17 +122,43 @@ def test_differences_below_a_thousandth_of_what_values_can_be_are_none() -> None
         AnomalyDetector(2.0, 1.0)
 
 
-def test_a_detector_goes_on_from_its_state() -> None:
+@pytest.mark.parametrize("bounds", [(None, None), (90.0, 110.0)])
+def test_a_detector_goes_on_from_its_state(bounds: tuple[float | None, float | None]) -> None:
     values = (noise(900, 96_000) + wave(900, 3.0)).tolist()
-    whole = AnomalyDetector()
+    whole = AnomalyDetector(*bounds)
     expected = [whole.update(0.0, value) for value in values]
     for cut in (0, 1, 25, 150, 777):
-        before = AnomalyDetector()
+        before = AnomalyDetector(*bounds)
         scored = [before.update(0.0, value) for value in values[:cut]]
         after = AnomalyDetector.restore(json.loads(json.dumps(before.state())))
         assert scored + [after.update(0.0, value) for value in values[cut:]] == expected
     with pytest.raises(ValueError, match="version 0"):
         AnomalyDetector.restore({"version": 0})
+
+
+def test_more_bursts_than_ever_are_seen_where_it_is_known_what_values_can_be() -> None:
+    rng = np.random.default_rng(96_200)
+    rate = np.full(1200, 0.02)
+    rate[900:960] = 0.3
+    values = np.where(rng.random(1200) < rate, 20.0, 0.0) + rng.uniform(0.0, 1.0, 1200)
+    mixtures = Mixtures(0.0, 21.0)
+    distances = [mixtures.distance(value) or 0.0 for value in values.tolist()]
+    assert max(distances[52:900]) < max(distances[905:960]) > UNLIKE
+    assert scores(values, AnomalyDetector(0.0, 21.0))[900:960].max() >= ALARM_SCORE
+
+
+@pytest.mark.parametrize("count", [40, 3040, 3100, 6300])
+def test_the_nearest_stretch_is_found_though_distances_move_on(count: int) -> None:
+    values = noise(count, 96_300)
+    contexts = Contexts()
+    for value in values.tolist():
+        contexts.add(value)
+    stretches = np.lib.stride_tricks.sliding_window_view(values, LENGTH)
+    before = stretches[max(0, len(stretches) - LENGTH - KEPT) : len(stretches) - LENGTH]
+    nearest = np.sqrt(np.sum((before - stretches[-1]) ** 2, axis=1)).min()
+    assert contexts.distance() == pytest.approx(nearest, rel=1e-9)
+    restored = Contexts.restore(json.loads(json.dumps(contexts.state())))
+    assert restored.distance() == contexts.distance()
 
 
 @pytest.mark.parametrize("period", [12, 36, 72])
@@ -173,6 +201,12 @@ def test_findings_are_few_and_placed() -> None:
     assert find_anomalies(stepped, changes=[step_at(580)]) == ()
     with pytest.raises(ValueError, match="2 times for 3"):
         find_anomalies([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_it_is_told_how_far_the_search_is() -> None:
+    told: list[int] = []
+    find_anomalies(np.zeros(5000), on_progress=told.append)
+    assert told == [2048, 4096, 5000]
 
 
 def test_a_stretch_of_usual_values_is_a_collective_anomaly() -> None:

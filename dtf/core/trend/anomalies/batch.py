@@ -1,7 +1,7 @@
 """The anomalies of a series that is all there, as its values would have been scored one by one."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,9 @@ from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Interval
 
 Vector = NDArray[np.float64]
 
+TOLD_EVERY = 2048
+"""Values after which it is told how far the scoring is: some tenths of a second."""
+
 
 def find_anomalies(
     values: ArrayLike,
@@ -19,8 +22,9 @@ def find_anomalies(
     *,
     changes: Iterable[ChangePoint] = (),
     least_score: float = FINDING_SCORE,
+    on_progress: Callable[[int], object] = lambda _count: None,
 ) -> tuple[Anomaly, ...]:
-    """Anomalies with a score of `least_score` or more, in order.
+    """Anomalies with a score of `least_score` or more, in order; `on_progress` is told how many values were scored.
 
     Where one of `changes` lies a regime begins, and its first values are no anomalies.
 
@@ -36,9 +40,12 @@ def find_anomalies(
     for index, (time, value) in enumerate(zip(moments.tolist(), numbers.tolist(), strict=True)):
         reach = detector.usual_error
         score = detector.update(time, value)
+        if not (index + 1) % TOLD_EVERY:
+            on_progress(index + 1)
         if math.isfinite(value) and score >= least_score:
             expected = Interval(detector.expected - reach, detector.expected + reach)
             found.append(_anomaly(numbers, moments, index, score, detector.kind, expected))
+    on_progress(len(numbers))
     began = [(change.first_index, max(change.index, change.last_index) + LENGTH) for change in changes]
     return tuple(each for each in found if not any(a <= each.end_index - 1 <= b for a, b in began))
 

@@ -13,45 +13,51 @@ belong to the same thing.
 import math
 from typing import Any
 
+from dtf.core.trend.anomalies.contexts import LENGTH
 from dtf.core.trend.anomalies.measures import OF_ONE_VALUE, SEASONAL, Measure, Measures
+from dtf.core.trend.anomalies.mixtures import LIKE
 from dtf.core.trend.anomalies.ranks import Ranks
 from dtf.core.trend.findings import AnomalyKind
 
-ALARM_SCORE = 0.996
-"""For watching long series that have anomalies: at most 4 in a thousand values where there is none, and as an
+ALARM_SCORE = 0.995
+"""For watching long series that have anomalies: at most 5 in a thousand values where there is none, and as an
 alarm is followed by a rest about one in a thousand."""
 FINDING_SCORE = 0.9999
 """For findings, which have to be rare: once in ten thousand values where nothing is unusual."""
 WARM_UP = 30
 """Values that are only learned from."""
-OTHERS_WEIGHT = 1.0
-"""Part of the mean of the other measures' evidence that is added to the largest."""
-BEYOND_WEIGHT = 0.5
-"""Part of the evidence beyond the largest ever that is believed, as it is extrapolated twice."""
+OTHERS_WEIGHT, OTHERS_WEIGHT_IN_RANGE = 1.0, 2.0
+"""How often the mean of the other measures' evidence is added to the largest; where the range of values is known, small
+differences have less evidence, and what several measures say is worth more."""
+BEYOND_WEIGHT, BEYOND_WEIGHT_IN_RANGE = 0.5, 0.25
+"""Part of the evidence beyond the largest ever that is believed: each measure's was extrapolated, and is added up."""
 SETTLING = 15.0
 """Values over which means and spreads settle: what is compared with so young a past counts for less."""
-REST_RATIO = 0.1
-LEAST_REST, MOST_REST = 20, 150
+REST_RATIO = 0.05
+LEAST_REST, MOST_REST = 20, 250
 """A rest is this share of the values seen, within bounds."""
-FAR_MORE = 0.05
+FAR_MORE = 0.01
 """A chance of less than this part of that of the alarm ends a rest."""
 RESTING_SCORE = 0.5
 LEAST_DIFFERENCE_RATIO = 1e-3
-USUAL_SPREAD = 0.1
-"""Logarithm of a change of the spread that is none: twelve values do not tell it to a tenth."""
+SMALL_RATIO = 0.05
+"""Share of the range of what values can be below which differences say less, in proportion."""
+USUAL = {Measure.SPREAD: 0.1, Measure.MIXTURE: LIKE}
+"""What is none whatever its rank: twelve values do not tell a spread to a tenth."""
 USUAL_CHANCE = 0.01
 """A value that is this rare or rarer by itself is a point anomaly, not a part of a collective one."""
 LEAST_CHANCE = 1e-300
 LARGEST_VALUE = 1e150
 """What is larger counts as so much: its square has to be a number."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class AnomalyDetector:
     """Scores values one at a time, each in about a hundred microseconds at any length.
 
     `minimum` and `maximum` are what values can be, where that is known: differences of less than a
-    thousandth of the range are then no anomalies. A value that is not finite has a score of 0 and is
+    twentieth of the range then say less, those of less than a thousandth nothing, and it is also looked at how
+    the newest values are spread over the range. A value that is not finite has a score of 0 and is
     forgotten.
     """
 
@@ -60,7 +66,10 @@ class AnomalyDetector:
             raise ValueError(f"minimum is {minimum} and maximum {maximum}; the minimum comes first")
         self._bounds = (minimum, maximum)
         self._least_difference = _least_difference(minimum, maximum)
-        self._measures = Measures(self._least_difference)
+        self._full_size = _full_sizes(minimum, maximum)
+        self._others_weight = OTHERS_WEIGHT_IN_RANGE if self._full_size else OTHERS_WEIGHT
+        self._beyond_weight = BEYOND_WEIGHT_IN_RANGE if self._full_size else BEYOND_WEIGHT
+        self._measures = Measures(self._least_difference, _range(minimum, maximum))
         self._ranks = {measure: Ranks() for measure in Measure}
         self._evidence = Ranks()
         self._rest = 0
@@ -95,11 +104,12 @@ class AnomalyDetector:
                 self._ranks[measure] = Ranks()
         if evidence is None:
             return 0.0
-        chance = self._evidence.share(evidence) * (1.0 + SETTLING / (1.0 + len(self._evidence)))
+        place = self._evidence.place(evidence)
+        chance = self._evidence.share_at(place) * (1.0 + SETTLING / (1.0 + len(self._evidence)))
         beyond = evidence - self._evidence.largest
         if 0.0 < beyond < math.inf:  # infinite where there is no past
-            chance *= math.exp(-BEYOND_WEIGHT * beyond)
-        self._evidence.add(evidence)
+            chance *= math.exp(-self._beyond_weight * beyond)
+        self._evidence.add(evidence, place)
         return self._rested(chance)
 
     def _weigh(self, found: dict[Measure, float]) -> float | None:
@@ -108,11 +118,15 @@ class AnomalyDetector:
         weights: list[tuple[float, Measure]] = []
         for measure, number in found.items():
             ranks = self._ranks[measure]
+            place = ranks.place(number)
             if is_warm and len(ranks) >= (self._period if measure in SEASONAL else 1):
-                is_usual = number <= (USUAL_SPREAD if measure is Measure.SPREAD else self._least_difference)
-                chance = 1.0 if is_usual else ranks.chance(number)
-                weights.append((-math.log(max(chance, LEAST_CHANCE)), measure))
-            ranks.add(number)
+                is_usual = number <= USUAL.get(measure, self._least_difference)
+                chance = 1.0 if is_usual else ranks.chance(number, place)
+                weight = -math.log(max(chance, LEAST_CHANCE))
+                if measure in self._full_size:
+                    weight *= min(1.0, number / self._full_size[measure])
+                weights.append((weight, measure))
+            ranks.add(number, place)
         if not weights:
             return None
         largest, _ = max(weights)
@@ -120,7 +134,7 @@ class AnomalyDetector:
         self._kind = AnomalyKind.POINT if of_value >= -math.log(USUAL_CHANCE) else AnomalyKind.COLLECTIVE
         others = sum(weight for weight, _ in weights) - largest
         # measures come and go with the season: the largest of many is larger, so their number is taken off
-        return largest - math.log(len(weights)) + OTHERS_WEIGHT * others / max(1, len(weights) - 1)
+        return largest - math.log(len(weights)) + self._others_weight * others / max(1, len(weights) - 1)
 
     def _rested(self, chance: float) -> float:
         """The score; an alarm begins a rest."""
@@ -154,13 +168,36 @@ class AnomalyDetector:
                 f"the state is of version {state.get('version')}, this reads {STATE_VERSION}; replay the series"
             )
         made = cls(*state["bounds"])
-        made._measures = Measures.restore(state["measures"], made._least_difference)
+        made._measures = Measures.restore(state["measures"], made._least_difference, _range(*made._bounds))
         made._ranks = {measure: Ranks(state["ranks"][measure.value]) for measure in Measure}
         made._evidence = Ranks(state["evidence"])
         made._rest, made._alarm_chance = int(state["rest"][0]), float(state["rest"][1])
         made._period = int(state["period"])
         made._kind = AnomalyKind(state["kind"])
         return made
+
+
+def _range(minimum: float | None, maximum: float | None) -> tuple[float, float] | None:
+    """Both ends, where they are known and apart."""
+    if minimum is None or maximum is None or not 0.0 < maximum - minimum < math.inf:
+        return None
+    return minimum, maximum
+
+
+def _full_sizes(minimum: float | None, maximum: float | None) -> dict[Measure, float]:
+    """From which size on a measure of differences says all it has to say, where the range is known."""
+    bounds = _range(minimum, maximum)
+    if bounds is None:
+        return {}
+    full = SMALL_RATIO * (bounds[1] - bounds[0])
+    return {
+        Measure.ERROR: full,
+        Measure.BEYOND: full,
+        Measure.SHIFT: full,
+        Measure.STRETCH: full * math.sqrt(LENGTH),
+        Measure.SEASON_NEAR: full,
+        Measure.SEASON_DAY: full,
+    }
 
 
 def _least_difference(minimum: float | None, maximum: float | None) -> float:

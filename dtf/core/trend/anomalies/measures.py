@@ -13,6 +13,7 @@ from typing import Any
 
 from dtf.core.trend.anomalies.contexts import Contexts
 from dtf.core.trend.anomalies.expectation import Expectation, of_phase
+from dtf.core.trend.anomalies.mixtures import Mixtures
 from dtf.core.trend.anomalies.recurrence import find_recurrence
 from dtf.core.trend.seasonality import find_seasonality
 
@@ -46,6 +47,8 @@ class Measure(StrEnum):
     """Logarithm of the newest differences' size against the usual one, in either direction."""
     STRETCH = "stretch"
     """Distance of the newest stretch from the nearest before it."""
+    MIXTURE = "mixture"
+    """Distance of the newest values' heights from the nearest mixture before; only where what values can be is known."""
     SEASON_NEAR = "season_near"
     SEASON_DAY = "season_day"
     """Mean of the newest deviations from the season."""
@@ -58,7 +61,7 @@ OF_ONE_VALUE = (Measure.ERROR, Measure.BEYOND)
 class Measures:
     """All of them, value by value."""
 
-    def __init__(self, least_difference: float = 0.0) -> None:
+    def __init__(self, least_difference: float = 0.0, bounds: tuple[float, float] | None = None) -> None:
         self._least_difference = least_difference
         """Smaller differences are none."""
         self.count = 0
@@ -69,6 +72,7 @@ class Measures:
         self._history: list[float] = []
         self._expectation = Expectation()
         self._contexts = Contexts()
+        self._mixtures = Mixtures(*bounds) if bounds else None
         self._low = self._high = math.nan
         self._slow_errors: deque[float] = deque(maxlen=SHIFT)
         self._off_season: deque[float] = deque(maxlen=DAY)
@@ -100,6 +104,9 @@ class Measures:
         if count > SPREAD:
             found[Measure.SPREAD] = self._spread()
         found[Measure.STRETCH] = self._contexts.distance()
+        mixture = self._mixtures.distance(value) if self._mixtures else None
+        if mixture is not None:
+            found[Measure.MIXTURE] = mixture
         if seasonal is not None:
             self._off_season.append(value - seasonal)
             newest = list(self._off_season)
@@ -160,6 +167,7 @@ class Measures:
             "history": self._history,
             "expectation": self._expectation.state(),
             "contexts": self._contexts.state(),
+            "mixtures": self._mixtures.state() if self._mixtures else None,
             "range": [self._low, self._high],
             "slow_errors": list(self._slow_errors),
             "off_season": list(self._off_season),
@@ -167,15 +175,18 @@ class Measures:
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any], least_difference: float = 0.0) -> "Measures":
+    def restore(
+        cls, state: dict[str, Any], least_difference: float = 0.0, bounds: tuple[float, float] | None = None
+    ) -> "Measures":
         """The one whose `state` this is."""
-        made = cls(least_difference)
+        made = cls(least_difference, bounds)
         made.count = int(state["count"])
         made.expected = float(state["expected"])
         made.period = int(state["period"])
         made._history = [float(each) for each in state["history"]]
         made._expectation = Expectation.restore(state["expectation"])
         made._contexts = Contexts.restore(state["contexts"])
+        made._mixtures = Mixtures.restore(state["mixtures"], *bounds) if bounds else None
         made._low, made._high = map(float, state["range"])
         made._slow_errors.extend(map(float, state["slow_errors"]))
         made._off_season.extend(map(float, state["off_season"]))

@@ -1,7 +1,7 @@
 """How unusual a number is among those that came before it."""
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 
@@ -37,10 +37,18 @@ class Ranks:
         """Oldest first."""
         return list(self._newest)
 
+    def place(self, number: float) -> int:
+        """How many of those kept are smaller."""
+        return bisect_left(self._sorted, number)
+
     def share(self, number: float) -> float:
         """Share of numbers as large or larger, `number` itself counted as one of them."""
+        return self.share_at(bisect_left(self._sorted, number))
+
+    def share_at(self, place: int) -> float:
+        """The same of the number that has this place."""
         count = len(self._sorted)
-        return (1 + count - bisect_left(self._sorted, number)) / (count + 1)
+        return (1 + count - place) / (count + 1)
 
     @property
     def largest(self) -> float:
@@ -53,19 +61,27 @@ class Ranks:
             return math.nan
         return self._sorted[min(len(self._sorted) - 1, int(share * len(self._sorted)))]
 
-    def chance(self, number: float) -> float:
-        """The same, and less than one over their count where `number` is far beyond the largest."""
+    def chance(self, number: float, place: int | None = None) -> float:
+        """The same, and less than one over their count where it is far beyond the largest."""
+        if place is None:
+            place = self.place(number)
+        if place < len(self._sorted) or number <= 0.0:
+            return self.share_at(place)
         largest = self.largest
-        if number <= largest or largest <= 0.0:
-            return self.share(number)
-        return math.exp(-self._exponent() * math.log(number / largest)) / (len(self._sorted) + 1)
+        if largest <= 0.0:
+            return self.share_at(place)
+        return math.exp(-self._exponent() * math.log(number / largest)) / (place + 1)
 
-    def add(self, number: float) -> None:
-        """`number` has been seen."""
+    def add(self, number: float, place: int | None = None) -> None:
+        """`number` has been seen; its place may be known."""
+        if place is None:
+            place = self.place(number)
         if len(self._newest) == KEPT:
-            del self._sorted[bisect_left(self._sorted, self._newest[0])]
+            gone = bisect_left(self._sorted, self._newest[0])
+            del self._sorted[gone]
+            place -= gone < place
         self._newest.append(number)
-        insort(self._sorted, number)
+        self._sorted.insert(place, number)
 
     def _exponent(self) -> float:
         """Power with which the tail falls, one standard error on the careful side."""
