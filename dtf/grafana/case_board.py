@@ -81,7 +81,7 @@ def _marks(condition: str) -> str:
     unit = 'if exists r.unit then " " + r.unit else ""'
     share = f'if exists r.relative then " (" + {_number("relative", 100)} + " %)" else ""'
     revision = 'if exists r.revision and r.revision != "" then ", revision " + r.revision else ""'
-    group = 'if exists r.group_text and r.group_text != "" then "; with others: " + r.group_text else ""'
+    group = 'if exists r.group_text and r.group_text != "" then "; told with others: " + r.group_text else ""'
     return (
         'import "math"\n'
         + flux.source("findings", where=_CASE)

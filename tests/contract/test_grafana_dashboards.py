@@ -249,7 +249,7 @@ SHOWN: dict[str, Check] = {
     "case: Regressions": lambda frames: (
         sorted(column(frames, "title"))
         == ["cpu_seconds: step, confirmed", "duration_seconds: step, confirmed"]
-        and "1 to 1.25 s (25 %), revision rev7; with others: two regressions" in column(frames, "text")
+        and "1 to 1.25 s (25 %), revision rev7; told with others: two regressions" in column(frames, "text")
     ),
     "case: Improvements": lambda frames: column(frames, "title") == ["duration_seconds: drift, provisional"],
     "case: Other changes": lambda frames: column(frames, "tags") == ["variance"],

@@ -199,17 +199,16 @@ def _series_change(finding: pb.Finding, positions: Mapping[_Token, int]) -> Seri
 def _whole_of(finding: pb.Finding) -> str:
     """Names what this series is a part of, and the pool: parts on different machines do not add up; "" if nothing."""
     series, unit = finding.series, finding.unit
-    whole = WHOLES.get(series.metric) or (series.metric if _adds_up(finding) else "")
+    adds_up = finding.is_lower_better and unit in ADDITIVE_UNITS and _is_total(series.metric)
+    whole = WHOLES.get(series.metric) or (series.metric if adds_up else "")
     return json.dumps([whole, series.pool, unit]) if whole and series.case_name else ""
 
 
-def _adds_up(finding: pb.Finding) -> bool:
-    """Whether what was measured is a cost that a sum over cases makes sense of."""
-    metric = finding.series.metric.lower()
-    is_statistic = re.search(r"(^|[^a-z])p\d", metric) or not NOT_ADDITIVE.isdisjoint(
-        re.split(r"[^a-z]+", metric)
-    )
-    return finding.is_lower_better and finding.unit in ADDITIVE_UNITS and not is_statistic
+def _is_total(metric: str) -> bool:
+    """Whether a sum of it over cases makes sense: it is no peak, mean, rate or percentile."""
+    name = metric.lower()
+    is_percentile = re.search(r"(^|[^a-z])p\d", name) is not None
+    return not is_percentile and NOT_ADDITIVE.isdisjoint(re.split(r"[^a-z]+", name))
 
 
 def change_point_of(finding: pb.Finding) -> ChangePoint:

@@ -5,12 +5,13 @@ judgement changed it: by the group it is in, or by how much evidence its rule ne
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.finding_groups import FindingGroup, group_findings
+from dtf.core.trend.finding_text import series_text
 from dtf.core.trend.finding_words import IMPACT_NAMES, KIND_NAMES, STATE_NAMES, TRIAGE_NAMES
 from dtf.core.trend.group_text import group_sentence
 from dtf.core.trend.points import Points, Value
@@ -21,11 +22,15 @@ _MILLISECOND_NS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a point says of its finding that does not follow from the finding alone."""
+    """What a point says of its finding that does not follow from the finding alone.
+
+    Of a group the point of its first finding says it all, that of another one only which that is: else
+    each finding that joins a group of thousands would have the points of all of them written again.
+    """
 
     is_raised: bool
     group: str = ""
-    """Identity of the first finding of its group; "": it is in none."""
+    """Identity of the finding of its group that was known first; "": it is in none."""
     group_kind: str = ""
     """ "shared" or "moved"."""
     group_state: str = ""
@@ -36,6 +41,7 @@ class Standing:
     group_moved: float = 0.0
     """Of a moved cost how much, in the series' unit."""
     group_text: str = ""
+    """The group in a sentence; of other findings than the first the series of that one."""
 
 
 RAISED, SET_ASIDE = Standing(is_raised=True), Standing(is_raised=False)
@@ -100,19 +106,25 @@ class FindingRows:
         self._rows = {}
 
 
-def standings_in_groups(raised: Iterable[pb.Finding]) -> dict[str, Standing]:
-    """By identity, those of the findings that are in a group; all of them are raised."""
+def standings_in_groups(raised: Sequence[pb.Finding]) -> dict[str, Standing]:
+    """By identity, those of the findings that are in a group; all of them are raised, the first known comes first."""
+    places = {each.finding_id: place for place, each in enumerate(raised)}
     found: dict[str, Standing] = {}
     for group in group_findings(raised):
-        found.update(dict.fromkeys((each.finding_id for each in group.findings), _standing(group)))
+        first = min(group.findings, key=lambda each: places[each.finding_id])
+        whole = _standing(group, first)
+        with_it = f"with {series_text(first.series)}"
+        other = Standing(True, whole.group, whole.group_kind, group_text=with_it)
+        found.update(dict.fromkeys((each.finding_id for each in group.findings), other))
+        found[first.finding_id] = whole
     return found
 
 
-def _standing(group: FindingGroup) -> Standing:
+def _standing(group: FindingGroup, first: pb.Finding) -> Standing:
     relative = group.median_relative
     return Standing(
         is_raised=True,
-        group=group.findings[0].finding_id,
+        group=first.finding_id,
         group_kind="moved" if group.is_moved else "shared",
         group_state="confirmed" if group.is_confirmed else "provisional",
         group_count=len(group.findings),

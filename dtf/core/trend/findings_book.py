@@ -196,8 +196,8 @@ class FindingsBook:
         """Write each finding of the suite whose point does not say what is true of it now."""
         findings = self._suites[suite]
         raised = {identity: known for identity, known in findings.items() if self.is_raised(known, required)}
-        newest = islice(reversed(raised.values()), MOST_GROUPED)
-        groups = standings_in_groups(known.finding for known in newest)
+        newest = list(islice(reversed(raised.values()), MOST_GROUPED))
+        groups = standings_in_groups([known.finding for known in reversed(newest)])
         untrue: list[Known] = []
         for identity, known in findings.items():
             standing = groups.get(identity) or (RAISED if identity in raised else SET_ASIDE)

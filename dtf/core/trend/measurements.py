@@ -244,7 +244,8 @@ FINDINGS = Measurement(
         "log_sequence": _count("last sequence of the log it took into account"),
         "found_ms": _count("when it last changed, by the log's time, in milliseconds since 1970 UTC"),
         "finding_group": _text(
-            "identity of the first finding of the group it is told with; empty: it is in none"
+            "identity of the first finding of the group it is told with, whose point says the rest; "
+            "empty: it is in none"
         ),
         "group_kind": _text(
             "shared: one revision explains all of them; moved: cost went from some to others"
@@ -255,7 +256,9 @@ FINDINGS = Measurement(
             FieldKind.REAL, "of a shared change the median of their relative effects", "1"
         ),
         "group_moved": Field(FieldKind.REAL, "of a moved cost how much moved", "see unit"),
-        "group_text": _text("the group in one sentence, as `dtf trends` has it"),
+        "group_text": _text(
+            "the group in one sentence, as `dtf trends` has it; of others than the first, the series of that one"
+        ),
     },
 )
 
