@@ -11,6 +11,7 @@ Values are a list, an array, a pandas Series or the path of a file; times are da
 heavier than numpy is imported before it is used.
 """
 
+from dtf.core.trend.anomalies import ALARM_SCORE
 from dtf.core.trend.findings import (
     Anomaly,
     AnomalyKind,
@@ -31,6 +32,7 @@ from dtf.trends.files import load
 from dtf.trends.stream import AnomalyDetector, Stream
 
 __all__ = [
+    "ALARM_SCORE",
     "Analysis",
     "Anomaly",
     "AnomalyDetector",

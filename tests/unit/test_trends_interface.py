@@ -364,11 +364,21 @@ def test_analysing_imports_nothing_heavy_either() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(dtf.trends.__all__) == {
-        "Analysis", "Anomaly", "AnomalyDetector", "AnomalyKind", "ChangeKind", "ChangePoint", "ChangeState",
-        "Effect", "Finding", "Forecast", "Impact", "Interval", "Seasonality", "Stream", "Trend", "TrendLabel",
+        "ALARM_SCORE", "Analysis", "Anomaly", "AnomalyDetector", "AnomalyKind", "ChangeKind", "ChangePoint",
+        "ChangeState", "Effect", "Finding", "Forecast", "Impact", "Interval", "Seasonality", "Stream", "Trend", "TrendLabel",
         "analyze", "load",
     }  # fmt: skip
     assert all(hasattr(dtf.trends, name) for name in dtf.trends.__all__)
+
+
+def test_a_search_for_anomalies_that_tells_how_far_it_is_finds_the_same() -> None:
+    values = np.random.default_rng(4).standard_normal(3_000)
+    values[2_500] += 30.0
+    told: list[int] = []
+    analysis = dtf.trends.analyze(values)
+    analysis.search_anomalies(told.append)
+    assert told == [2048, 3000]
+    assert analysis.anomalies == dtf.trends.analyze(values).anomalies != ()
 
 
 def test_a_search_that_tells_how_far_it_is_finds_the_same() -> None:
