@@ -3,6 +3,9 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dtf.api.v1 import events_pb2, findings_pb2
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.series_book import SeriesBook, Vault
@@ -23,6 +26,9 @@ SUITE = "bench"
 LATENCY = SeriesKey(SUITE, "load", "latency", "local")
 THROUGHPUT = SeriesKey(SUITE, "load", "throughput", "local")
 _PACE_SECONDS = 3600.0
+METRICS = (("duration_seconds", "s", 1.0), ("cpu_seconds", "s", 0.8), ("peak_memory_bytes", "bytes", 1e8))
+
+Matrix = NDArray[np.float64]
 
 
 def noise(seed: int, count: int, level: float, sigma: float) -> list[float]:
@@ -90,6 +96,39 @@ def bench_on_two_pools(run_id: str = "r1", at: float = 0.0) -> list[events_pb2.C
             commit(at + 3 + task, accepted(results, run_id=run_id, worker_id=worker_id, details=details))
         )
     return [*commits, commit(at + 5, finished(run_id, passed=2))]
+
+
+def measured(kind: str, seed: int, count: int = 250) -> Matrix:
+    """Rows of three metrics of runs in which nothing happened, shape (count, 3)."""
+    source = np.random.default_rng(seed)
+    shared = source.normal(size=(count, 1))
+    match kind:
+        case "shared":
+            deviations = shared + 0.3 * source.normal(size=(count, 3))
+        case "heavy":
+            deviations = source.standard_t(3, size=(count, 3))
+        case _:
+            deviations = source.normal(size=(count, 3))
+            for index in range(1, count):
+                deviations[index] += 0.5 * deviations[index - 1]
+    return np.asarray([level for *_, level in METRICS] * (1.0 + 0.02 * deviations), dtype=np.float64)
+
+
+def case_history(rows: Matrix, prefix: str = "r") -> list[events_pb2.Commit]:
+    """A run of one case for each row."""
+    commits = [commit(0, registered())]
+    for number, (duration, cpu, memory) in enumerate(rows.tolist()):
+        run_id, at = f"{prefix}{number:04d}", number * 3600.0
+        results = accepted((0, 0, PASSED, duration), run_id=run_id, completed=[1])
+        results.cpu_seconds.append(cpu)
+        results.peak_memory_bytes.append(int(memory))
+        created = run_created(run_id, "bench", f"rev{number:04d}", callable_template("bench:load"))
+        commits += [
+            commit(at, created, tasks_submitted("load", run_id=run_id)),
+            commit(at + 1, granted(0, run_id=run_id)),
+            commit(at + 2, results, finished(run_id, passed=1)),
+        ]
+    return commits
 
 
 def search(

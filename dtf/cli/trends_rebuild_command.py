@@ -134,7 +134,10 @@ async def recorded_findings(
     others = 0
     async for batch in records.read(0):
         for stored in batch:
-            event = findings_pb2.AnalysisEvent.FromString(stored.payload)
+            try:
+                event = findings_pb2.AnalysisEvent.FromString(stored.payload)
+            except DecodeError:
+                continue  # a stranger's
             finding = event.finding
             if not event.HasField("finding") or not 0 < finding.log_sequence <= until:
                 continue

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -11,12 +12,14 @@ from dtf.adapters.duckdb_store import DuckDbStore
 from dtf.adapters.memory_vault import MemoryVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import events_pb2, findings_pb2, run_service_pb2
+from dtf.cli.trends_rebuild_command import rebuild, recorded_findings
 from dtf.core.trend.confirmations import is_answered
+from dtf.core.trend.finding_groups import group_findings
 from dtf.settings.trends import TrendsSettings
 from dtf.trend_analyzer import confirmer, intake
 from dtf.trend_analyzer.reruns import CoordinatorAway, RerunRefused
 from tests.analyzer_bench import CALL_SECONDS, AnalysisClient, Streams, analyzing
-from tests.trend_histories import bench_history, bench_run, noise, search, stepped
+from tests.trend_histories import bench_history, bench_run, case_history, measured, noise, search, stepped
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -91,7 +94,7 @@ class Bench:
             )
         )
         self._count += 1
-        first = self.sequence + 1
+        first = len(self._streams.log.commits) + 1
         self.commits += commits
         self._streams.append(commits)
         created.confirmation.code_note = "with edits"
@@ -242,3 +245,37 @@ async def test_what_is_refused_is_told_and_not_asked_again(store: DuckDbStore) -
                 await client.checkpoint()
     assert len(bench.asked) == 1
     assert requests(streams)[-1][3] == bench.refusal
+
+
+async def test_a_search_from_the_beginning_finds_what_was_found_as_it_went(store: DuckDbStore) -> None:
+    """With runs to confirm, judgements, restarts, a group and a run that is unusual only taken together."""
+    rows = measured("shared", 8, 170)
+    rows[130] = [1.03, 0.776, 1e8]
+    rows[150:] *= 1.2
+    streams = Streams()
+    streams.append(case_history(rows, "c"))
+    bench = Bench(streams, STEPPED[:SHOWN], iter(STEPPED[SHOWN:]))
+    async with confirming(streams, store, bench) as client:
+        await until(streams, findings_pb2.FINDING_STATE_CONFIRMED)
+    verdicts = (findings_pb2.TRIAGE_VERDICT_REJECTED, findings_pb2.TRIAGE_VERDICT_MUTED)
+    async with confirming(streams, store, bench) as client:
+        last = len(streams.log.commits)
+        await searched(client, last)
+        call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
+        found = (await client.stub.ListFindings(pb.ListFindingsRequest(), **call)).findings
+        groups = group_findings(each.finding for each in found)
+        for each, verdict in zip(found, verdicts, strict=False):
+            identity = each.finding.finding_id
+            await client.stub.TriageFinding(
+                pb.TriageFindingRequest(finding_id=identity, verdict=verdict), **call
+            )
+        streams.append(bench_run(900, 0.2, 500.0))
+    async with confirming(streams, store, bench) as client:
+        await searched(client, len(streams.log.commits))
+    await streams.analysis.publish("findings", b"\xff a stranger")
+    log: Any = streams.log
+    rebuilt = await rebuild(log)
+    recorded, others = await recorded_findings(streams.analysis, rebuilt.last_sequence)
+    assert (others, len(bench.runs) > 0, len(groups) > 0) == (0, True, True)
+    assert findings_pb2.FINDING_KIND_MULTIVARIATE in {each.kind for each in recorded.values()}
+    assert rebuilt.findings == recorded

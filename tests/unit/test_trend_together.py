@@ -14,39 +14,9 @@ from dtf.core.trend.finding_text import finding_sentence
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.series_points import AnalyzedLogFold
 from dtf.core.trend.together import RESHAPED_AFTER, RowValue, Together
-from tests.trend_events import (
-    PASSED,
-    accepted,
-    callable_template,
-    commit,
-    finished,
-    granted,
-    registered,
-    run_created,
-    tasks_submitted,
-)
-from tests.trend_histories import bench_on_two_pools, search
+from tests.trend_histories import METRICS, Matrix, bench_on_two_pools, case_history, measured, search
 
-METRICS = (("duration_seconds", "s", 1.0), ("cpu_seconds", "s", 0.8), ("peak_memory_bytes", "bytes", 1e8))
 COUNT = 250
-
-Matrix = NDArray[np.float64]
-
-
-def measured(kind: str, seed: int, count: int = COUNT) -> Matrix:
-    """Rows of three metrics of runs in which nothing happened, shape (count, 3)."""
-    source = np.random.default_rng(seed)
-    shared = source.normal(size=(count, 1))
-    match kind:
-        case "shared":
-            deviations = shared + 0.3 * source.normal(size=(count, 3))
-        case "heavy":
-            deviations = source.standard_t(3, size=(count, 3))
-        case _:
-            deviations = source.normal(size=(count, 3))
-            for index in range(1, count):
-                deviations[index] += 0.5 * deviations[index - 1]
-    return np.asarray([level for *_, level in METRICS] * (1.0 + 0.02 * deviations), dtype=np.float64)
 
 
 def row_of(values: NDArray[np.float64]) -> list[RowValue]:
@@ -110,23 +80,6 @@ def test_other_metrics_take_over_when_they_stay() -> None:
     together.append(200.0, two)
     assert together.state()["metrics"] == ["duration_seconds", "cpu_seconds"]
     assert together.append(201.0, two) is None
-
-
-def case_history(rows: Matrix) -> list[events_pb2.Commit]:
-    """A run of one case for each row."""
-    commits = [commit(0, registered())]
-    for number, (duration, cpu, memory) in enumerate(rows.tolist()):
-        run_id, at = f"r{number:04d}", number * 3600.0
-        results = accepted((0, 0, PASSED, duration), run_id=run_id, completed=[1])
-        results.cpu_seconds.append(cpu)
-        results.peak_memory_bytes.append(int(memory))
-        created = run_created(run_id, "bench", f"rev{number:04d}", callable_template("bench:load"))
-        commits += [
-            commit(at, created, tasks_submitted("load", run_id=run_id)),
-            commit(at + 1, granted(0, run_id=run_id)),
-            commit(at + 2, results, finished(run_id, passed=1)),
-        ]
-    return commits
 
 
 def test_a_run_of_the_log_is_a_finding_of_the_metric_that_fits_least() -> None:
