@@ -47,3 +47,28 @@ def test_a_walk_is_not_cut() -> None:
         for seed in range(2 * SERIES)
     )
     assert cut <= 3
+
+
+def restless_walk(seed: int, length: int) -> NDArray[np.float64]:
+    """A walk whose moves have heavy tails and come in clusters, as prices'; shape (length,)."""
+    random = np.random.default_rng([84, seed])
+    spread, moves = 1.0, np.zeros(length)
+    for position in range(length):
+        moves[position] = np.sqrt(spread) * random.standard_t(5) / 1.29
+        spread = 0.05 + 0.1 * moves[position] ** 2 + 0.85 * spread
+    return np.asarray(np.cumsum(moves), dtype=np.float64)
+
+
+def test_far_moves_of_a_restless_walk_are_mostly_no_jumps() -> None:
+    """A jump is held against the moves around it as well."""
+    cut = sum(bool(changes_of(restless_walk(seed, 500))) for seed in range(2 * SERIES))
+    assert cut <= 0.3 * 2 * SERIES
+
+
+def test_a_devaluation_within_a_walk_is_told() -> None:
+    told = 0
+    for seed in range(SERIES):
+        values = restless_walk(seed, 240)
+        values[120:] += 40.0
+        told += any(abs(place - 120) <= 1 for place in changes_of(values))
+    assert told >= SERIES - 1

@@ -19,8 +19,10 @@ WIDTHS = (1, 3)
 """Values that a jump takes."""
 LEAST_JUMP = 6.0
 """Standard deviations of a move that it has at least."""
-STANDS_OUT = 2.0
+STANDS_OUT = 2.5
 """Quotient of a jump and the far moves that are none, at least: the tail of moves may be heavy."""
+NEAR = 40
+"""Moves on either side whose spread it is held against as well: restless times come in clusters."""
 VALUES_A_JUMP = 100
 """Values a jump, on average, at least."""
 BESIDE = 4
@@ -60,9 +62,17 @@ def jumps_of(values: Vector, moves: Vector, inner: list[int]) -> list[Jump]:
         bar = max(LEAST_JUMP, STANDS_OUT * usual)
         for place in np.flatnonzero(sizes >= bar).tolist():
             jump = _jump(values, place, width, float(sizes[place]), spread)
-            if jump is not None:
+            if jump is not None and jump.score * spread >= LEAST_JUMP * _spread_beside(moves, place, width):
                 found.append(jump)
     return _apart(found, inner, most)
+
+
+def _spread_beside(moves: Vector, place: int, width: int) -> float:
+    """Of the moves before and after a jump, in the values' unit."""
+    beside = np.concatenate(
+        [moves[max(place - NEAR, 0) : place], moves[place + width : place + width + NEAR]]
+    )
+    return SIGMA_PER_MAD * middle_of(np.abs(beside))
 
 
 def _jump(values: Vector, place: int, width: int, score: float, spread: float) -> Jump | None:
