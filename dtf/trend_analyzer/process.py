@@ -127,7 +127,7 @@ class TrendAnalyzer:
                 names.share_used * 100,
             )
         self._log_fold = AnalyzedLogFold(names)
-        self._findings = FindingsBook()
+        self._findings = FindingsBook(rule_version=RULE_VERSION)
         self._keeper = FindingsKeeper(
             self._vault, self._analysis, self._findings, self._namespace, self._clock
         )

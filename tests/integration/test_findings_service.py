@@ -110,6 +110,26 @@ async def test_a_vault_that_is_lost_or_behind_is_filled_again_from_the_log(store
     assert recorded(streams) == search(commits, MemoryVault())[1]
 
 
+async def test_what_older_rules_found_is_searched_again_and_not_told_beside_what_those_of_now_find(
+    store: DuckDbStore,
+) -> None:
+    """The same change may have another identity then: it is seen a run earlier, or at another place."""
+    commits = bench_history(LATENCIES)
+    streams = Streams()
+    last = streams.append(commits)
+    found = search(commits, MemoryVault())[1][-1]
+    found.finding_id, found.rule_version = "0ld0ld0ld0", found.rule_version - 1
+    await streams.analysis.publish("step", findings_pb2.AnalysisEvent(finding=found).SerializeToString())
+    await streams.vault.save({}, VaultCheckpoint(last, "{}", 1, found.rule_version))
+    async with analyzing(streams, store) as client:
+        call = await searched(client, last)
+        listed = (await client.stub.ListFindings(pb.ListFindingsRequest(), **call)).findings
+        assert [each.finding.rule_version for each in listed] == [found.rule_version + 1]
+        request = pb.ListFindingsRequest(include_all=True)
+        every = (await client.stub.ListFindings(request, **call)).findings
+        assert "0ld0ld0ld0" in {each.finding.finding_id for each in every}
+
+
 async def test_two_revisions_are_compared_by_the_changes_between_them(store: DuckDbStore) -> None:
     streams = Streams()
     last = streams.append(bench_history(LATENCIES))
@@ -181,9 +201,8 @@ async def test_messages_that_are_no_findings_stop_nothing(
     store: DuckDbStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     streams = Streams()
-    strange = findings_pb2.Finding(
-        finding_id="x", kind=findings_pb2.FindingKind.ValueType(99), confidence=1.0
-    )
+    later = {"kind": 99, "rule_version": 10**6}
+    strange = findings_pb2.Finding(finding_id="x", confidence=1.0, **later)  # type: ignore[arg-type]  # a later kind
     for payload in (
         b"\xff\xff",
         findings_pb2.AnalysisEvent(

@@ -82,6 +82,16 @@ def test_what_went_away_was_rejected_or_muted_is_not_raised_and_what_was_accepte
     assert raised(book) == ["no", "yes"]
 
 
+def test_what_older_rules_found_is_not_raised_though_it_was_accepted() -> None:
+    book = FindingsBook(rule_version=2)
+    book.apply(finding("old"), 1)
+    book.apply(triaged("old", pb.TRIAGE_VERDICT_ACCEPTED), 2)
+    now = finding("now")
+    now.finding.rule_version = 2
+    book.apply(now, 3)
+    assert raised(book) == ["now"]
+
+
 def test_a_rule_whose_findings_are_rejected_needs_more_evidence() -> None:
     rejections = [
         each

@@ -53,7 +53,9 @@ class Known:
 class FindingsBook:
     """Events of the analysis stream in, points of `findings` and of imported history out."""
 
-    def __init__(self, most_findings: int = MOST_FINDINGS) -> None:
+    def __init__(self, most_findings: int = MOST_FINDINGS, *, rule_version: int = 0) -> None:
+        """`rule_version`: what older rules found is not raised, for the log is searched again by those of now."""
+        self._rule_version = rule_version
         self.sequence = 0
         self.findings: dict[str, Known] = {}
         """By identity, in the order in which they were first seen."""
@@ -124,7 +126,8 @@ class FindingsBook:
     def is_raised(self, known: Known, required: Mapping[int, float]) -> bool:
         """Whether a finding is to be spoken of."""
         finding = known.finding
-        if finding.state == pb.FINDING_STATE_WENT_AWAY or finding.kind in ANOMALIES:
+        is_old = finding.rule_version < self._rule_version
+        if is_old or finding.state == pb.FINDING_STATE_WENT_AWAY or finding.kind in ANOMALIES:
             return False
         match known.verdict:
             case pb.TRIAGE_VERDICT_REJECTED | pb.TRIAGE_VERDICT_MUTED:
