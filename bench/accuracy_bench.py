@@ -37,7 +37,7 @@ SERIES = 400
 LOOKALIKES_A_SERIES = 0.375
 """Look-alikes of each collection: 150 at the default."""
 CALIBRATION_POINTS_A_SERIES = 100
-WATCHED_CORPUS = 0
+WATCHED_CORPORA = range(2)
 
 
 def main() -> int:
@@ -97,7 +97,7 @@ def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolEx
         "lookalikes": lambda: measure_lookalikes(FIRST, lookalikes, peers, pool),
         "lookalikes2": lambda: measure_lookalikes(AGAIN, lookalikes, peers, pool),
         "calibration": lambda: measure_calibration(points, pool),
-        "watched": lambda: measure_watched(WATCHED_CORPUS, pool),
+        "watched": lambda: measure_watched(WATCHED_CORPORA, pool),
         "speed": lambda: measure_speed(peers, pool),
         "tcpd": lambda: measure_annotated(options.tcpd, peers, pool),
         "nab": lambda: measure_labelled(options.nab, pool),

@@ -137,8 +137,8 @@ def _by_folder(series: Sequence[LabelledSeries], files: Sequence[NabFile]) -> di
 def best_score(files: Sequence[NabFile], profile: Any = STANDARD) -> tuple[float, float]:
     """The corpus' best score over one threshold for all, as NAB reports it, and that threshold."""
     scores = np.unique(np.concatenate([each.scores for each in files]))
-    top = scores[-400:] if len(scores) > 400 else scores
-    thresholds = np.unique(np.concatenate([top, np.quantile(scores, np.linspace(0.5, 1.0, 100))]))
+    ranks = 1.0 - np.geomspace(0.5 / len(scores), 0.5, 400)
+    thresholds = np.unique(np.append(np.quantile(scores, ranks, method="higher"), ALARM_SCORE))
     totals = nab_score(files, thresholds.tolist(), profile)
     best = int(np.argmax(totals))
     return totals[best], float(thresholds[best])

@@ -1,6 +1,7 @@
 """The figures as tables, each with its aim beside."""
 
 from collections.abc import Callable, Iterable
+from math import isnan
 from typing import Any
 
 from rich import box
@@ -240,11 +241,12 @@ def lookalikes(figures: dict[str, Any]) -> Table:
 def labelled(figures: dict[str, Any]) -> Table:
     """NAB's score."""
     aims = ", ".join(f"{aim:g}: {verdict(figures['score'] >= aim)}" for aim in NAB_AIMS)
+    folders = {name: score for name, score in figures["by_folder"].items() if not isnan(score)}
     table = _table(
         f"Anomalies, NAB standard profile: {figures['files']} files, {figures['points']:,} points",
         ("", "score", "threshold"),
         "by folder, with the fixed threshold: "
-        + ", ".join(f"{name or '.'} {score:.1f}" for name, score in figures["by_folder"].items()),
+        + ", ".join(f"{name or '.'} {score:.1f}" for name, score in folders.items()),
     )
     table.add_row(
         f"dtf, one fixed threshold (aim above {aims})", f"{figures['score']:.1f}", f"{figures['threshold']:g}"

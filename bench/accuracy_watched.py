@@ -34,7 +34,7 @@ def watched(kind: str, corpus: int, number: int) -> LabelledSeries:
     folder, _, make = KINDS[kind]
     random = np.random.default_rng([58, list(KINDS).index(kind), corpus, number])
     made = make(random)
-    name = f"{folder}/{kind}_{number}.csv"
+    name = f"{folder}/{kind}_{corpus}_{number}.csv"
     windows = tuple(windows_around(made.marks, len(made.values)))
     return LabelledSeries(name, moments_of(random, made, folder.startswith("made")), made.values, windows)
 
@@ -96,8 +96,8 @@ def _text(time: float) -> str:
     return datetime.fromtimestamp(time, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def measure_watched(corpus: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """NAB's score of ours and of the baselines on a corpus, read back from its folder as anybody's would be."""
+def measure_watched(corpora: Iterable[int], pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """NAB's score of ours and of the baselines on all files of these corpora, read from a folder as anybody's would be."""
     with TemporaryDirectory(prefix="dtf-watched-") as folder:
-        write_watched(Path(folder), watched_corpus(corpus))
+        write_watched(Path(folder), (each for corpus in corpora for each in watched_corpus(corpus)))
         return measure_labelled(Path(folder), pool)
