@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dtf.core.trend.changes import ChangeStream
-from dtf.core.trend.findings import ChangeKind
+from dtf.core.trend.findings import ChangeKind, ChangeState
 from tests.unit.changing_series import FAMILIES, noise_of, with_step
 
 SERIES = 20
@@ -71,3 +71,30 @@ def test_a_drift_that_begins_is_a_drift() -> None:
         (change,) = stream.change_points
         assert abs(change.index - 150) <= 15
         assert change.effect.absolute == pytest.approx(12.0, rel=0.15)
+
+
+def test_what_is_appended_soon_tells_what_is_there_in_a_short_series() -> None:
+    delays, untold = [], 0
+    for seed in range(75_000, 75_020):
+        stream = ChangeStream()
+        told: set[ChangeState] = set()
+        first = 99
+        for place, value in enumerate(with_step("iid", 60, seed, at=30, size=3.0)):
+            near = [change for change in stream.append(place, value) if abs(change.index - 30) <= 5]
+            told |= {change.state for change in near}
+            first = min(first, place - 29) if near and place >= 30 else first
+        delays.append(first)
+        untold += not {change.state for change in stream.change_points if abs(change.index - 30) <= 5} <= told
+    assert np.median(delays) <= 16
+    assert untold <= 5
+
+
+def test_a_step_in_a_season_of_few_cycles_is_told() -> None:
+    found = 0
+    for seed in range(76_000, 76_012):
+        random = np.random.default_rng(seed)
+        season = 2.0 * np.sin(2.0 * np.pi * (np.arange(160) + random.integers(24)) / 24.0)
+        stream = ChangeStream()
+        stream.extend(np.arange(160), season + random.normal(size=160) + 5.0 * (np.arange(160) >= 100))
+        found += any(abs(change.index - 100) <= 5 for change in stream.change_points)
+    assert found >= 11

@@ -45,6 +45,8 @@ PLAIN_SLOPE = 0.5
 """Share of the slope's price at which a line across a boundary is its rival."""
 MOST_UNEVEN = 30.0
 """Quotient of two spreads that weights follow at most."""
+STEPS_TAKEN_OUT_UP_TO = 256
+"""Values up to which a season that is not seen is looked for behind a step as well."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
 
@@ -222,7 +224,21 @@ def season_of(positions: Places, values: Vector) -> Season | None:
     grid = np.full(span, np.nan)
     grid[offsets] = values
     found = find_seasonality(grid)
+    if found is None and len(values) <= STEPS_TAKEN_OUT_UP_TO:
+        grid[offsets] = _without_step(values)
+        found = find_seasonality(grid)
     return None if found is None else Season(found.period, int(positions[0]), found.pattern)
+
+
+def _without_step(values: Vector) -> Vector:
+    """The values with the two levels, parted where that explains most, made one: a step hides a season of few cycles."""
+    count = len(values)
+    before = np.arange(LEAST_SEGMENT, count - LEAST_SEGMENT + 1)
+    sums = (values - values.mean()).cumsum()[before - 1]
+    cut = int(before[(sums * sums / (before * (count - before))).argmax()])
+    level: Vector = values.copy()
+    level[cut:] -= values[cut:].mean() - values[:cut].mean()
+    return level
 
 
 def _pruned(sums: Sums, inner: list[int], noise: Noise) -> list[int]:

@@ -11,7 +11,6 @@ leave the same state. A block of values is watched at once up to the next look.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,11 @@ from dtf.core.trend.changes.codec import (
     window_from_plain,
     window_to_plain,
 )
+from dtf.core.trend.changes.columns import columns_of
 from dtf.core.trend.changes.evidence import confidence_of
-from dtf.core.trend.changes.findings import (
-    SETTLED_AFTER,
-    change_points_of,
-    effect_of,
-    impact_of,
-    is_same,
-    matched,
-    settled_after,
-)
+from dtf.core.trend.changes.findings import effect_of, impact_of, settled_after
 from dtf.core.trend.changes.look import Season, look_at, season_of
+from dtf.core.trend.changes.outcome import AT_ANY_TIME, SCHEDULED, Bar, Known, Outcome, outcome_of
 from dtf.core.trend.changes.regime import LEAST_REGIME, LONGEST_REGIME, REACH, Regime, regime_of
 from dtf.core.trend.changes.variance import NEWEST, widening
 from dtf.core.trend.changes.watch import Alarm, score_since, watch
@@ -44,20 +37,21 @@ from dtf.core.trend.changes.waves import is_wave
 from dtf.core.trend.changes.window import Window
 from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState
 
-LARGEST_VALUE = 1e100
-"""Larger values count as this one: sums of squares of larger ones are no numbers."""
-LEAST_WEIGHT, LARGEST_WEIGHT = 1e-3, 1e9
-"""Weights beyond these count as these: sums of weights further apart lose the smaller ones."""
 WINDOW = 1024
 """Finite values that are looked at together at most; a look at so many costs milliseconds."""
-SURE_AT_ANY_TIME = 0.9999
-"""Confidence that a change has which no look of the schedule has told: it may be asked for after each value."""
 LONGEST_WAVE = 128
 """Newest values of which an alarm may be a wave's rise: longer seasons are known by their cycles, or rise slowly."""
+KNOWN_CYCLES = 10
+"""Cycles in the window from which on a season is known well."""
+WAVE_CYCLES = 3
+"""Newest cycles of which an alarm may be what is left of a season that is not."""
 CONTEXT = 64
 """Values kept before the newer half when the older is frozen, so that a change at its edge has a before."""
 LOOKS_AT = (16, 32, 64, 128, 256, 512)
 """Numbers of finite values at which the window is looked at, whatever they say; later only when it is full."""
+ALSO_LOOKS_AT = (20, 25, 38, 45, 54, 76, 90, 108, 152, 181, 215, 304, 362, 431)
+"""Numbers at which it is looked at with the bar of any time, so that what is appended soon tells what is there."""
+SCHEDULE = tuple(sorted({*LOOKS_AT, *ALSO_LOOKS_AT}))
 CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
 """Values behind an alarm's place at which it is looked at again."""
 STILL_THERE = 3.0
@@ -102,9 +96,8 @@ class ChangeStream:
     def change_points(self) -> tuple[ChangePoint, ...]:
         """What stands now, by index: frozen ones and what a look at the window says at its newest value."""
         if self._view[0] != self._known:
-            outcome = self._outcome(is_season_due=True, least_confidence=SURE_AT_ANY_TIME)
-            alive = sorted([*outcome.standing, *([outcome.alarm] if outcome.alarm else [])], key=_by_index)
-            self._view = (self._known, (*self._frozen, *alive))
+            outcome = self._outcome(AT_ANY_TIME, is_season_due=True)
+            self._view = (self._known, (*self._frozen, *outcome.alive))
         return self._view[1]
 
     def append(self, time: float, value: float, weight: float = 1.0) -> list[ChangePoint]:
@@ -121,7 +114,7 @@ class ChangeStream:
 
         Raises ValueError where lengths differ, a time is not finite or a weight is not positive and finite.
         """
-        columns = _columns(times, values, weights)
+        columns = columns_of(times, values, weights)
         is_known = np.isfinite(columns[1])
         positions = self._count + np.flatnonzero(is_known)
         times_known, values_known, weights_known = (column[is_known] for column in columns)
@@ -182,7 +175,7 @@ class ChangeStream:
 
     def _calm(self) -> int:
         """Values until something happens whatever they are; at least 1."""
-        nexts = [self._next_fit, *self._checks[:1], *[at for at in LOOKS_AT if at > self._known][:1]]
+        nexts = [self._next_fit, *self._checks[:1], *[at for at in SCHEDULE if at > self._known][:1]]
         if self._alarm is None:
             nexts.append(self._known + WINDOW - self._window.length)
         return max(min(nexts) - self._known, 1)
@@ -209,7 +202,7 @@ class ChangeStream:
     def _is_look_due(self) -> bool:
         if self._checks and self._known >= self._checks[0]:
             return True
-        return self._known in LOOKS_AT or (self._alarm is None and self._window.length >= WINDOW)
+        return self._known in SCHEDULE or (self._alarm is None and self._window.length >= WINDOW)
 
     def _watched(self, fresh: int) -> Alarm | None:
         if self._regime is None or self._alarm is not None:
@@ -224,11 +217,13 @@ class ChangeStream:
         return self._looked_at + max(8, min(self._looked_at, WINDOW) // 16)
 
     def _is_wave(self, alarm: Alarm) -> bool:
-        """Whether the alarm may be a season's that is not known yet."""
+        """Whether the alarm may be a season's that is not known yet, or not well: of a period that is one off, say."""
+        end, longest = self._window.length, LONGEST_WAVE
         if self._season is not None:
-            return False
-        end = self._window.length
-        return is_wave(*self._level_values(max(self._regime_start(), end - LONGEST_WAVE), end), alarm.count)
+            if not self._is_season_young():
+                return False
+            longest = min(longest, WAVE_CYCLES * self._season.period)
+        return is_wave(*self._level_values(max(self._regime_start(), end - longest), end), alarm.count)
 
     def _is_wider(self, alarm: Alarm) -> bool:
         """Whether the alarm may be a noise that spreads more than before."""
@@ -282,10 +277,10 @@ class ChangeStream:
     def _look(self) -> list[ChangePoint]:
         """A full look, what it changes, and a new regime to watch."""
         self._looked_at = self._known
+        bar = self._bar()
         self._checks = [check for check in self._checks if check > self._known]
-        outcome = self._outcome(
-            is_season_due=self._known in LOOKS_AT or self._window.length >= WINDOW, least_confidence=0.0
-        )
+        is_season_due = self._known in SCHEDULE or self._window.length >= WINDOW
+        outcome = self._outcome(bar, is_season_due=is_season_due)
         self._standing, self._alarm = outcome.standing, outcome.alarm
         if self._alarm is None:
             self._checks = self._settling()
@@ -295,50 +290,40 @@ class ChangeStream:
             self._fit()
         return outcome.news
 
-    def _outcome(self, *, is_season_due: bool, least_confidence: float) -> "_Outcome":
+    def _bar(self) -> Bar:
+        """What a change needs at the look that is due."""
+        if self._known in self._checks or self._known in LOOKS_AT:
+            return SCHEDULED
+        return AT_ANY_TIME if self._known in ALSO_LOOKS_AT or self._is_season_young() else SCHEDULED
+
+    def _is_season_young(self) -> bool:
+        """Whether the season has so few cycles that its period may be one off: it is soon out of step."""
+        return self._season is not None and self._window.length < KNOWN_CYCLES * self._season.period
+
+    def _outcome(self, bar: Bar, *, is_season_due: bool) -> Outcome:
         """What a look now leaves standing; changes nothing."""
         window = self._window
         season = season_of(window.positions, window.values) if is_season_due else self._season
         look = look_at(window.positions, window.values, window.weights, season)
-        found = [
-            change
-            for change in change_points_of(look, self._window, self._lower_is_better)
-            if change.index >= self._frozen_before and self._is_told(change, least_confidence)
-        ]
-        old = list(self._standing)
-        alarm = self._alarm
-        if alarm is not None and (
-            any(_is_told_by(each, alarm) for each in found) or not self._is_pending(alarm)
-        ):
-            old, alarm = sorted([*old, alarm], key=_by_index), None
-        standing, news = matched(old, found)
-        return _Outcome(standing, alarm, news, look.season)
-
-    def _behind(self, change: ChangePoint) -> int:
-        """Values from the change point on."""
-        return self._window.length - int(np.searchsorted(self._window.positions, change.index))
+        known = Known(self._standing, self._alarm, self._is_pending(), self._frozen_before)
+        return outcome_of(look, window, known, bar, self._lower_is_better)
 
     def _settling(self) -> list[int]:
         """The number of finite values at which the newest change point can be confirmed, if it is not."""
         newest = self._standing[-1:]
         if not newest or newest[0].state is not ChangeState.PROVISIONAL:
             return []
-        missing = settled_after(newest[0].kind) - self._behind(newest[0])
+        missing = settled_after(newest[0].kind) - self._window.count_from(newest[0].index)
         return [self._known + missing] if missing > 0 else []
 
-    def _is_told(self, change: ChangePoint, least_confidence: float) -> bool:
-        """Whether a look may tell this change: one with few values behind it is an alarm's matter, unless known before."""
-        known = [*self._standing, *([self._alarm] if self._alarm else [])]
-        if any(is_same(each, change) for each in known):
-            return True
-        return self._behind(change) >= SETTLED_AFTER and change.confidence >= least_confidence
-
-    def _is_pending(self, alarm: ChangePoint) -> bool:
-        """Whether a full look may yet bear the alarm out: checks are left, and the old regime has not come back."""
-        if self._regime is None or not [check for check in self._checks if check > self._known]:
+    def _is_pending(self) -> bool:
+        """Whether a full look may yet bear an alarm out: checks are left, and the old regime has not come back."""
+        if self._alarm is None or self._regime is None:
             return False
-        place = int(np.searchsorted(self._window.positions, alarm.index))
-        return abs(score_since(self._regime, *self._level_values(place, self._window.length))) >= STILL_THERE
+        if not [check for check in self._checks if check > self._known]:
+            return False
+        newest = self._level_values(self._window.place_of(self._alarm.index), self._window.length)
+        return abs(score_since(self._regime, *newest)) >= STILL_THERE
 
     def _freeze(self) -> None:
         """Settle what lies before the older half of the window for good and forget its values, but for some context."""
@@ -348,7 +333,7 @@ class ChangeStream:
         self._frozen = [*self._frozen, *settled][-KEPT_FINDINGS:]
         self._standing = self._standing[len(settled) :]
         self._frozen_before = edge
-        newest = int(np.searchsorted(self._window.positions, settled[-1].index)) if settled else 0
+        newest = self._window.place_of(settled[-1].index) if settled else 0
         self._window.cut(max(half - CONTEXT, newest))
 
     def _fit(self) -> None:
@@ -363,52 +348,5 @@ class ChangeStream:
         self._regime = regime_of(*self._level_values(first, last)) if last > first else None
 
     def _regime_start(self) -> int:
-        newest = [*self._frozen[-1:], *self._standing][-1:]
-        return int(np.searchsorted(self._window.positions, newest[0].index)) if newest else 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a look leaves."""
-
-    standing: list[ChangePoint]
-    alarm: ChangePoint | None
-    """Still pending."""
-    news: list[ChangePoint]
-    season: Season | None
-
-
-def _is_told_by(change: ChangePoint, alarm: ChangePoint) -> bool:
-    """Whether a look's change is what the alarm was about: the same step, or a wider noise that began there."""
-    if change.kind is ChangeKind.VARIANCE:
-        return (
-            change.first_index <= alarm.last_index + REACH and alarm.first_index - REACH <= change.last_index
-        )
-    return is_same(alarm, change)
-
-
-def _by_index(change: ChangePoint) -> int:
-    return change.index
-
-
-def _columns(
-    times: ArrayLike,
-    values: ArrayLike,
-    weights: ArrayLike | None,
-) -> tuple[Vector, Vector, Vector]:
-    """Columns of one length, checked."""
-    columns = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    weighed = np.ones(len(columns[1])) if weights is None else np.asarray(weights, dtype=np.float64)
-    lengths = {len(column) for column in (*columns, weighed)}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"times, values and weights have {len(columns[0])}, {len(columns[1])} and {len(weighed)} entries; one of each is needed for each value"
-        )
-    if not np.isfinite(columns[0]).all():
-        raise ValueError("a time is not finite; give seconds, or positions where a series has no times")
-    if not (np.isfinite(weighed) & (weighed > 0.0)).all():
-        raise ValueError(
-            "a weight is not a positive finite number; give the number of replicates, or leave weights out"
-        )
-    bounded = np.where(np.isfinite(columns[1]), np.clip(columns[1], -LARGEST_VALUE, LARGEST_VALUE), np.nan)
-    return columns[0], bounded, np.clip(weighed, LEAST_WEIGHT, LARGEST_WEIGHT)
+        newest = self._standing[-1:] or self._frozen[-1:]
+        return self._window.place_of(newest[0].index) if newest else 0

@@ -27,6 +27,8 @@ LONGEST_EXPECTED = 48.0
 """Positions: a season of a day of hours, seen in part, may be longer than the stretch; beyond, only within it."""
 PERIODS = 32
 """Periods tried, in geometric steps."""
+ALARM_PERIODS = 96
+"""The same for an alarm's: over five cycles the next period of a coarse grid is out of step."""
 BLOCK = 32
 """Positions a block."""
 RIDGE = 1e-9
@@ -42,16 +44,16 @@ class _Waves:
     """The waves of one length, in blocks: cosine + i sine."""
 
     within: Turns
-    """Of each period within a block; shape (PERIODS, BLOCK)."""
+    """Of each period within a block; shape (periods, BLOCK)."""
     turns: Turns
-    """By what each has turned where a block begins; shape (PERIODS, blocks)."""
+    """By what each has turned where a block begins; shape (periods, blocks)."""
 
     def doubled(self) -> "_Waves":
         """Those of half the periods."""
         return _Waves(self.within * self.within, self.turns * self.turns)
 
     def sums(self, columns: Vector) -> Turns:
-        """Sums of each column times each period's wave; (columns, n) to (columns, PERIODS)."""
+        """Sums of each column times each period's wave; (columns, n) to (columns, periods)."""
         blocks = self.turns.shape[1]
         padded = np.zeros((len(columns), blocks * BLOCK))
         padded[:, : columns.shape[1]] = columns
@@ -72,15 +74,15 @@ class _Shapes:
     """`_normal` where all weights are 1."""
 
 
-def wave_cost(values: Vector, weights: Vector) -> float:
-    """Weighted sum of squares that the best wave on a line leaves of the values."""
+def wave_cost(values: Vector, weights: Vector, periods: int = PERIODS) -> float:
+    """Weighted sum of squares that the best wave on a line, of so many periods, leaves of the values."""
     count = len(values)
-    shapes = _kept_shapes(count) if count <= KEPT_UP_TO else _newest_shapes(count)
+    shapes = (_kept_shapes if count <= KEPT_UP_TO else _newest_shapes)(count, periods)
     is_plain = bool((weights == 1.0).all())
     weighted = values if is_plain else values * weights
     normal = shapes.plain if is_plain else _weighed(shapes, weights)
     sums = shapes.waves.sums(weighted[None, :])[0]
-    right = np.empty((PERIODS, 4))
+    right = np.empty((periods, 4))
     right[:, 0], right[:, 1] = weighted.sum(), weighted @ shapes.x
     right[:, 2], right[:, 3] = sums.real, sums.imag
     solution = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
@@ -100,7 +102,7 @@ def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> b
     design = np.stack([root, root * x, root * step], axis=1)
     solution = np.linalg.lstsq(design, root * pulled, rcond=None)[0]
     left = root * pulled - design @ solution
-    return wave_cost(pulled, weights) <= float(left @ left) * (1.0 + 4.0 / len(values))
+    return wave_cost(pulled, weights, ALARM_PERIODS) <= float(left @ left) * (1.0 + 4.0 / len(values))
 
 
 def _weighed(shapes: _Shapes, weights: Vector) -> Vector:
@@ -127,13 +129,13 @@ def _plain(angles: Vector, count: int) -> Vector:
 def _normal(
     count: int, line: tuple[float, float, float], level: Turns, slope: Turns, square: Turns
 ) -> Vector:
-    """Weighted products of level, slope, cosine and sine for each period; shape (PERIODS, 4, 4).
+    """Weighted products of level, slope, cosine and sine for each period; shape (periods, 4, 4).
 
     `line` are those of level and slope; `level`, `slope` and `square` each period's sums of 1, the line and, at twice
     the angle (2 cos² - 1 and 2 sin cos), 1 again.
     """
     total = line[0]
-    normal: Vector = np.empty((PERIODS, 4, 4))
+    normal: Vector = np.empty((len(level), 4, 4))
     normal[:, 0, 0], normal[:, 1, 1] = total, line[2]
     normal[:, 0, 1] = normal[:, 1, 0] = line[1]
     normal[:, 0, 2] = normal[:, 2, 0] = level.real
@@ -146,10 +148,10 @@ def _normal(
     return normal
 
 
-def _shapes_of(count: int) -> _Shapes:
+def _shapes_of(count: int, periods: int) -> _Shapes:
     longest = max(LONGEST_EXPECTED, count / 1.5)
-    periods = SHORTEST_PERIOD * (longest / SHORTEST_PERIOD) ** (np.arange(PERIODS) / (PERIODS - 1.0))
-    angles = 2.0 * np.pi / periods
+    steps = np.arange(periods) / (periods - 1.0)
+    angles = 2.0 * np.pi / (SHORTEST_PERIOD * (longest / SHORTEST_PERIOD) ** steps)
     waves = _Waves(
         _turned(angles[:, None] * np.arange(BLOCK)), _turned(angles[:, None] * np.arange(0, count, BLOCK))
     )

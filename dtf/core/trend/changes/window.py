@@ -41,6 +41,14 @@ class Window:
     def weights(self) -> Vector:
         return self._weights[: self.length]
 
+    def place_of(self, position: int) -> int:
+        """Where in the window the first value at or behind this position is."""
+        return int(self.positions.searchsorted(position))
+
+    def count_from(self, position: int) -> int:
+        """Values at or behind this position."""
+        return self.length - self.place_of(position)
+
     def add(self, positions: Places, times: Vector, values: Vector, weights: Vector) -> None:
         """Put these behind the newest."""
         end = self.length + len(values)
