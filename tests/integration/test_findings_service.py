@@ -81,7 +81,7 @@ async def test_findings_are_events_points_and_answers(store: DuckDbStore) -> Non
 
 @pytest.mark.parametrize("at", [100, 164, 170, 172, 200])
 async def test_a_restart_goes_on_where_it_was_and_says_nothing_twice(store: DuckDbStore, at: int) -> None:
-    commits = bench_history(LATENCIES)
+    commits = bench_history(LATENCIES[:55])
     streams = Streams()
     first = streams.append(commits[:at])
     async with analyzing(streams, store) as client:
@@ -93,7 +93,7 @@ async def test_a_restart_goes_on_where_it_was_and_says_nothing_twice(store: Duck
 
 
 async def test_a_vault_that_is_lost_or_behind_is_filled_again_from_the_log(store: DuckDbStore) -> None:
-    commits = bench_history(LATENCIES)
+    commits = bench_history(LATENCIES[:55])
     streams = Streams()
     first = streams.append(commits[:180])
     async with analyzing(streams, store) as client:
@@ -215,7 +215,7 @@ async def test_messages_that_are_no_findings_stop_nothing(
         b"",
     ):
         await streams.analysis.publish("findings", payload)
-    last = streams.append(bench_history(LATENCIES))
+    last = streams.append(bench_history(LATENCIES[:55]))
     async with analyzing(streams, store) as client:
         call = await searched(client, last)
         found = await client.stub.ListFindings(pb.ListFindingsRequest(), **call)
@@ -308,7 +308,7 @@ async def test_a_vault_damaged_in_its_midst_is_removed_and_a_full_disk_waited_fo
         await save(series, checkpoint)
 
     monkeypatch.setattr(streams.vault, "save", save_when_there_is_room)
-    commits = bench_history(LATENCIES)
+    commits = bench_history(LATENCIES[:46])
     last = streams.append(commits)
     async with analyzing(streams, store) as client:
         await searched(client, last)
