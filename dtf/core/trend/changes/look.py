@@ -47,6 +47,8 @@ MOST_UNEVEN = 30.0
 """Quotient of two spreads that weights follow at most."""
 STEPS_TAKEN_OUT_UP_TO = 256
 """Values up to which a season that is not seen is looked for behind a step as well."""
+STEP_EXPLAINS = 0.2
+"""Share of the variance that such a step explains at least."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
 
@@ -224,18 +226,27 @@ def season_of(positions: Places, values: Vector) -> Season | None:
     grid = np.full(span, np.nan)
     grid[offsets] = values
     found = find_seasonality(grid)
-    if found is None and len(values) <= STEPS_TAKEN_OUT_UP_TO:
-        grid[offsets] = _without_step(values)
+    rest = _without_step(values) if found is None and len(values) <= STEPS_TAKEN_OUT_UP_TO else None
+    if rest is not None:
+        grid[offsets] = rest
         found = find_seasonality(grid)
     return None if found is None else Season(found.period, int(positions[0]), found.pattern)
 
 
-def _without_step(values: Vector) -> Vector:
-    """The values with the two levels, parted where that explains most, made one: a step hides a season of few cycles."""
+def _without_step(values: Vector) -> Vector | None:
+    """The values with the two levels, parted where that explains most, made one; None where it explains little.
+
+    A step hides a season of few cycles.
+    """
     count = len(values)
     before = np.arange(LEAST_SEGMENT, count - LEAST_SEGMENT + 1)
-    sums = (values - values.mean()).cumsum()[before - 1]
-    cut = int(before[(sums * sums / (before * (count - before))).argmax()])
+    deviations = values - values.mean()
+    sums = deviations.cumsum()[before - 1]
+    explained = sums * sums / (before * (count - before) / count)
+    best = int(explained.argmax())
+    if float(explained[best]) < STEP_EXPLAINS * float(deviations @ deviations):
+        return None
+    cut = int(before[best])
     level: Vector = values.copy()
     level[cut:] -= values[cut:].mean() - values[:cut].mean()
     return level
