@@ -31,11 +31,15 @@ def ruptures() -> tuple[str, Find]:
     """PELT for changes of the mean, penalty 2 ln n a dimension; values over their standard deviation."""
     import ruptures as library
 
+    least = 2
+
     def find(values: Values) -> list[int]:
+        if len(values) < 2 * least:
+            return []  # it refuses what cannot be cut
         spread = values.std(axis=0)
         scaled = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         penalty = 2.0 * values.shape[1] * math.log(len(values))
-        found = library.KernelCPD("linear", min_size=2).fit(scaled).predict(pen=penalty)
+        found = library.KernelCPD("linear", min_size=least).fit(scaled).predict(pen=penalty)
         return [int(each) for each in found[:-1]]
 
     return f"ruptures {version_of('ruptures')} (KernelCPD linear, 2 ln n)", find
