@@ -60,6 +60,16 @@ class FindingsDesk:
         self._clock = clock
         self._census = SeriesCensus(keeper.book, vault, clock)
 
+    @property
+    def import_gate(self) -> CheckpointGate:
+        """How far into the analysis stream imported points have been searched."""
+        return self._keeper.import_gate
+
+    @property
+    def import_sequence(self) -> int:
+        """Of the newest imported points that are known."""
+        return self._findings.import_sequence
+
     def list(self, request: pb.ListFindingsRequest) -> pb.ListFindingsResponse:
         """A page of findings, the newest first."""
         size = page_size(request.page_size, default=100, most=10_000)

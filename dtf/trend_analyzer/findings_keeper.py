@@ -57,6 +57,8 @@ class FindingsKeeper:
         clock: Clock,
     ) -> None:
         self.gate = CheckpointGate(lambda: None)
+        self.import_gate = CheckpointGate(lambda: None)
+        """How far into the analysis stream imported points have been searched."""
         self.book = SeriesBook(vault)
         self.published_sequence = 0
         """Sequence of the last finding put on the stream; what the stream's fold has not reached is not known yet."""
@@ -77,6 +79,7 @@ class FindingsKeeper:
         """Go on from the vault's checkpoint."""
         self._checkpoint = replace(checkpoint, rule_version=RULE_VERSION)
         self.gate.advance(checkpoint.log_sequence)
+        self.import_gate.advance(checkpoint.analysis_sequence)
 
     def gather_log(self, fold: AnalyzedLogFold) -> Handover:
         """The points of series that the fold has gathered, to be searched once their points are stored."""
@@ -134,6 +137,7 @@ class FindingsKeeper:
             await self._clock.sleep(0)
         await self._save(batch.checkpoint)
         self.gate.advance(batch.checkpoint.log_sequence)
+        self.import_gate.advance(batch.checkpoint.analysis_sequence)
 
     async def _save(self, checkpoint: VaultCheckpoint) -> None:
         """Save what changed, however long the disk is full."""

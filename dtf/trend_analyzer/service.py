@@ -58,10 +58,14 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
         if request.wait_for_findings > self._searched.sequence:
             said = "the search for findings has come"
             await self._wait(self._searched, request.wait_for_findings, said, context)
+        if request.wait_for_imports:
+            said = "the search of imported points has come"
+            await self._wait(self._desk.import_gate, self._desk.import_sequence, said, context)
         return pb.GetCheckpointResponse(
             log_sequence=self._gate.sequence,
             store=self._store.kind,
             findings_sequence=self._searched.sequence,
+            is_importing=self._desk.import_gate.sequence < self._desk.import_sequence,
         )
 
     async def ListCaseStatistics(

@@ -28,19 +28,23 @@ class GetCheckpointRequest(_message.Message):
 
     WAIT_FOR_SEQUENCE_FIELD_NUMBER: _builtins.int
     WAIT_FOR_FINDINGS_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_IMPORTS_FIELD_NUMBER: _builtins.int
     wait_for_sequence: _builtins.int
     """Wait until the store has reached this sequence; 0: answer at once."""
     wait_for_findings: _builtins.int
     """Wait until everything up to this sequence has been searched for findings, too; 0: do not."""
+    wait_for_imports: _builtins.bool
+    """Wait until all imported points that are known by now have been searched for findings."""
     def __init__(
         self,
         *,
         wait_for_sequence: _builtins.int = ...,
         wait_for_findings: _builtins.int = ...,
+        wait_for_imports: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["wait_for_findings", b"wait_for_findings", "wait_for_sequence", b"wait_for_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wait_for_findings", b"wait_for_findings", "wait_for_imports", b"wait_for_imports", "wait_for_sequence", b"wait_for_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -55,22 +59,26 @@ class GetCheckpointResponse(_message.Message):
     LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     FINDINGS_SEQUENCE_FIELD_NUMBER: _builtins.int
+    IS_IMPORTING_FIELD_NUMBER: _builtins.int
     log_sequence: _builtins.int
     """Last sequence of the log whose points are in the store."""
     store: _builtins.str
     """Kind of store: "duckdb" or "influxdb"."""
     findings_sequence: _builtins.int
     """Last sequence of the log that was searched for findings."""
+    is_importing: _builtins.bool
+    """Whether imported points are still to be searched for findings."""
     def __init__(
         self,
         *,
         log_sequence: _builtins.int = ...,
         store: _builtins.str = ...,
         findings_sequence: _builtins.int = ...,
+        is_importing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings_sequence", b"findings_sequence", "log_sequence", b"log_sequence", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings_sequence", b"findings_sequence", "is_importing", b"is_importing", "log_sequence", b"log_sequence", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,8 @@ class FindingsBook:
         """By identity, in the order in which they were first seen."""
         self.imports: list[tuple[int, pb.PointsImported]] = []
         """Imported points that nobody took yet, with their sequences."""
+        self.import_sequence = 0
+        """Of the newest imported points."""
         self.confirmations = ConfirmationBook()
         """What was asked for to confirm findings."""
         self._most = most_findings
@@ -95,6 +97,7 @@ class FindingsBook:
                 if fault := fault_of(event.points_imported):
                     raise Unusable(f"imported points: {fault[0]}: {fault[1]}")
                 self.imports.append((sequence, event.points_imported))
+                self.import_sequence = sequence
                 self._write_imported(event.points_imported)
             case _:
                 pass  # of a later version
