@@ -27,7 +27,7 @@ LONGEST_REGIME = 256
 """Newest values of a regime that are its memory: enough to know tails of one in a hundred."""
 REACH = 32
 """Newest values that are compared at most."""
-BAR = 4.0
+BAR = 4.15
 """Standard errors beyond which the newest values are another regime's; by simulation (docs/statistics.md)."""
 SEARCHED = (100, 2_000)
 """Positions up to which BAR is enough, and from which on it rises no more: who watches longer searches more. In
