@@ -19,14 +19,14 @@ from dtf.core.trend.anomalies.mixtures import LIKE
 from dtf.core.trend.anomalies.ranks import Ranks
 from dtf.core.trend.findings import AnomalyKind
 
-ALARM_SCORE = 0.995
-"""For watching long series that have anomalies: at most 5 in a thousand values where there is none, and as an
+ALARM_SCORE = 0.994
+"""For watching long series that have anomalies: at most 6 in a thousand values where there is none, and as an
 alarm is followed by a rest about one in a thousand."""
 FINDING_SCORE = 0.9999
 """For findings, which have to be rare: once in ten thousand values where nothing is unusual."""
 WARM_UP = 30
 """Values that are only learned from."""
-OTHERS_WEIGHT, OTHERS_WEIGHT_IN_RANGE = 1.0, 2.0
+OTHERS_WEIGHT, OTHERS_WEIGHT_IN_RANGE = 1.0, 3.0
 """How often the mean of the other measures' evidence is added to the largest; where the range of values is known, small
 differences have less evidence, and what several measures say is worth more."""
 BEYOND_WEIGHT, BEYOND_WEIGHT_IN_RANGE = 0.5, 0.25
