@@ -79,13 +79,11 @@ class Bench:
         return self.runs[key]
 
     def _run(self, request: run_service_pb2.ConfirmFindingRequest) -> run_service_pb2.Run:
+        known = (event.run_created for commit in self.commits for event in commit.events)
+        source = next((created for created in known if created.run_id == request.run_id), None)
+        if source is None:
+            raise RerunRefused(f"run {request.run_id} is of another machine")
         commits = bench_run(self._count, next(self._again), 500.0)
-        source = next(
-            event.run_created
-            for commit in self.commits
-            for event in commit.events
-            if event.run_created.run_id == request.run_id
-        )
         created = commits[0].events[0].run_created
         created.revision = source.revision
         created.confirmation.CopyFrom(
