@@ -107,7 +107,7 @@ def _say_history(
         click.echo(f"nothing became slower or faster in {series}{aside}")
     if short:
         click.echo(f"too short   {short}")
-    if known.together_limit:
+    if known.together_limit and not asked:  # it is about the whole log
         click.echo(f"not all     {together_text(known.together_limit)}")
 
 
