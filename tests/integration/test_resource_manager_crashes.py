@@ -2,11 +2,13 @@
 
 A life: the pool grows at a backlog, shrinks when idle, one worker dies and is replaced, and the manager
 is told to stop. Every step that leaves the process (a call of the provider or the coordinator, a
-publication, a save) is counted, before and after; for each of them one life is led in which the manager
-dies there, and a new one takes over. The world goes on meanwhile: workers register, drain, leave.
+publication, a save) is counted by its kind, before and after; for each of them one life is led in which
+the manager dies there, and a new one takes over. The world goes on meanwhile: workers register, drain,
+leave. A step is the first, second, … of its kind: the kinds interleave by chance from life to life.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -33,18 +35,22 @@ pytestmark = pytest.mark.resource_manager
 LIVES_AT_ONCE = 20
 
 
+Step = tuple[str, int]
+"""A kind of step ("before drain"), and the number of it among its kind, from 1."""
+
+
 class Fate:
     """Counts the steps, and kills at one of them."""
 
-    def __init__(self, fatal: int) -> None:
-        self.steps: list[str] = []
+    def __init__(self, fatal: Step | None) -> None:
+        self.steps: Counter[str] = Counter()
         self._fatal = fatal
         self.is_dead = False
 
-    def step(self, name: str) -> None:
+    def step(self, kind: str) -> None:
         """Raises Crash at the fatal step, and ever after until the manager is born anew."""
-        self.steps.append(name)
-        if len(self.steps) == self._fatal:
+        self.steps[kind] += 1
+        if (kind, self.steps[kind]) == self._fatal:
             self.is_dead = True
         if self.is_dead:
             raise Crash
@@ -58,9 +64,9 @@ class MortalProvider:
         self._fate = fate
 
     async def launch(self, request: LaunchRequest) -> Instance:
-        self._fate.step(f"before launch {request.launch_id}")
+        self._fate.step("before launch")
         instance = await self._provider.launch(request)
-        self._fate.step(f"after launch {request.launch_id}")
+        self._fate.step("after launch")
         return instance
 
     async def list_instances(self) -> Sequence[Instance]:
@@ -68,18 +74,18 @@ class MortalProvider:
         return await self._provider.list_instances()
 
     async def terminate(self, launch_id: str, grace_seconds: float) -> None:
-        self._fate.step(f"before terminate {launch_id}")
+        self._fate.step("before terminate")
         await self._provider.terminate(launch_id, grace_seconds)
-        self._fate.step(f"after terminate {launch_id}")
+        self._fate.step("after terminate")
 
     async def forget(self, launch_id: str) -> None:
-        self._fate.step(f"before forget {launch_id}")
+        self._fate.step("before forget")
         await self._provider.forget(launch_id)
-        self._fate.step(f"after forget {launch_id}")
+        self._fate.step("after forget")
 
     async def exits(self) -> AsyncIterator[Instance]:
         async for instance in self._provider.exits():
-            self._fate.step(f"after exit {instance.launch_id}")
+            self._fate.step("after exit")
             yield instance
 
     async def close(self) -> None:
@@ -92,13 +98,13 @@ class MortalCoordinator(ScriptedCoordinator):
     fate: Fate
 
     async def drain_idle(self, worker_id: str, reason: str) -> DrainAnswer:
-        self.fate.step(f"before drain {worker_id}")
+        self.fate.step("before drain")
         answer = await super().drain_idle(worker_id, reason)
-        self.fate.step(f"after drain {worker_id}")
+        self.fate.step("after drain")
         return answer
 
     async def report_lost(self, worker_id: str, incarnation: int, reason: str) -> bool:
-        self.fate.step(f"before report {worker_id}")
+        self.fate.step("before report")
         return await super().report_lost(worker_id, incarnation, reason)
 
 
@@ -108,16 +114,16 @@ class MortalRecords(MemoryRecords):
     fate: Fate
 
     async def publish(self, subject: str, payload: bytes, message_id: str | None = None) -> int:
-        self.fate.step(f"before publish {message_id}")
+        self.fate.step("before publish")
         sequence = await super().publish(subject, payload, message_id)
-        self.fate.step(f"after publish {message_id}")
+        self.fate.step("after publish")
         return sequence
 
 
 class World:
     """One life of a pool, and everything around its managers."""
 
-    def __init__(self, directory: Path, fatal: int) -> None:
+    def __init__(self, directory: Path, fatal: Step | None) -> None:
         self.clock = SystemClock()
         self.fate = Fate(fatal)
         self.log = MemoryLog()
@@ -223,30 +229,29 @@ def saves_are_steps(monkeypatch: pytest.MonkeyPatch) -> dict[Path, Fate]:
 async def test_killed_at_any_step_it_leaves_no_orphan_and_launches_nothing_twice(
     tmp_path: Path, saves_are_steps: dict[Path, Fate]
 ) -> None:
-    async def live(fatal: int) -> World:
-        directory = tmp_path / str(fatal)
+    async def live(fatal: Step | None) -> World:
+        directory = tmp_path / ("whole" if fatal is None else f"{fatal[0]} {fatal[1]}")
         directory.mkdir()
         world = World(directory, fatal)
         saves_are_steps[directory] = world.fate
         try:
             await world.live()
         except BaseException as error:
-            error.add_note(f"killed at step {fatal}: {world.fate.steps[fatal - 1 : fatal]}")
+            error.add_note(f"killed at step {fatal}")
             raise
         return world
 
-    whole = await live(0)
+    whole = await live(None)
     assert whole.births == 1
     turns = asyncio.Semaphore(LIVES_AT_ONCE)
 
-    async def in_turn(fatal: int) -> World:
+    async def in_turn(fatal: Step) -> World:
         async with turns:
             return await live(fatal)
 
-    count = len(whole.fate.steps)
-    assert count > 40, whole.fate.steps
-    lives = await asyncio.gather(*(in_turn(fatal) for fatal in range(1, count + 1)))
-    deaths = [world.fate.steps[number] for number, world in enumerate(lives) if world.births == 2]
-    kinds = {" ".join(name.split()[:2]) for name in deaths}
-    assert {"before launch", "after launch", "before save", "after save", "before publish"} <= kinds
-    assert {"before drain", "after drain", "before terminate"} <= kinds
+    steps = [(kind, number) for kind, count in whole.fate.steps.items() for number in range(1, count + 1)]
+    assert len(steps) > 40, whole.fate.steps
+    lives = await asyncio.gather(*(in_turn(fatal) for fatal in steps))
+    deaths = {kind for (kind, _), world in zip(steps, lives, strict=True) if world.births == 2}
+    assert {"before launch", "after launch", "before save", "after save", "before publish"} <= deaths
+    assert {"before drain", "after drain", "before terminate"} <= deaths
