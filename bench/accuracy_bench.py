@@ -1,7 +1,7 @@
 """`make bench NAME=accuracy`: how right our engine is, and how fast, beside ruptures, apache-otava and asv.
 
     make bench NAME=accuracy                          all that needs no data
-    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes lookalikes2 calibration watched speed
+    make bench NAME=accuracy PART=alarms,delays       parts of it: alarms delays lookalikes lookalikes2 lookalikes3 calibration watched speed
     make bench NAME=accuracy TCPD=folder NAB=folder   and annotated series of yours in these formats
     make bench NAME=accuracy PART=tcpd,nab TCPD=folder NAB=folder    these alone
     make bench NAME=accuracy JSON=1                   and one JSON line
@@ -27,11 +27,12 @@ from bench.accuracy_environment import PEERS, Peer, available_peers, say
 from bench.accuracy_folders import FolderError, check_folders
 from bench.accuracy_lookalikes import FIRST, measure_lookalikes
 from bench.accuracy_lookalikes_again import AGAIN
+from bench.accuracy_lookalikes_third import THIRD
 from bench.accuracy_marks import measure_annotated, measure_labelled
 from bench.accuracy_speed import measure_speed
 from bench.accuracy_watched import measure_watched
 
-PARTS = ("alarms", "delays", "lookalikes", "lookalikes2", "calibration", "watched", "speed")
+PARTS = ("alarms", "delays", "lookalikes", "lookalikes2", "lookalikes3", "calibration", "watched", "speed")
 SERIES = 400
 """Of 200 points for each family; half as many of 1,000."""
 LOOKALIKES_A_SERIES = 0.375
@@ -96,6 +97,7 @@ def measured(options: argparse.Namespace, peers: list[Peer], pool: ProcessPoolEx
         "delays": lambda: measure_delays(max(8, options.series // 2), peers, pool),
         "lookalikes": lambda: measure_lookalikes(FIRST, lookalikes, peers, pool),
         "lookalikes2": lambda: measure_lookalikes(AGAIN, lookalikes, peers, pool),
+        "lookalikes3": lambda: measure_lookalikes(THIRD, lookalikes, peers, pool),
         "calibration": lambda: measure_calibration(points, pool),
         "watched": lambda: measure_watched(WATCHED_CORPORA, pool),
         "speed": lambda: measure_speed(peers, pool),

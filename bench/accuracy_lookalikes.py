@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class Made:
     """First position of a new regime, and the chance that a person sees it."""
     blur: float = 0.7
     """Standard deviation of where a person puts a break, positions."""
+
+    @property
+    def places(self) -> list[int]:
+        """Of the breaks."""
+        return [place for place, _ in self.breaks]
 
 
 def remembering(random: Random, length: int, memory: float) -> Floats:
@@ -318,6 +323,33 @@ def activity(random: Random) -> Made:
     return Made(np.round(20 + 3 * values, 2), tuple((cut, CLEAR) for cut in cuts), 1.0)
 
 
+class BrokenSeries(Protocol):
+    """A series and where it breaks."""
+
+    @property
+    def values(self) -> Floats:
+        """Shape (n, d)."""
+
+    @property
+    def places(self) -> list[int]:
+        """First positions of new regimes."""
+
+
+class Hand(Protocol):
+    """A collection, whoever made it."""
+
+    @property
+    def title(self) -> str:
+        """In one line."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the kinds of series."""
+
+    def made(self, kind: str, number: int) -> tuple[BrokenSeries, dict[str, list[int]]]:
+        """The series of a kind with this number, and what each annotator marks in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """Kinds of series by one hand."""
@@ -371,7 +403,7 @@ FIRST = Collection(
 )
 
 
-def write_folder(folder: Path, collection: Collection, numbers: Sequence[int]) -> None:
+def write_folder(folder: Path, collection: Hand, numbers: Sequence[int]) -> None:
     """These series of each kind, in the format of the Turing Change Point Dataset."""
     annotations = {}
     for kind in collection.names:
@@ -393,11 +425,11 @@ def write_folder(folder: Path, collection: Collection, numbers: Sequence[int]) -
 
 
 def measure_lookalikes(
-    collection: Collection, least: int, peers: Sequence[Peer], pool: ProcessPoolExecutor
+    collection: Hand, least: int, peers: Sequence[Peer], pool: ProcessPoolExecutor
 ) -> dict[str, Any]:
     """F1 and covering of each on so many series or a few more, the same number of each kind, and of ours by kind."""
     with TemporaryDirectory(prefix="dtf-lookalikes-") as folder:
-        write_folder(Path(folder), collection, range(-(-least // len(collection.kinds))))
+        write_folder(Path(folder), collection, range(-(-least // len(collection.names))))
         figures = measure_annotated(Path(folder), peers, pool)
     by_kind = {kind: _kind_means(kind, figures["each"]) for kind in collection.names}
     return {"title": collection.title, **figures, "by_kind": by_kind}

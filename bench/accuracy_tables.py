@@ -26,6 +26,7 @@ def show(figures: dict[str, Any]) -> None:
         "delays": delays,
         "lookalikes": lookalikes,
         "lookalikes2": lookalikes,
+        "lookalikes3": lookalikes,
         "calibration": calibration,
         "watched": watched,
         "speed": speed,
@@ -231,7 +232,7 @@ def lookalikes(figures: dict[str, Any]) -> Table:
     table.title = f"{figures['title']}: {figures['series']} series, margin 5"
     kinds = figures["by_kind"]
     table.caption = "`none` finds nothing at all. By kind, F1 and covering of dtf (of `none`):\n" + "\n".join(
-        f"  {kind.replace('_', ' '):20} {scores['f1']:.2f} {scores['cover']:.2f} "
+        f"  {kind.replace('_', ' '):21} {scores['f1']:.2f} {scores['cover']:.2f} "
         f"({scores['none_f1']:.2f} {scores['none_cover']:.2f})"
         for kind, scores in kinds.items()
     )

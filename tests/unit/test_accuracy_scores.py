@@ -9,8 +9,9 @@ import pytest
 from bench.accuracy_baselines import BASELINES
 from bench.accuracy_families import FAMILIES, STEP_AT, noise, with_step
 from bench.accuracy_folders import FolderError, LabelledSeries, read_annotated, read_labelled
-from bench.accuracy_lookalikes import FIRST, Collection, write_folder
+from bench.accuracy_lookalikes import FIRST, Hand, write_folder
 from bench.accuracy_lookalikes_again import AGAIN
+from bench.accuracy_lookalikes_third import THIRD
 from bench.accuracy_scores import (
     NabFile,
     NabProfile,
@@ -180,9 +181,9 @@ def test_a_window_that_is_no_time_of_its_file_is_refused(tmp_path: Path) -> None
         read_labelled(folder)
 
 
-@pytest.mark.parametrize("collection", [FIRST, AGAIN], ids=["first", "again"])
+@pytest.mark.parametrize("collection", [FIRST, AGAIN, THIRD], ids=["first", "again", "third"])
 def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(
-    collection: Collection, tmp_path: Path
+    collection: Hand, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, collection, range(1))
     series = {each.name: each for each in read_annotated(tmp_path)}
@@ -193,7 +194,7 @@ def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(
         assert series[f"{kind}_0"].values.tolist() == truth.values.tolist()
         assert series[f"{kind}_0"].annotations == marks
         assert len(marks) == 5
-        known.append(f1(marks, [place for place, _ in truth.breaks]))
+        known.append(f1(marks, truth.places))
         nothing.append(f1(marks, []))
     assert sum(known) > 0.9 * len(known)
     assert sum(nothing) < 0.8 * len(nothing)
