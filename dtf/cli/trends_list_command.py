@@ -107,7 +107,12 @@ def _say_history(
         click.echo(f"nothing became slower or faster in {series}{aside}")
     if short:
         click.echo(f"too short   {short}")
-    if known.together_limit and not asked:  # it is about the whole log
+    if asked:
+        return  # the rest is about the whole log
+    if known.orphan_count:
+        judged = counted(known.orphan_count, "judged finding is", "judged findings are")
+        click.echo(f"not again   {judged} not found by the rules of now; dtf trends rules names them")
+    if known.together_limit:
         click.echo(f"not all     {together_text(known.together_limit)}")
 
 
@@ -118,6 +123,7 @@ def _history_document(known: pb.CountSeriesResponse, sentence: str) -> dict[str,
         "least_points": known.least_point_count,
         "sentence": sentence,
         "together_limit": known.together_limit,
+        "orphans": known.orphan_count,
     }
 
 
@@ -192,5 +198,11 @@ def finding_lines(tracked: pb.TrackedFinding, *, names_suite: bool = False) -> l
     lines = [head, "    " + ", ".join(fact for fact in facts if fact)]
     if tracked.triage.reason:
         lines.append(f"    {judged or 'judged'} by {tracked.triage.triaged_by}: {tracked.triage.reason}")
+    if tracked.triage.finding_id not in ("", finding.finding_id):
+        lines.append(f"    judged as {tracked.triage.finding_id}, in whose place it stands")
+    if tracked.successor_id:
+        lines.append(f"    found as {tracked.successor_id} now, of which the same is said")
+    if tracked.is_orphaned:
+        lines.append("    the rules of now find nothing there: the judgement is of nothing that is shown")
     lines += [f"    {confirmation_line(each)}" for each in tracked.confirmations[-MOST_CONFIRMATIONS:]]
     return [plain_line(line) for line in lines]

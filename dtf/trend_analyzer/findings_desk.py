@@ -11,12 +11,14 @@ from dtf.core.trend.comparing import Difference, compare_series, compare_since, 
 from dtf.core.trend.finding_track import Tracked
 from dtf.core.trend.finding_words import KIND_NAMES
 from dtf.core.trend.findings import ChangeState
-from dtf.core.trend.findings_book import FindingsBook, Known
+from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.findings_kept import Known
 from dtf.core.trend.imported import fault_of
 from dtf.core.trend.names import series_name
 from dtf.core.trend.scarcity import LEAST_POINTS
-from dtf.core.trend.series import IMPACTS
+from dtf.core.trend.series import IMPACTS, RULE_VERSION
 from dtf.core.trend.series_points import SeriesKey
+from dtf.core.trend.succession import is_orphaned
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import RecordStream
 from dtf.ports.series_vault import SeriesVault
@@ -33,6 +35,8 @@ SERIES_FOR_REVISIONS = 500
 SERIES_A_TURN = 8
 MOST_IMPORTED_POINTS = 20_000
 """Points of one import event: a quarter of a message's 1 MiB at most."""
+MOST_ORPHANS = 100
+"""Judged findings without a successor that an answer names."""
 MOST_UNCHANGED = 10_000
 """Series without a change that a comparison names."""
 IMPORTED_POOL = "imported"
@@ -101,7 +105,7 @@ class FindingsDesk:
 
     async def triage(self, request: pb.TriageFindingRequest) -> pb.TrackedFinding:
         """Put a judgement on the stream, and answer when it is known."""
-        known = self._find(request.finding_id)
+        known = self._findings.followed(self._find(request.finding_id))
         if request.verdict not in findings_pb2.TriageVerdict.values():
             fault = FieldViolation("verdict", f"{request.verdict} is no judgement")
             raise InvalidRequest(f"verdict is {request.verdict}, expected one of 0 to 3", violations=[fault])
@@ -118,8 +122,12 @@ class FindingsDesk:
         return self.get(known.finding.finding_id)
 
     def rules(self) -> pb.ListRulesResponse:
-        """Every rule with its record."""
-        response = pb.ListRulesResponse()
+        """Every rule with its record, and the judgements whose findings the rules of now do not find."""
+        orphans = self._orphans()
+        newest = sorted(orphans, key=lambda known: -known.finding.time_unix_nanos)[:MOST_ORPHANS]
+        response = pb.ListRulesResponse(
+            orphans=[self._tracked(known, is_raised=False) for known in newest], orphan_count=len(orphans)
+        )
         for number in KIND_NAMES:
             record = self._findings.record_of(number)
             low, high = record.precision_interval
@@ -179,6 +187,7 @@ class FindingsDesk:
         """How many series there are, and what is not looked for in them."""
         response = await self._census.count(request)
         response.together_limit = self._keeper.together_limit
+        response.orphan_count = len(self._orphans())
         return response
 
     async def take_in(self, request: pb.ImportPointsRequest) -> pb.ImportPointsResponse:
@@ -202,7 +211,12 @@ class FindingsDesk:
             triage=known.triage,
             is_raised=is_raised,
             confirmations=self._findings.confirmations.of(known.finding.finding_id),
+            successor_id=known.successor_id,
+            is_orphaned=self._keeper.is_settled and is_orphaned(known, RULE_VERSION),
         )
+
+    def _orphans(self) -> Sequence[Known]:
+        return self._findings.orphans() if self._keeper.is_settled else ()
 
     def _find(self, beginning: str) -> Known:
         if not beginning:

@@ -72,6 +72,8 @@ class FindingsKeeper:
         self._has_room = asyncio.Event()
         self._checkpoint = VaultCheckpoint()
         """Of the newest batch that was handed over."""
+        self._settled_at = (0, 0)
+        """Sequences of the log and of the analysis stream up to which other rules had searched, or this process has to."""
         self.together_limit = 0
         """Sets of metrics that are looked at together at most, where the log has more; 0: it has not."""
 
@@ -80,6 +82,20 @@ class FindingsKeeper:
         self._checkpoint = replace(checkpoint, rule_version=RULE_VERSION)
         self.gate.advance(checkpoint.log_sequence)
         self.import_gate.advance(checkpoint.analysis_sequence)
+
+    def settle_at(self, log_sequence: int, import_sequence: int) -> None:
+        """What was found up to these sequences is found anew: until then, what is missing may yet come."""
+        self._settled_at = log_sequence, import_sequence
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was there at the start is searched by the rules of now, and its findings are known."""
+        log_sequence, import_sequence = self._settled_at
+        return (
+            self.gate.sequence >= log_sequence
+            and self.import_gate.sequence >= import_sequence
+            and self._known.sequence >= self.published_sequence
+        )
 
     def gather_log(self, fold: AnalyzedLogFold) -> Handover:
         """The points of series that the fold has gathered, to be searched once their points are stored."""

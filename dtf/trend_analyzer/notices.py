@@ -11,7 +11,8 @@ from dataclasses import replace
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.finding_groups import FindingGroup, group_findings, groups_by_finding
 from dtf.core.trend.finding_text import finding_sentence
-from dtf.core.trend.findings_book import FindingsBook, Known
+from dtf.core.trend.findings_book import FindingsBook
+from dtf.core.trend.findings_kept import Known
 from dtf.core.trend.group_text import group_sentence
 from dtf.ports.clock import Clock
 from dtf.ports.event_log import RecordStream
@@ -63,10 +64,12 @@ class NoticeKeeper:
         """What this receiver is to be told and was not yet, the worst first."""
         required = self._findings.required_confidences()
         oldest_ns = self._clock.now_ns() - round(self._settings.max_age_hours * _HOUR_SECONDS * 1e9)
+        followers = {each.successor_id for each in self._findings.successions()}
         found = [
             known
             for known in self._findings.findings.values()
-            if known.finding.caused_unix_nanos >= oldest_ns
+            if known.finding.finding_id not in followers  # told, maybe, by another identity
+            and known.finding.caused_unix_nanos >= oldest_ns
             and self._is_wanted(known.finding)
             and self._mark(known) not in known.notified
             and (known.finding.finding_id, known.finding.version) not in self._given_up

@@ -45,6 +45,7 @@ from dtf.trend_analyzer.intake import StreamIntake
 from dtf.trend_analyzer.notices import NoticeKeeper
 from dtf.trend_analyzer.reruns import Coordinator
 from dtf.trend_analyzer.service import NAME, AnalysisService
+from dtf.trend_analyzer.triage_follower import TriageFollower
 
 LOG, TELEMETRY, SCALING, ANALYSIS = "log", "telemetry", "scaling", "analysis"
 """Names of the streams in checkpoints."""
@@ -142,10 +143,12 @@ class TrendAnalyzer:
                 if checkpoint is not None:
                     intake.restore(checkpoint)
         await self._read_findings()
+        stored = checkpoints[LOG] if is_same_log else None
+        self._keeper.settle_at(stored.sequence if stored is not None else 0, self._findings.import_sequence)
         await self._serve()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         intakes: list[_Work] = [self._intake, telemetry, scaling, self._analysis_intake]
-        followers: list[_Work] = [self._keeper, *self._notices(), *self._confirmers()]
+        followers: list[_Work] = [self._keeper, self._make_follower(), *self._notices(), *self._confirmers()]
         self._tasks = [group.create_task(each.run()) for each in [*intakes, *followers]]
 
     async def stop(self) -> None:
@@ -158,6 +161,9 @@ class TrendAnalyzer:
         """Return when the intakes have ended, which they do by `stop` or by failing."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _make_follower(self) -> TriageFollower:
+        return TriageFollower(self._findings, self._keeper, self._analysis, self._namespace, self._clock)
 
     def _notices(self) -> list[NoticeKeeper]:
         rest = (self._notify, self._findings, self._analysis, self._namespace, self._clock)

@@ -1,5 +1,6 @@
 """Findings over real gRPC: found as points come in, the same after a restart, judged, compared, imported."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,12 @@ async def searched(client: AnalysisClient, sequence: int) -> dict[str, Any]:
 
 def recorded(streams: Streams) -> list[findings_pb2.Finding]:
     """Every version of every finding on the stream, in order."""
-    events = [findings_pb2.AnalysisEvent.FromString(each.payload) for each in streams.analysis.records]
-    return [event.finding for event in events if event.HasField("finding")]
+    return [event.finding for event in events(streams) if event.HasField("finding")]
+
+
+def events(streams: Streams) -> list[findings_pb2.AnalysisEvent]:
+    """Everything on the stream, in order."""
+    return [findings_pb2.AnalysisEvent.FromString(each.payload) for each in streams.analysis.records]
 
 
 async def test_findings_are_events_points_and_answers(store: DuckDbStore) -> None:
@@ -128,6 +133,62 @@ async def test_what_older_rules_found_is_searched_again_and_not_told_beside_what
         request = pb.ListFindingsRequest(include_all=True)
         every = (await client.stub.ListFindings(request, **call)).findings
         assert "0ld0ld0ld0" in {each.finding.finding_id for each in every}
+
+
+async def test_a_judgement_follows_its_finding_to_what_newer_rules_find_or_is_said_to_be_an_orphan(
+    store: DuckDbStore,
+) -> None:
+    commits = bench_history(LATENCIES)
+    streams = Streams()
+    last = streams.append(commits)
+    found = search(commits, MemoryVault())[1][-1]
+    rules = found.rule_version - 1
+    for identity, index in (("0ld0ld0ld0", found.index + 2), ("0rphan0000", 3)):
+        old = findings_pb2.Finding()
+        old.CopyFrom(found)
+        old.finding_id, old.index, old.rule_version = identity, index, rules
+        if index == 3:
+            old.time_unix_nanos = old.before_unix_nanos = old.last_unix_nanos = 3
+        judged = findings_pb2.FindingTriaged(
+            finding_id=identity, verdict=findings_pb2.TRIAGE_VERDICT_REJECTED, reason="other machine"
+        )
+        for event in (
+            findings_pb2.AnalysisEvent(finding=old),
+            findings_pb2.AnalysisEvent(finding_triaged=judged),
+        ):
+            await streams.analysis.publish("step", event.SerializeToString())
+    await streams.vault.save({}, VaultCheckpoint(last, "{}", 1, rules))
+    async with analyzing(streams, store) as client:
+        call = await searched(client, last)
+        await _followed(client, "0ld0ld0ld0", call)
+        every = pb.ListFindingsRequest(include_all=True)
+        listed = {
+            each.finding.finding_id: each for each in (await client.stub.ListFindings(every, **call)).findings
+        }
+        now = listed[found.finding_id]
+        assert (now.triage.reason, now.is_raised) == ("other machine", False)
+        assert listed["0ld0ld0ld0"].successor_id == found.finding_id
+        assert listed["0rphan0000"].is_orphaned and not listed["0ld0ld0ld0"].is_orphaned
+        rules_now = await client.stub.ListRules(pb.ListRulesRequest(), **call)
+        assert [each.finding.finding_id for each in rules_now.orphans] == ["0rphan0000"]
+        assert sum(rule.rejected for rule in rules_now.rules) == 2, "each judgement once"
+        undo = pb.TriageFindingRequest(finding_id="0ld0ld0ld0")
+        again = (await client.stub.TriageFinding(undo, **call)).finding
+        assert (again.finding.finding_id, again.is_raised) == (found.finding_id, True)
+    async with analyzing(streams, store) as client:  # the same after a restart
+        call = await searched(client, last)
+        named = pb.GetFindingRequest(finding_id=found.finding_id)
+        assert (await client.stub.GetFinding(named, **call)).finding.is_raised
+    assert len([each for each in events(streams) if each.HasField("finding_succeeded")]) == 1
+
+
+async def _followed(client: AnalysisClient, identity: str, call: dict[str, Any]) -> None:
+    """Wait until the finding has a successor."""
+    async with asyncio.timeout(CALL_SECONDS):
+        while True:
+            found = await client.stub.GetFinding(pb.GetFindingRequest(finding_id=identity), **call)
+            if found.finding.successor_id:
+                return
 
 
 async def test_two_revisions_are_compared_by_the_changes_between_them(store: DuckDbStore) -> None:

@@ -311,6 +311,12 @@ class QuerySeriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POINTS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    IS_LOWER_BETTER_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """Unit of the values; empty: not known."""
+    is_lower_better: _builtins.bool
+    """Whether smaller is better; absent: not known."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesPoint]:
         """The points, oldest first."""
@@ -319,12 +325,16 @@ class QuerySeriesResponse(_message.Message):
         self,
         *,
         points: _abc.Iterable[Global___SeriesPoint] | None = ...,
+        unit: _builtins.str = ...,
+        is_lower_better: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "is_lower_better", b"is_lower_better"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better", "is_lower_better", b"is_lower_better", "points", b"points", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__is_lower_better: _TypeAlias = _typing.Literal["is_lower_better"]  # noqa: Y015
+    _WhichOneofArgType__is_lower_better: _TypeAlias = _typing.Literal["_is_lower_better", b"_is_lower_better"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_lower_better) -> _WhichOneofReturnType__is_lower_better | None: ...
 
 Global___QuerySeriesResponse: _TypeAlias = QuerySeriesResponse  # noqa: Y015
 
@@ -630,8 +640,14 @@ class TrackedFinding(_message.Message):
     TRIAGE_FIELD_NUMBER: _builtins.int
     IS_RAISED_FIELD_NUMBER: _builtins.int
     CONFIRMATIONS_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    IS_ORPHANED_FIELD_NUMBER: _builtins.int
     is_raised: _builtins.bool
     """Whether it is to be spoken of: it has the evidence its rule needs, and was neither rejected nor muted."""
+    successor_id: _builtins.str
+    """The finding in whose place it is found now: what was said of this one is said of that; empty: there is none."""
+    is_orphaned: _builtins.bool
+    """It was judged, and the rules of now find nothing in its place: the judgement is of nothing that is shown."""
     @_builtins.property
     def finding(self) -> _findings_pb2.Finding:
         """The finding, in its newest version."""
@@ -651,10 +667,12 @@ class TrackedFinding(_message.Message):
         triage: _findings_pb2.FindingTriaged | None = ...,
         is_raised: _builtins.bool = ...,
         confirmations: _abc.Iterable[_findings_pb2.ConfirmationRequested] | None = ...,
+        successor_id: _builtins.str = ...,
+        is_orphaned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "triage", b"triage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmations", b"confirmations", "finding", b"finding", "is_raised", b"is_raised", "triage", b"triage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmations", b"confirmations", "finding", b"finding", "is_orphaned", b"is_orphaned", "is_raised", b"is_raised", "successor_id", b"successor_id", "triage", b"triage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -872,18 +890,28 @@ class ListRulesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RULES_FIELD_NUMBER: _builtins.int
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    ORPHAN_COUNT_FIELD_NUMBER: _builtins.int
+    orphan_count: _builtins.int
+    """How many there are."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleRecord]:
         """Every rule."""
+
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackedFinding]:
+        """Findings that were judged and that the rules of now do not find, the newest 100."""
 
     def __init__(
         self,
         *,
         rules: _abc.Iterable[Global___RuleRecord] | None = ...,
+        orphans: _abc.Iterable[Global___TrackedFinding] | None = ...,
+        orphan_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orphan_count", b"orphan_count", "orphans", b"orphans", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1158,6 +1186,7 @@ class CountSeriesResponse(_message.Message):
     SHORT_COUNT_FIELD_NUMBER: _builtins.int
     LEAST_POINT_COUNT_FIELD_NUMBER: _builtins.int
     TOGETHER_LIMIT_FIELD_NUMBER: _builtins.int
+    ORPHAN_COUNT_FIELD_NUMBER: _builtins.int
     series_count: _builtins.int
     """Series that are searched for findings."""
     short_count: _builtins.int
@@ -1166,6 +1195,8 @@ class CountSeriesResponse(_message.Message):
     """Points of a series from which on a change can be found."""
     together_limit: _builtins.int
     """Sets of metrics that are looked at together at most, where the log has more; 0: all are."""
+    orphan_count: _builtins.int
+    """Judged findings that the rules of now do not find; ListRules names them."""
     def __init__(
         self,
         *,
@@ -1173,10 +1204,11 @@ class CountSeriesResponse(_message.Message):
         short_count: _builtins.int = ...,
         least_point_count: _builtins.int = ...,
         together_limit: _builtins.int = ...,
+        orphan_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_point_count", b"least_point_count", "series_count", b"series_count", "short_count", b"short_count", "together_limit", b"together_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_point_count", b"least_point_count", "orphan_count", b"orphan_count", "series_count", b"series_count", "short_count", b"short_count", "together_limit", b"together_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

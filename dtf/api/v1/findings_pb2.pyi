@@ -412,6 +412,38 @@ class FindingTriaged(_message.Message):
 Global___FindingTriaged: _TypeAlias = FindingTriaged  # noqa: Y015
 
 @_typing.final
+class FindingSucceeded(_message.Message):
+    """A finding is found again under another identity: the rules are others now, or it moved. What was said of it is
+    said of its successor from then on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    NOW_UNIX_NANOS_FIELD_NUMBER: _builtins.int
+    finding_id: _builtins.str
+    """The finding that was judged, or told."""
+    successor_id: _builtins.str
+    """The finding that stands in its place."""
+    now_unix_nanos: _builtins.int
+    """When: nanoseconds since 1970-01-01 UTC."""
+    def __init__(
+        self,
+        *,
+        finding_id: _builtins.str = ...,
+        successor_id: _builtins.str = ...,
+        now_unix_nanos: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_id", b"finding_id", "now_unix_nanos", b"now_unix_nanos", "successor_id", b"successor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindingSucceeded: _TypeAlias = FindingSucceeded  # noqa: Y015
+
+@_typing.final
 class FindingsNotified(_message.Message):
     """Findings were told to somebody."""
 
@@ -572,6 +604,7 @@ class AnalysisEvent(_message.Message):
     FINDINGS_NOTIFIED_FIELD_NUMBER: _builtins.int
     CONFIRMATION_REQUESTED_FIELD_NUMBER: _builtins.int
     POINTS_IMPORTED_FIELD_NUMBER: _builtins.int
+    FINDING_SUCCEEDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def finding(self) -> Global___Finding:
         """A finding is new or changed."""
@@ -592,6 +625,10 @@ class AnalysisEvent(_message.Message):
     def points_imported(self) -> Global___PointsImported:
         """History came in from elsewhere."""
 
+    @_builtins.property
+    def finding_succeeded(self) -> Global___FindingSucceeded:
+        """A finding that was judged has another identity now."""
+
     def __init__(
         self,
         *,
@@ -600,12 +637,13 @@ class AnalysisEvent(_message.Message):
         findings_notified: Global___FindingsNotified | None = ...,
         confirmation_requested: Global___ConfirmationRequested | None = ...,
         points_imported: Global___PointsImported | None = ...,
+        finding_succeeded: Global___FindingSucceeded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmation_requested", b"confirmation_requested", "event", b"event", "finding", b"finding", "finding_triaged", b"finding_triaged", "findings_notified", b"findings_notified", "points_imported", b"points_imported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmation_requested", b"confirmation_requested", "event", b"event", "finding", b"finding", "finding_succeeded", b"finding_succeeded", "finding_triaged", b"finding_triaged", "findings_notified", b"findings_notified", "points_imported", b"points_imported"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation_requested", b"confirmation_requested", "event", b"event", "finding", b"finding", "finding_triaged", b"finding_triaged", "findings_notified", b"findings_notified", "points_imported", b"points_imported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation_requested", b"confirmation_requested", "event", b"event", "finding", b"finding", "finding_succeeded", b"finding_succeeded", "finding_triaged", b"finding_triaged", "findings_notified", b"findings_notified", "points_imported", b"points_imported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["finding", "finding_triaged", "findings_notified", "confirmation_requested", "points_imported"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["finding", "finding_triaged", "findings_notified", "confirmation_requested", "points_imported", "finding_succeeded"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

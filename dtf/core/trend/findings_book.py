@@ -5,7 +5,6 @@ judgements that say how much evidence its rule needs.
 """
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -18,36 +17,22 @@ from dtf.core.trend.finding_rows import (
     SET_ASIDE,
     FindingRows,
     Place,
-    Standing,
     point_of,
     standings_in_groups,
 )
 from dtf.core.trend.finding_words import ANOMALIES, KIND_NAMES
+from dtf.core.trend.findings_kept import Known
 from dtf.core.trend.imported import fault_of
 from dtf.core.trend.points import PointBuffer, Points, Unusable
+from dtf.core.trend.succession import Succession, is_lost, is_orphaned, successions
 from dtf.core.trend.triage import RuleRecord
 
 MOST_FINDINGS = 50_000
 """Findings that are known, the newest; of the others the store has the points and the stream the events."""
+FORGOTTEN_SHARE = 16
+"""When so many more are known as this part of them, the oldest are forgotten."""
 MOST_GROUPED = 10_000
 """Findings of a suite that are looked at for what they share, the newest."""
-
-
-@dataclass(slots=True)
-class Known:
-    """A finding with what people said of it."""
-
-    finding: pb.Finding
-    triage: pb.FindingTriaged | None = None
-    notified: set[str] = field(default_factory=set)
-    """Channels that were told of it, each with the state it was in: "slack confirmed"."""
-    standing: Standing | None = None
-    """What its point says of it; None: it has none that is still true."""
-
-    @property
-    def verdict(self) -> "pb.TriageVerdict.ValueType":
-        """What was said last."""
-        return self.triage.verdict if self.triage is not None else pb.TRIAGE_VERDICT_UNSPECIFIED
 
 
 class FindingsBook:
@@ -75,6 +60,8 @@ class FindingsBook:
         """Suites of which something changed since points were last taken, with how many events did."""
         self._required: dict[int, float] = {}
         """What a finding of each rule needed then."""
+        self._lost: dict[str, Known] = {}
+        """Findings of which something was said and which do not stand any more, by identity."""
 
     def __len__(self) -> int:
         return len(self._buffer) + len(self._rows) + sum(self._touched.values())
@@ -93,6 +80,8 @@ class FindingsBook:
                 self._remember_notice(event.findings_notified)
             case "confirmation_requested":
                 self.confirmations.apply(event.confirmation_requested)
+            case "finding_succeeded":
+                self._succeed(event.finding_succeeded)
             case "points_imported":
                 if fault := fault_of(event.points_imported):
                     raise Unusable(f"imported points: {fault[0]}: {fault[1]}")
@@ -147,6 +136,24 @@ class FindingsBook:
             return [exact]
         return [known for identity, known in self.findings.items() if identity.startswith(beginning)]
 
+    def followed(self, known: Known) -> Known:
+        """The finding that stands in its place now; itself where none does."""
+        seen: set[str] = set()
+        while known.successor_id in self.findings and known.successor_id not in seen:
+            seen.add(known.successor_id)
+            known = self.findings[known.successor_id]
+        return known
+
+    def successions(self) -> list[Succession]:
+        """What was said of findings that do not stand any more, and the findings that it is to be said of."""
+        suites = {known.finding.series.suite for known in self._lost.values()}
+        candidates = (known for suite in suites for known in self._suites[suite].values())
+        return successions(self._lost.values(), candidates, self._rule_version) if self._lost else []
+
+    def orphans(self) -> list[Known]:
+        """Judged findings that the rules of now do not find; says nothing before these have searched everything."""
+        return [known for known in self._lost.values() if is_orphaned(known, self._rule_version)]
+
     def newest_first(self) -> Iterator[Known]:
         """Every finding, the newest place in time first."""
         return iter(
@@ -187,14 +194,28 @@ class FindingsBook:
             self._count(known, 1)
             self._touch(known)
 
+    def _succeed(self, event: pb.FindingSucceeded) -> None:
+        old, new = self.findings.get(event.finding_id), self.findings.get(event.successor_id)
+        if old is None or new is None or old is new:
+            return
+        for known in (old, new):
+            self._count(known, -1)
+        old.successor_id, new.successor_id = event.successor_id, ""
+        new.inherit(old)
+        for known in (old, new):
+            self._count(known, 1)
+            self._touch(known)
+
     def _remember_notice(self, notified: pb.FindingsNotified) -> None:
         for identity in notified.finding_ids:
             known = self.findings.get(identity)
             if known is not None:
                 known.notified.add(notified.channel)
+                self._note_lost(known)
 
     def _touch(self, known: Known) -> None:
         known.standing = None
+        self._note_lost(known)
         suite = known.finding.series.suite
         self._touched[suite] = self._touched.get(suite, 0) + 1
 
@@ -246,27 +267,42 @@ class FindingsBook:
                 },
             )
 
-    def _count(self, known: Known, by: int) -> None:
-        record = self._records.get(known.finding.kind)
-        if record is None or known.finding.is_moved:
-            return
-        if known.finding.state == pb.FINDING_STATE_WENT_AWAY:
-            record.gone += by
+    def _note_lost(self, known: Known) -> None:
+        identity = known.finding.finding_id
+        if is_lost(known, self._rule_version):
+            self._lost[identity] = known
         else:
-            record.standing += by
+            self._lost.pop(identity, None)
+
+    def _count(self, known: Known, by: int) -> None:
+        """Count a finding for its rule: each judgement once, and what is there by the rules of now."""
+        record = self._records.get(known.finding.kind)
+        if record is None or known.successor_id:
+            return
+        if known.finding.rule_version >= self._rule_version and not known.finding.is_moved:
+            if known.finding.state == pb.FINDING_STATE_WENT_AWAY:
+                record.gone += by
+            else:
+                record.standing += by
         record.accepted += by * (known.verdict == pb.TRIAGE_VERDICT_ACCEPTED)
         record.rejected += by * (known.verdict == pb.TRIAGE_VERDICT_REJECTED)
 
     def _forget_oldest(self) -> None:
-        if len(self.findings) <= self._most:
+        """Many at once, so that one costs the same however many there are; what people judged is the last to go."""
+        if len(self.findings) <= self._most + self._most // FORGOTTEN_SHARE:
             return
-        gone = (
-            identity
-            for identity, known in self.findings.items()
-            if known.finding.state == pb.FINDING_STATE_WENT_AWAY
-        )
-        forgotten = self.findings.pop(next(gone, next(iter(self.findings)))).finding
-        del self._suites[forgotten.series.suite][forgotten.finding_id]
+        by_worth = sorted(self.findings.values(), key=_worth)
+        for known in by_worth[: len(by_worth) - self._most]:
+            forgotten = known.finding
+            del self.findings[forgotten.finding_id]
+            del self._suites[forgotten.series.suite][forgotten.finding_id]
+            self._lost.pop(forgotten.finding_id, None)
+
+
+def _worth(known: Known) -> tuple[bool, bool]:
+    """What is forgotten first comes first: what went away, then what nobody judged; of equals the oldest."""
+    is_judged = known.verdict != pb.TRIAGE_VERDICT_UNSPECIFIED
+    return is_judged, not _is_gone(known)
 
 
 def _is_gone(known: Known) -> bool:
