@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from dtf.adapters.jetstream_log import JetStreamLog
 from dtf.adapters.nats_server import NatsServer
@@ -17,6 +18,7 @@ from tests.ec2_server import Ec2Server, ec2_server
 from tests.fakes import FakeClock
 from tests.influxd import influxd, own_influxd
 from tests.kubernetes_cluster import kubernetes
+from tests.ports import kept_address
 from tests.scheduling import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 from tests.slurm_cluster import slurm
 from tests.ssh_daemon import ssh_daemon
@@ -32,6 +34,12 @@ __all__ = [
 ]
 
 _namespaces = count(1)
+
+# The same examples every time, however slow the machine is just now.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 # What tests start is no part of the pytest that runs them: neither a worker of its xdist …
 for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
@@ -107,8 +115,10 @@ async def event_log(
 
 @pytest_asyncio.fixture
 async def own_nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A broker of the test's own, to be killed and restarted at will."""
-    server = NatsServer(tmp_path / "store", tmp_path / "secrets" / "nats")
-    await server.start()
-    yield server
-    await server.stop()
+    """A broker of the test's own, to be killed and restarted at will: its port stays its own meanwhile."""
+    with kept_address() as address:
+        port = int(address.rpartition(":")[2])
+        server = NatsServer(tmp_path / "store", tmp_path / "secrets" / "nats", port=port)
+        await server.start()
+        yield server
+        await server.stop()

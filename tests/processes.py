@@ -32,11 +32,12 @@ def _traces(process: psutil.Process) -> str:
 def wait_until_gone(directory: Path, timeout_seconds: float = 90.0) -> list[str]:
     """Wait for every process of `directory` to end; the command lines of those that did not."""
     _, alive = psutil.wait_procs(processes_of(directory), timeout=timeout_seconds)
-    return [words for process in alive if (words := _command_line(process))]
+    return [" ".join(words) for process in alive if (words := command_line(process))]
 
 
-def _command_line(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> list[str]:
+    """Its words; none if it is gone by now, or nearly."""
     try:
-        return " ".join(process.cmdline())
+        return list(process.cmdline())
     except psutil.Error:
-        return ""  # gone at last
+        return []

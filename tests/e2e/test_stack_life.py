@@ -9,11 +9,13 @@ import stat
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from dtf.api.v1 import events_pb2
 from dtf.cli.exit_codes import ExitCode
 from dtf.client.stack import read_stack
 from tests.e2e.project import COMMAND_SECONDS, Project, finish
-from tests.processes import processes_of, wait_until_gone
+from tests.processes import command_line, processes_of, wait_until_gone
 
 SLOW = "sleep 1000\n" * 4
 
@@ -105,7 +107,8 @@ async def test_ctrl_c_cancels_and_tells_what_finished(project: Project) -> None:
     result = json.loads(await asyncio.to_thread(finish, process, (ExitCode.CANCELLED,)))
     assert result["state"] == "cancelled"
     assert (result["counts"]["passed"], result["unjudged"]) == (1, 4)
-    assert [process for process in processes_of(project.directory) if "1000" in process.cmdline()] == []
+    sleepers = [process for process in processes_of(project.directory) if "1000" in command_line(process)]
+    assert (await asyncio.to_thread(psutil.wait_procs, sleepers, COMMAND_SECONDS))[1] == []
 
 
 async def test_killing_dtf_run_cancels_its_run_and_leaves_no_process(project: Project) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dtf.client.stack import read_stack
 from tests.e2e.project import SETTINGS, Project
-from tests.processes import processes_of
+from tests.processes import command_line, processes_of
 from tests.taps_rig import node_program, running
 
 pytestmark = pytest.mark.coordinator
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.coordinator
 def resource_manager(project: Project) -> psutil.Process:
     """The process that the live feed runs in."""
     found = [
-        process for process in processes_of(project.directory) if "resource-manager" in process.cmdline()
+        process for process in processes_of(project.directory) if "resource-manager" in command_line(process)
     ]
     assert len(found) == 1
     return found[0]

@@ -19,6 +19,7 @@ from dtf.adapters.file_blobs import FileBlobStore
 from dtf.adapters.memory_log import MemoryLog, MemoryRecords
 from dtf.adapters.system_clock import SystemClock
 from dtf.api.v1 import events_pb2, token_service_pb2
+from dtf.cli.reserved_port import ReservedPort
 from dtf.client.client import Client
 from dtf.coordinator.process import Coordinator
 from dtf.rpc.addresses import names_of_machine
@@ -53,6 +54,7 @@ class Cluster:
     has_tls: bool = True
     settings: CoordinatorSettings = SETTINGS
     coordinator: Coordinator | None = None
+    _kept: ReservedPort | None = None
 
     @property
     def authority(self) -> OwnAuthority:
@@ -62,7 +64,10 @@ class Cluster:
     async def start(self) -> None:
         """Start it, or start it anew at the same address."""
         clock = SystemClock()
-        listen = self.address or f"{self.host}:0"
+        if not self.address:
+            self._kept = ReservedPort(f"{self.host}:0")
+            self.address = self._kept.address
+        listen = self.address
         certificates = OwnCertificates(self.authority, "coordinator", lambda: names_of_machine(listen), clock)
         self.coordinator = Coordinator(
             replace(self.settings, listen=listen),
@@ -75,13 +80,18 @@ class Cluster:
             certificates=certificates if self.has_tls else None,
         )
         await self.coordinator.start()
-        self.address = self.coordinator.address
 
     async def stop(self) -> None:
-        """Stop it; the log stays."""
+        """Stop it; the log and the address stay."""
         if self.coordinator is not None:
             await self.coordinator.stop()
             self.coordinator = None
+
+    async def close(self) -> None:
+        """Stop it, and let its address go."""
+        await self.stop()
+        if self._kept is not None:
+            self._kept.release()
 
     @property
     def peer(self) -> Peer:

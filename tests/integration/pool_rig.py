@@ -22,6 +22,7 @@ from dtf.ports.subjects import RecordKind
 from dtf.rpc.channel import Peer
 from dtf.settings.model import NatsSettings
 from tests.integration.scripted_pool import WAIT_SECONDS, Decisions
+from tests.processes import command_line
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-test"
@@ -131,7 +132,9 @@ class PoolRig:
                 is_leader = os.getsid(process.pid) == process.pid
             except (psutil.Error, OSError):
                 continue
-            is_worker = record.startswith(str(self.directory)) and is_leader and "worker" in process.cmdline()
+            is_worker = (
+                record.startswith(str(self.directory)) and is_leader and "worker" in command_line(process)
+            )
             if is_worker:
                 found[Path(record).stem] = process
         return found

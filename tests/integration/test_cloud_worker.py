@@ -36,7 +36,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     running = Cluster(tmp_path / "cluster", MemoryLog())
     await running.start()
     yield running
-    await running.stop()
+    await running.close()
 
 
 async def test_what_ec2_was_given_boots_a_worker_that_joins_works_leaves_and_is_told_of(

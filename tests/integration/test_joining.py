@@ -49,7 +49,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     running = Cluster(tmp_path / "cluster", MemoryLog(), address_beyond_loopback())
     await running.start()
     yield running
-    await running.stop()
+    await running.close()
 
 
 def joining(tmp_path: Path, text: str, *options: str) -> OutsideWorker:
@@ -123,7 +123,7 @@ async def test_a_token_is_for_its_cluster(cluster: Cluster, tmp_path: Path) -> N
         said = await refused(joining(tmp_path, text, "--server", other.address))
         assert "the join token is of cluster" in said
     finally:
-        await other.stop()
+        await other.close()
 
 
 async def test_a_coordinator_of_another_authority_on_the_same_port_is_told_nothing(
@@ -148,7 +148,7 @@ async def test_a_coordinator_of_another_authority_on_the_same_port_is_told_nothi
         )
         assert list(impostor.events("worker_registered")) == []
     finally:
-        await impostor.stop()
+        await impostor.close()
 
 
 async def test_after_a_rotation_old_tokens_are_refused_and_workers_stay(
@@ -194,7 +194,7 @@ async def test_plaintext_and_tls_do_not_meet(cluster: Cluster, tmp_path: Path) -
         with pytest.raises(CommandError, match=r"192\.0\.2\.77:7070 is on another machine: nothing was sent"):
             await peer_of(elsewhere, elsewhere.addresses, SystemClock())
     finally:
-        await plain.stop()
+        await plain.close()
 
 
 async def test_a_worker_whose_session_was_lost_comes_back_though_its_token_is_spent(

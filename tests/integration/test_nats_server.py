@@ -18,6 +18,7 @@ from dtf.adapters.nats_server import NatsServer
 from dtf.adapters.system_clock import SystemClock
 from dtf.ports.event_log import LogMismatch, LogUnavailable
 from dtf.settings.model import NatsSettings
+from tests.ports import kept_address
 
 
 def fake_binary(directory: Path, script: str) -> str:
@@ -117,13 +118,12 @@ async def test_after_a_kill_it_starts_on_the_same_port_with_the_same_store(
     await log.close()
 
 
-async def test_no_broker_is_named_with_its_address(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    settings = NatsSettings(url=f"nats://user:secret@127.0.0.1:{port}", connect_timeout_seconds=0.3)
-    with pytest.raises(LogUnavailable) as caught:
-        await JetStreamLog.open(settings, "default", SystemClock())
-    assert f"no nats-server at 127.0.0.1:{port} (connection refused, tried for 0.3 s)" in str(caught.value)
+async def test_no_broker_is_named_with_its_address() -> None:
+    with kept_address() as address:
+        settings = NatsSettings(url=f"nats://user:secret@{address}", connect_timeout_seconds=0.3)
+        with pytest.raises(LogUnavailable) as caught:
+            await JetStreamLog.open(settings, "default", SystemClock())
+    assert f"no nats-server at {address} (connection refused, tried for 0.3 s)" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

@@ -126,7 +126,8 @@ async def test_an_overdue_command_ends_with_its_whole_tree(tmp_path: Path) -> No
         ((_, outcome, running_case, reason),) = rig.ended()
         assert (outcome, running_case) == (common_pb2.OUTCOME_TIMED_OUT, 1)
         assert reason == "stopped after its timeout of 3 s"
-        assert [name for name in ("one", "two") if is_told_alive(tmp_path / name)] == []
+        for name in ("one", "two"):
+            await eventually(lambda file=tmp_path / name: not is_told_alive(file), f"{name} ended")  # type: ignore[misc]
 
 
 async def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ async def test_what_a_command_leaves_running_ends_with_it(tmp_path: Path) -> Non
         worker = await rig.worker()
         run = await command(client, "/bin/sh", "-c", "setsid sleep 600 & echo $!")
         assert (await finish(run)).counts.passed == 1
-        assert worker.running("sleep") == []
+        await eventually(lambda: worker.running("sleep") == [], "what it left ended")
 
 
 async def test_a_cancelled_command_ends_at_once(tmp_path: Path) -> None:

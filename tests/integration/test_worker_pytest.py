@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dtf.api.v1 import common_pb2, run_service_pb2
+from dtf.api.v1 import common_pb2, fleet_service_pb2, run_service_pb2
 from dtf.client.client import Client
 from dtf.client.run import RunHandle
 from dtf.worker.slots import IDLE_SECONDS
@@ -188,7 +188,7 @@ async def test_a_restarted_coordinator_gets_each_case_once(tmp_path: Path, suite
 
 
 async def test_a_killed_worker_costs_only_what_it_had_not_reported(tmp_path: Path, suite: Path) -> None:
-    async with running(tmp_path, lease_seconds=2.0, heartbeat_seconds=0.2) as rig, rig.client() as client:
+    async with running(tmp_path) as rig, rig.client() as client:
         worker = await rig.worker()
         run = await submit(client, suite, [["test_a", "test_wait", "test_z"]], retries=9)
         await eventually(lambda: (0, 0) in rig.accepted(), "the first case was accepted")
@@ -196,6 +196,10 @@ async def test_a_killed_worker_costs_only_what_it_had_not_reported(tmp_path: Pat
         tree = worker.tree()
         worker.process.kill()
         await eventually(lambda: not any(map(is_running, tree)), "the whole tree ended")
+        lost = fleet_service_pb2.ReportWorkerLostRequest(
+            worker_id=worker.worker_id, incarnation=1, reason="it was killed"
+        )
+        await client.fleet.ReportWorkerLost(lost, metadata=client.metadata)
         (suite / "gate").touch()
         await rig.worker()
         assert (await finish(run)).counts.passed == 3
@@ -242,5 +246,5 @@ async def test_processes_end_with_their_run_though_the_coordinator_changed_meanw
         (suite / "gate").touch()
         async with rig.client() as client:
             assert (await finish(await client.attach(run.run_id))).counts.passed == 1
-        async with asyncio.timeout(IDLE_SECONDS / 2):
+        async with asyncio.timeout(0.8 * IDLE_SECONDS):
             await eventually(lambda: not is_running(process), "the pytest process ended")

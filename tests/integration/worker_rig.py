@@ -21,16 +21,19 @@ from dtf.client.run import RunHandle
 from dtf.coordinator.process import Coordinator
 from dtf.rpc.channel import Peer
 from dtf.settings.model import CoordinatorSettings
+from tests.ports import kept_address
 
 TOKEN = "secret-of-the-test"
 PATIENCE_SECONDS = 90.0
 """Far above what anything takes on a machine that does something else too."""
+LEASE_SECONDS = 60.0
+"""Unless a test says otherwise: a worker that is only slow is not lost."""
 
 
 class Rig:
     """One coordinator and what works for it."""
 
-    def __init__(self, directory: Path, settings: CoordinatorSettings) -> None:
+    def __init__(self, directory: Path, settings: CoordinatorSettings, address: str) -> None:
         self.directory = directory
         self.settings = settings
         self.clock = SystemClock()
@@ -38,16 +41,15 @@ class Rig:
         self.telemetry = MemoryRecords()
         self.blobs = FileBlobStore(directory / "blobs")
         self.coordinator: Coordinator | None = None
-        self.address = ""
+        self.address = address
         self.workers: list[WorkerProcess] = []
         self.token_file = directory / "token"
         self.token_file.write_text(TOKEN)
 
     async def start_coordinator(self) -> None:
         """Start it, or start it anew at the same address."""
-        listen = self.address or self.settings.listen
         self.coordinator = Coordinator(
-            replace(self.settings, listen=listen),
+            replace(self.settings, listen=self.address),
             log=self.log,
             telemetry=self.telemetry,
             scaling=MemoryRecords(),
@@ -56,7 +58,6 @@ class Rig:
             token=TOKEN,
         )
         await self.coordinator.start()
-        self.address = self.coordinator.address
 
     async def stop_coordinator(self) -> None:
         """Stop it; the log stays."""
@@ -172,23 +173,30 @@ class WorkerProcess:
 @asynccontextmanager
 async def running(directory: Path, **settings: float | str) -> AsyncIterator[Rig]:
     """A rig with its coordinator running; nothing is left of it afterwards."""
-    rig = Rig(directory, replace(CoordinatorSettings(state_dir=str(directory)), **settings))  # type: ignore[arg-type]
-    await rig.start_coordinator()
-    try:
-        yield rig
-    finally:
-        trees = []
-        for worker in rig.workers:
-            if worker.process.poll() is None:
-                trees += worker.tree()
-                worker.process.kill()
-            worker.process.wait()
-            assert worker.process.stdout is not None
-            worker.process.stdout.close()
-        await asyncio.to_thread(psutil.wait_procs, trees, timeout=PATIENCE_SECONDS)
-        assert [process for process in trees if is_running(process)] == [], "processes were left behind"
-        if rig.coordinator is not None:
-            await rig.stop_coordinator()
+    patient = CoordinatorSettings(state_dir=str(directory), lease_seconds=LEASE_SECONDS)
+    with kept_address() as address:
+        rig = Rig(directory, replace(patient, **settings), address)  # type: ignore[arg-type]
+        await rig.start_coordinator()
+        try:
+            yield rig
+        finally:
+            await _leave_nothing(rig)
+
+
+async def _leave_nothing(rig: Rig) -> None:
+    """End the workers, which take their processes along, and the coordinator."""
+    trees = []
+    for worker in rig.workers:
+        if worker.process.poll() is None:
+            trees += worker.tree()
+            worker.process.kill()
+        worker.process.wait()
+        assert worker.process.stdout is not None
+        worker.process.stdout.close()
+    await asyncio.to_thread(psutil.wait_procs, trees, timeout=PATIENCE_SECONDS)
+    assert [process for process in trees if is_running(process)] == [], "processes were left behind"
+    if rig.coordinator is not None:
+        await rig.stop_coordinator()
 
 
 def is_running(process: psutil.Process) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dtf.rpc.errors import SERVER_WENT, parse
 from dtf.settings.model import NatsSettings
 from tests.coordinators import create_request, tasks
 from tests.integration.coordinator.program import CoordinatorProgram
+from tests.ports import kept_address
 from tests.scripted_worker import results, scripted_worker
 
 pytestmark = pytest.mark.coordinator
@@ -32,6 +33,13 @@ pytestmark = pytest.mark.coordinator
 @pytest.fixture
 def program(nats_settings: NatsSettings, namespace: str, tmp_path: Path) -> CoordinatorProgram:
     return CoordinatorProgram(nats_settings, namespace, tmp_path)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where nobody listens but who is told to."""
+    with kept_address() as kept:
+        yield kept
 
 
 async def commits_of(log: JetStreamLog) -> list[events_pb2.Commit]:
@@ -47,10 +55,10 @@ async def commits_of(log: JetStreamLog) -> list[events_pb2.Commit]:
 
 
 async def test_killed_while_tasks_are_submitted_it_loses_nothing_acknowledged(
-    program: CoordinatorProgram, event_log: JetStreamLog
+    program: CoordinatorProgram, event_log: JetStreamLog, address: str
 ) -> None:
     acknowledged: list[int] = []
-    async with program.running() as first, Client(first.peer) as client:
+    async with program.running("--listen", address) as first, Client(first.peer) as client:
         run = await client.create_run(create_request())
         call = client.runs.SubmitTasks(metadata=client.metadata)
 
@@ -71,7 +79,7 @@ async def test_killed_while_tasks_are_submitted_it_loses_nothing_acknowledged(
             sending = group.create_task(_until_broken(send()))
             await hear()
             sending.cancel()
-    async with program.running("--listen", first.address) as second, Client(second.peer) as client:
+    async with program.running("--listen", address) as second, Client(second.peer) as client:
         found = await client.get_run(run.run_id)
         assert (await client.get_fleet()).epoch == 2
         assert found.task_count >= 10 * len(acknowledged)
@@ -92,9 +100,9 @@ async def _until_broken(sending: Coroutine[Any, Any, None]) -> None:
 
 
 async def test_killed_while_results_come_in_every_case_is_accepted_once(
-    program: CoordinatorProgram, event_log: JetStreamLog
+    program: CoordinatorProgram, event_log: JetStreamLog, address: str
 ) -> None:
-    async with program.running() as first, Client(first.peer) as client:
+    async with program.running("--listen", address) as first, Client(first.peer) as client:
         run = await client.create_run(create_request())
         await run.submit_many(tasks(200))
         await run.seal()
@@ -107,7 +115,7 @@ async def test_killed_while_results_come_in_every_case_is_accepted_once(
             if unheard:
                 await worker.say(results=[results(unheard)], credits=16)
             await first.kill()
-            async with program.running("--listen", first.address) as second, Client(second.peer) as again:
+            async with program.running("--listen", address) as second, Client(second.peer) as again:
                 await again.channel.channel_ready()
                 await worker.attach(credits=16, held=[lease.fence for lease in unheard])
                 if unheard:
@@ -197,10 +205,8 @@ async def test_it_refuses_to_listen_beyond_loopback_without_tls(program: Coordin
     assert lines[0].startswith("error: refusing to listen on 0.0.0.0:0, beyond loopback, without TLS")
 
 
-async def test_a_broker_that_is_not_there_is_named(program: CoordinatorProgram) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
+async def test_a_broker_that_is_not_there_is_named(program: CoordinatorProgram, address: str) -> None:
+    url = f"nats://{address}"
     absent = replace(program.nats, url=url, connect_timeout_seconds=0.5)
     code, lines = await replace(program, nats=absent).fails()
     assert code == ExitCode.UNAVAILABLE
