@@ -16,12 +16,13 @@ import pytest
 
 from dtf.adapters.rejected_points import RejectedPoints
 from dtf.adapters.system_clock import SystemClock
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from dtf.adapters.influx_store import InfluxStore
 
 _VERSION = re.compile(r"github\.com/influxdata/influxdb/v2 v(\S+)")
-_LISTENING = re.compile(r"Listening.*\bport=(\d+)")
+_LISTENING = re.compile(r"Listening.*\bport=\d+")
 _buckets = count(1)
 
 
@@ -47,7 +48,7 @@ class Influxd:
     def __init__(self, binary: Path, directory: Path) -> None:
         self._binary = binary
         self._directory = directory
-        self._port = 0
+        self._port = free_ports(1)[0]
         self._org_id = ""
         self._process: subprocess.Popen[str] | None = None
         self._drainer = threading.Thread()
@@ -58,7 +59,7 @@ class Influxd:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it on its port (the first time: any free one) and return when it serves."""
+        """Start it on its port and return when it serves."""
         self._directory.mkdir(parents=True, exist_ok=True)
         arguments = [
             f"--bolt-path={self._directory / 'bolt'}",
@@ -67,14 +68,13 @@ class Influxd:
             f"--http-bind-address=127.0.0.1:{self._port}",
             "--reporting-disabled",
         ]
-        is_first = self._port == 0
         self._process = subprocess.Popen(
             [str(self._binary), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self._port = self._await_port()
+        self._await_listening()
         self._drainer = threading.Thread(target=self._drain, args=(self._process,), daemon=True)
         self._drainer.start()
-        if is_first:
+        if not self._org_id:
             self._set_up()
 
     def stop(self) -> None:
@@ -125,12 +125,12 @@ class Influxd:
         (found,) = self._ask("GET", f"/api/v2/buckets?name={name}")["buckets"]
         self._ask("DELETE", f"/api/v2/buckets/{found['id']}")
 
-    def _await_port(self) -> int:
+    def _await_listening(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if match := _LISTENING.search(line):
-                return int(match.group(1))
+            if _LISTENING.search(line):
+                return
         raise AssertionError("influxd ended before it listened")
 
     def _drain(self, process: "subprocess.Popen[str]") -> None:

@@ -17,6 +17,7 @@ from tests.kubernetes_cluster import KubernetesCluster
 from tests.kubernetes_http import Json
 from tests.node_agent import log_name
 
+RUNNING_SECONDS = 90
 OWNER = Owner(cluster="tests", namespace="default", pool="local")
 
 
@@ -99,7 +100,7 @@ class KubernetesBench:
             if there["status"].get("phase") == "Running":
                 return there
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        for change in self.cluster.http.watch(path, "0", 30):
+        for change in self.cluster.http.watch(path, "0", RUNNING_SECONDS):
             pod: Json = change["object"]
             if _launch_id(pod) == launch_id and pod["status"].get("phase") == "Running":
                 return pod

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.kubernetes_http import KubernetesHttp
+from tests.ports import free_ports
 
 _VERSION = re.compile(r"^\tk8s\.io/kubernetes v(\S+)", re.MULTILINE)
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kustomize")
@@ -221,15 +221,6 @@ class Node:
     def stop(self) -> None:
         """End it and the processes of its pods."""
         self._process.communicate(timeout=STOP_SECONDS)  # the end of its input tells it
-
-
-def free_ports(number: int) -> Sequence[int]:
-    """Ports nobody listens on now; kube-apiserver and etcd cannot choose their own."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _kubeconfig(url: str, authority: Path, token: str, namespace: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kubernetes_cluster import free_ports
+from tests.ports import free_ports
 from tests.processes import processes_of
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen")

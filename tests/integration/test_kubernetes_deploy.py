@@ -24,8 +24,9 @@ from dtf.ports.capacity import InstanceState, LaunchRequest
 from dtf.settings.loader import load_settings, without_settings
 from dtf.settings.model import Settings
 from tests.kubernetes_bench import KubernetesBench
-from tests.kubernetes_cluster import KubernetesCluster, free_ports, kubernetes_programs
+from tests.kubernetes_cluster import KubernetesCluster, kubernetes_programs
 from tests.kubernetes_http import Json
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.resource_manager
 
@@ -188,7 +189,7 @@ async def test_the_configuration_of_the_broker_is_one_it_takes(
         [str(server.path), "-t", "-c", str(configuration)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
     )
     assert "is valid" in checked.stdout + checked.stderr
 

@@ -80,13 +80,15 @@ async def interruption_of(provider: KubernetesProvider, launch_id: str) -> str:
 
 @pytest.mark.parametrize("kind", ["pod", "job"])
 async def test_an_eviction_is_announced_and_then_told_with_its_cause(make: MakeBench, kind: str) -> None:
-    bench = await make(SLOW_TO_GO, kind=kind, termination_grace_seconds=2)
+    bench = await make(SLOW_TO_GO, kind=kind, termination_grace_seconds=600)
     await bench.provider.launch(launch_of("local-1"))
     await bench.until_up("local-1")
-    bench.evict(await bench.running_pod("local-1"))
+    pod = await bench.running_pod("local-1")
+    bench.evict(pod)
     announced = await interruption_of(bench.provider, "local-1")
     assert "Kubernetes ends it by " in announced
     assert "was evicted through the eviction API" in announced
+    bench.kill_process(pod)  # as its node does when that time has come
     exited = await exit_of(bench.provider)
     assert "was evicted through the eviction API" in exited.reason
     assert exited.reason.endswith("and was killed by signal 9")

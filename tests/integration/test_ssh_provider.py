@@ -20,7 +20,7 @@ from dtf.ports.capacity import Instance, InstanceState, LaunchRequest, ProviderE
 from dtf.settings.providers import SshSettings
 from tests.integration.pool_rig import pool_rig
 from tests.integration.scripted_pool import WAIT_SECONDS
-from tests.kubernetes_cluster import free_ports
+from tests.ports import free_ports
 from tests.ssh_bench import SshBench, process_of
 from tests.ssh_daemon import SshDaemon, client_configuration, skip_without_ssh, started_daemon
 
