@@ -97,7 +97,7 @@ async def append_chain(log: EventLog, payloads: Sequence[bytes], previous: str) 
 async def collect(batches: AsyncIterator[Sequence[StoredCommit]], wanted: int) -> list[StoredCommit]:
     found: list[StoredCommit] = []
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(90),
         aclosing(cast(AsyncGenerator[Sequence[StoredCommit], None], batches)) as open_batches,
     ):
         async for batch in open_batches:

@@ -54,7 +54,7 @@ async def test_the_same_id_is_stored_once(records: RecordStream, namespace: str)
 
 async def test_follow_delivers_what_comes_later(records: RecordStream, namespace: str) -> None:
     await records.publish(scaling_subject(namespace, "local"), b"before")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         following = group.create_task(first(records.follow(0), 2))
         await records.publish(scaling_subject(namespace, "other pool.x"), b"after")
     assert following.result() == [b"before", b"after"]

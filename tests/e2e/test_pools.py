@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dtf.adapters.nats_server import NatsServer
-from dtf.api.v1 import common_pb2, scaling_pb2
+from dtf.api.v1 import common_pb2, resource_service_pb2, scaling_pb2
 from dtf.resource_manager.process import resolve_policy
 from dtf.settings.loader import load_settings
 from tests.e2e.manager_again import ManagerAgain
@@ -214,6 +214,11 @@ async def test_a_dry_run_and_a_shadow_say_what_they_would_do_and_do_nothing(rig:
     run = await rig.client.start_run("quick", commands=[["true"]] * 5)
     assert (await run.result()).counts.passed == 5
     assert list(rig.worker_processes()) == ["local-1"]
+    # Whoever carries out a later wish has read of the run's end, on which the regret rests.
+    wish = resource_service_pb2.ScalePoolRequest(pool="local", workers=0, requested_by="test")
+    await rig.client.pools.ScalePool(wish, metadata=rig.client.metadata, timeout=WAIT_SECONDS)
+    while (await rig.decisions.until(IN)).rehearsal:
+        pass
     await stop(manager)
     shadowed = [each for each in await read_decisions(rig.records) if each.rehearsal == "candidate"]
     assert shadowed[0].action == OUT and shadowed[0].desired == 3

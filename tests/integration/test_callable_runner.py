@@ -180,8 +180,8 @@ def test_sigabrt_prints_the_stack_of_a_hanging_case(warm: WarmProcess, tmp_path:
     path = tmp_path / "never"
     warm.send(Run([case(1, json.dumps([str(path)]))]))
     assert warm.process.stdout is not None
-    while warm.status.read() is None:
-        pass
+    while not Path(f"{path}.began").exists():
+        assert warm.process.poll() is None
     warm.process.send_signal(signal.SIGABRT)
     assert warm.process.wait(PATIENCE_SECONDS) == -signal.SIGABRT
     assert b"in wait_for" in warm.process.stdout.read()

@@ -192,7 +192,7 @@ async def test_a_message_that_is_no_commit_is_passed_over(
 ) -> None:
     heard, writer = Listener(), CommitWriter(event_log)
     await person.subscribe(f"dtf.{namespace}.live.>", cb=heard.receive)
-    await person.request(f"dtf.{namespace}.log", b"\xffnot a commit", timeout=5)
+    await person.request(f"dtf.{namespace}.log", b"\xffnot a commit", timeout=60)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(feed.run(after=0))
         await writer.commit(run_created("7f3k"))

@@ -46,7 +46,7 @@ async def check(directory: Path, environment: dict[str, str], conf: Path = CONF)
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode()
@@ -111,7 +111,7 @@ async def production_url(tmp_path: Path) -> AsyncIterator[str]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             yield await read_url(process)
     finally:
         process.kill()

@@ -28,6 +28,7 @@ async def rig(own_nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Pool
     (tmp_path / "project").mkdir()
     async with pool_rig(own_nats_server, tmp_path / "project") as made:
         manager = await made.start_manager("--min", "2", "--max", "2")
+        await made.workers_until(2)
         yield made
         await kill(manager)
 

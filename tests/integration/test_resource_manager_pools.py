@@ -1,6 +1,7 @@
 """What one resource manager does for several pools, and what it makes of what providers and workers say."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -185,7 +186,7 @@ async def test_a_full_quota_is_not_asked_again_soon(site: Site) -> None:
     provider.quota = "vCPU limit of 8 is used up"
     async with site.managing(ManagedPool(quick_policy(1, 1), provider)):
         held = await site.decision(HOLD, "vCPU limit of 8 is used up")
-        assert "next try in 60 s" in held.reason
+        assert re.search(r"next try in (60|5\d) s", held.reason), held.reason
 
 
 async def test_a_dry_run_says_what_it_would_do_and_asks_nobody(site: Site) -> None:

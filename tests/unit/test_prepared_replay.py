@@ -251,11 +251,12 @@ async def test_the_real_process_prepares() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 async def test_the_real_process_may_end_or_stand_still_at_any_moment(number: signal.Signals) -> None:
     messages = await log_of(is_mixed=False)
-    process = LocalPreparation(answer_seconds=1.0)
+    process = LocalPreparation()
 
     def strike() -> None:
         assert process.process_id is not None
         os.kill(process.process_id, number)
+        process._answer_seconds = 1.0  # until then it may be slow
 
     found, prepared = await until_prepared(messages, process, strike)
     assert PART_MESSAGES <= prepared < len(messages)

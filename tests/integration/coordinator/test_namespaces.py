@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc.aio
@@ -20,9 +20,9 @@ from dtf.coordinator.process import Coordinator
 from dtf.core.events import run_of
 from dtf.ports.subjects import RecordKind
 from dtf.settings.loader import load_settings
-from dtf.settings.model import CoordinatorSettings, NatsSettings
+from dtf.settings.model import NatsSettings
 from dtf.settings.project import namespace_dir
-from tests.coordinators import create_request, peer_of, running_coordinator, tasks
+from tests.coordinators import PATIENT, create_request, peer_of, running_coordinator, tasks
 from tests.integration.coordinator.rig import resumed_worker
 from tests.scripted_worker import scripted_worker
 
@@ -63,7 +63,7 @@ async def realms(
             stack.push_async_callback(log.close)
             telemetry = await JetStreamRecords.open(nats_settings, RecordKind.TELEMETRY, name, clock)
             stack.push_async_callback(telemetry.close)
-            settings = CoordinatorSettings(namespace=name)
+            settings = replace(PATIENT, namespace=name)
             coordinator = await stack.enter_async_context(
                 running_coordinator(
                     log,
