@@ -28,7 +28,7 @@ from dtf.client.stack import StackAddresses, join_stack
 from dtf.settings.loader import load_settings
 from dtf.settings.project import make_private_dir, state_dir
 
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 60.0
 """How long the demo waits at its end for the pool to shrink, which is part of the show."""
 _LOOK_SECONDS = 0.1
 
