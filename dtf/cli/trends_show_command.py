@@ -36,6 +36,7 @@ from dtf.core.trend.findings import (
 from dtf.core.trend.group_text import group_sentence
 from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.report.output import plain_line
+from dtf.report.wording import counted
 from dtf.trends.plotting import Picture, plot_lines
 
 MOST_VALUES = 10_000
@@ -44,15 +45,19 @@ _BAD_VERDICTS = (common_pb2.VERDICT_FAILED, common_pb2.VERDICT_ERROR, common_pb2
 
 @dataclass(slots=True)
 class History:
-    """A series as it is shown: one value a run."""
+    """A series as it is shown: one value a run, or each that was imported."""
 
     key: pb.SeriesKey
     times: list[float]
     values: list[float]
     runs: list[str]
+    """Of each value; "": it was imported."""
     findings: list[pb.TrackedFinding]
     groups: Mapping[str, FindingGroup] = field(default_factory=dict)
     """By finding: what it has in common with other series of the suite."""
+    unit: str = ""
+    is_lower_better: bool | None = None
+    """None: not known."""
 
 
 @click.command("show")
@@ -104,9 +109,9 @@ def command(
         )
     shown = [each for each in history.findings if include_all or _is_drawn(each)]
     if as_json:
-        click.echo(json.dumps(_document(history)))
+        click.echo(json.dumps(document(history)))
     if plot is not None:
-        write_picture(plot, _picture(history, shown))
+        write_picture(plot, picture(history, shown))
     if as_json:
         return
     for line in history_lines(history, shown):
@@ -193,13 +198,14 @@ async def _read(analyzer: Analyzer, key: pb.SeriesKey) -> History:
     own = [each for each in found if each.finding.series.case_name == key.case_name]
     shared = await newest_findings(analyzer, key.suite, include_all=False) if own else []
     groups = groups_by_finding(group_findings(each.finding for each in shared if each.is_raised))
-    history = History(key, [], [], [], own, groups)
+    direction = points.is_lower_better if points.HasField("is_lower_better") else None
+    history = History(key, [], [], [], own, groups, points.unit, direction)
     good = [point for point in points.points if point.verdict not in _BAD_VERDICTS]
-    for run_id, group in groupby(enumerate(good), key=lambda item: item[1].run_id or str(item[0])):
+    for _, group in groupby(enumerate(good), key=lambda item: item[1].run_id or item[0]):
         members = [point for _, point in group]
         history.times.append(members[-1].time_at)
         history.values.append(median(point.value for point in members))
-        history.runs.append(run_id)
+        history.runs.append(members[-1].run_id)
     return history
 
 
@@ -220,10 +226,11 @@ def _index(history: History, finding: findings_pb2.Finding) -> int:
     return min(bisect_left(history.times, finding.time_unix_nanos / 1e9 - 1e-6), len(history.times) - 1)
 
 
-def _picture(history: History, shown: list[pb.TrackedFinding]) -> Picture:
+def picture(history: History, shown: list[pb.TrackedFinding]) -> Picture:
+    """What is drawn of it."""
     found = [each.finding for each in shown if history.values]
     return Picture(
-        title=f"{history.key.case_name or history.key.suite} {history.key.metric}",
+        title=", ".join(filter(None, (_name(history), _direction(history)))),
         values=np.array(history.values),
         times=np.array(history.times),
         has_dates=True,
@@ -236,9 +243,17 @@ def _picture(history: History, shown: list[pb.TrackedFinding]) -> Picture:
 
 
 def _unit(history: History) -> str:
-    known = {"duration_seconds": "s", "cpu_seconds": "s", "busy_seconds": "s", "peak_memory_bytes": "bytes"}
-    units = [each.finding.unit for each in history.findings]
-    return units[0] if units else known.get(history.key.metric, "")
+    """Of the series, or, where it is on several pools that do not agree, of what was found in it."""
+    return history.unit or next((each.finding.unit for each in history.findings), "")
+
+
+def _name(history: History) -> str:
+    return f"{history.key.case_name or history.key.suite} {history.key.metric}"
+
+
+def _direction(history: History) -> str:
+    """ "lower is better"; "": not known."""
+    return {None: "", True: "lower is better", False: "higher is better"}[history.is_lower_better]
 
 
 def _change(history: History, finding: findings_pb2.Finding) -> ChangePoint:
@@ -272,8 +287,12 @@ def history_lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]
         return [f"{key.case_name or key.suite} {key.metric}: no values yet"]
     unit = _unit(history)
     newest = value_text(history.values[-1], unit)
-    head = f"{key.case_name or key.suite}  {key.metric}  {len(history.values)} runs, newest {newest}"
-    lines = [plain_line(head), *plot_lines(_picture(history, shown))]
+    count = counted(len(history.values), "run" if any(history.runs) else "value")
+    facts = ", ".join(filter(None, (count, f"newest {newest}", _direction(history))))
+    lines = [
+        plain_line(f"{key.case_name or key.suite}  {key.metric}  {facts}"),
+        *plot_lines(picture(history, shown)),
+    ]
     for each in sorted(shown, key=lambda tracked: tracked.finding.time_unix_nanos):
         lines += finding_lines(each)
         group = history.groups.get(each.finding.finding_id)
@@ -288,13 +307,15 @@ def history_lines(history: History, shown: list[pb.TrackedFinding]) -> list[str]
     return [*lines, "no change was found"]
 
 
-def _document(history: History) -> dict[str, object]:
+def document(history: History) -> dict[str, object]:
+    """The series as JSON has it."""
     key = history.key
     return {
         "suite": key.suite,
         "case_name": key.case_name,
         "metric": key.metric,
         "unit": _unit(history),
+        "is_lower_better": history.is_lower_better,
         "times": history.times,
         "values": history.values,
         "runs": history.runs,

@@ -17,6 +17,7 @@ from dtf.core.trend.imported import fault_of
 from dtf.core.trend.names import series_name
 from dtf.core.trend.scarcity import LEAST_POINTS
 from dtf.core.trend.series import IMPACTS, RULE_VERSION
+from dtf.core.trend.series_book import Measured
 from dtf.core.trend.series_points import SeriesKey
 from dtf.core.trend.succession import is_orphaned
 from dtf.ports.clock import Clock
@@ -120,6 +121,19 @@ class FindingsDesk:
         )
         await self._record("triage", event)
         return self.get(known.finding.finding_id)
+
+    def measured(self, key: pb.SeriesKey) -> Measured:
+        """Unit and better direction of a series; of one on several pools as far as they agree."""
+        series = self._keeper.book
+        keys = {each.key for each in series if each.key.suite == key.suite} | set(self._vault.keys(key.suite))
+        name = key.case_name, key.metric
+        own = [each for each in keys if (each.case, each.metric) == name and key.pool in ("", each.pool)]
+        found = [measured for each in own if (measured := series.measured(each)) is not None]
+        units = {each.unit for each in found}
+        directions = {each.is_lower_better for each in found}
+        return Measured(
+            units.pop() if len(units) == 1 else "", directions.pop() if len(directions) == 1 else None
+        )
 
     def rules(self) -> pb.ListRulesResponse:
         """Every rule with its record, and the judgements whose findings the rules of now do not find."""

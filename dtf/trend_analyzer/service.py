@@ -169,7 +169,12 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
             since_ns=_nanoseconds(request.since_at, "since_at"),
             limit=limit,
         )
-        return pb.QuerySeriesResponse(points=map(answers.series_point, values))
+        measured = self._desk.measured(key)
+        return pb.QuerySeriesResponse(
+            points=map(answers.series_point, values),
+            unit=measured.unit,
+            is_lower_better=measured.is_lower_better,
+        )
 
     async def _list_series(self, request: pb.ListSeriesRequest) -> pb.ListSeriesResponse:
         size = page_size(request.page_size, default=1_000, most=10_000)

@@ -253,6 +253,10 @@ async def test_imported_history_is_searched_stored_and_survives_a_restart(store:
             await searched(client, last)
             (found,) = (await client.stub.ListFindings(pb.ListFindingsRequest(suite="old"), **call)).findings
             assert (found.finding.series.pool, found.finding.revision_last) == ("imported", "v40")
+            for pool in ("", "imported"):
+                key = pb.SeriesKey(suite="old", case_name="sort", metric="mean", pool=pool)
+                shown = await client.stub.QuerySeries(pb.QuerySeriesRequest(series=key), **call)
+                assert (len(shown.points), shown.unit, shown.is_lower_better) == (80, "s", True)
     assert await store.query("SELECT count(*) FROM benchmarks WHERE suite = 'old'") == [(80,)]
     versions = [(each.finding_id, each.version) for each in recorded(streams)]
     assert len(versions) == len(set(versions))

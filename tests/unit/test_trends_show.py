@@ -5,7 +5,8 @@ import pytest
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
 from dtf.cli.errors import CommandError
-from dtf.cli.trends_show_command import History, choose, history_lines
+from dtf.cli.trends_show_command import History, choose, document, history_lines, picture
+from dtf.trends.plotting import draw_svg
 
 
 def _history(*findings: pb.TrackedFinding, case_name: str = "c", count: int = 12) -> History:
@@ -23,6 +24,17 @@ def test_what_was_set_aside_is_not_called_nothing() -> None:
 
 def test_a_name_that_turns_the_line_around_is_shown_as_it_is() -> None:
     assert history_lines(_history(case_name="a\u202eb"), [])[0].startswith("a\\u202eb  m  12 runs")
+
+
+def test_a_series_without_a_finding_keeps_its_unit_and_direction() -> None:
+    history = _history()
+    history.runs = [""] * 12
+    history.unit, history.is_lower_better = "ms", False
+    assert history_lines(history, [])[0] == "c  m  12 values, newest 11 ms, higher is better"
+    shown = document(history)
+    assert (shown["unit"], shown["is_lower_better"], shown["runs"]) == ("ms", False, [""] * 12)
+    drawn = draw_svg(picture(history, []))
+    assert ">ms</text>" in drawn and ">c m, higher is better</text>" in drawn
 
 
 def _key(case_name: str, metric: str = "duration_seconds", suite: str = "s") -> pb.SeriesKey:

@@ -24,6 +24,13 @@ class _Counted(msgspec.Struct):
     count: int
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """In what a series is measured."""
+
+    unit: str = ""
+    is_lower_better: bool | None = None
+
+
 class Vault(Protocol):
     """Where series are that are not in memory."""
 
@@ -79,6 +86,14 @@ class SeriesBook:
             return series.count
         saved = self._changed.get(key) or self._vault.load(key)
         return msgspec.msgpack.decode(saved, type=_Counted).count if saved is not None else 0
+
+    def measured(self, key: SeriesKey) -> Measured | None:
+        """Unit and better direction of a series; None: there is none of that name."""
+        series = self._series.get(key)
+        if series is not None:
+            return Measured(series.unit, series.is_lower_better)
+        saved = self._changed.get(key) or self._vault.load(key)
+        return msgspec.msgpack.decode(saved, type=Measured) if saved is not None else None
 
     def take(self) -> Mapping[SeriesKey, bytes]:
         """What changed since the last call, to be saved."""
