@@ -18,6 +18,7 @@ from dtf.report.wording import verdict_word
 from dtf.report.write import report_run
 from dtf.rpc.channel import Peer
 from tests.integration.pool_rig import TOKEN, PoolRig, kill, pool_rig
+from tests.integration.scripted_pool import WAIT_SECONDS
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -64,7 +65,9 @@ async def test_the_history_comes_once_the_analyzer_has_reached_the_run(rig: Pool
     async with Client(Peer((rig.address,), TOKEN), peer) as client:
         await run_mixture(client, rig.directory)
         second = await run_mixture(client, rig.directory)
-        written = await report_run(client, second.run_id, rig.directory / "reports")
+        written = await report_run(
+            client, second.run_id, rig.directory / "reports", analyzer_timeout_seconds=WAIT_SECONDS
+        )
         assert written.page == rig.directory / "reports" / second.run_id / "index.html"
         assert "1 of 8 cases failed." in written.page.read_text("utf-8")
         comparison = written.report.comparison

@@ -19,7 +19,7 @@ from dtf.rpc.errors import LogFullRefusal, LogUnavailableRefusal
 from tests.coordinators import create_request
 from tests.fakes import FakeClock
 
-NO_TIME = 10.0
+NO_TIME = 90.0
 
 
 @dataclass(slots=True)

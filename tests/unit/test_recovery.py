@@ -28,7 +28,7 @@ from tests.coordinators import create_request
 from tests.fakes import FakeClock
 from tests.unit.test_snapshot import of_schema
 
-NO_TIME = 20.0
+NO_TIME = 90.0
 
 
 class Quiet:
