@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -26,10 +27,14 @@ from tests.e2e.accounts import LogAccount, read_account
 pytestmark = [pytest.mark.coordinator, pytest.mark.timeout(600)]
 
 WAIT_SECONDS = 90.0
-PATIENT = CoordinatorSettings(lease_seconds=60.0, leader_lease_seconds=3.0)
-"""A leader that is killed is missed at once, and one that stands still after this; who is only slow is not."""
+PATIENT = CoordinatorSettings(lease_seconds=60.0, leader_lease_seconds=20.0)
+"""A leader that is killed is missed at once; who is only slow is not missed."""
+SILENT_SECONDS = 3.0
+"""After this a leader is missed that stands still, or dies before its standby has looked at it."""
+silent_soon = pytest.mark.parametrize("leader_lease_seconds", [SILENT_SECONDS], ids=["silent soon"])
 COMMANDS = [["sleep", "0.3"]] * 40
 LEAVING = {signal.SIGKILL: -signal.SIGKILL, signal.SIGSTOP: ExitCode.DEPOSED, signal.SIGTERM: ExitCode.OK}
+LEASES = {signal.SIGSTOP: SILENT_SECONDS}
 
 
 @pytest_asyncio.fixture
@@ -37,9 +42,17 @@ async def nats(own_nats_server: NatsServer) -> NatsSettings:
     return NatsSettings(url=own_nats_server.url, credentials_file=str(own_nats_server.credentials_file))
 
 
+@pytest.fixture
+def leader_lease_seconds() -> float:
+    return PATIENT.leader_lease_seconds
+
+
 @pytest_asyncio.fixture
-async def system(nats: NatsSettings, tmp_path: Path) -> AsyncIterator[TakeoverSystem]:
-    async with TakeoverSystem(tmp_path, nats, coordinator=PATIENT, worker=WorkerSettings(slots=2)) as system:
+async def system(
+    nats: NatsSettings, tmp_path: Path, leader_lease_seconds: float
+) -> AsyncIterator[TakeoverSystem]:
+    settings = replace(PATIENT, leader_lease_seconds=leader_lease_seconds)
+    async with TakeoverSystem(tmp_path, nats, coordinator=settings, worker=WorkerSettings(slots=2)) as system:
         yield system
 
 
@@ -87,7 +100,13 @@ async def check_books(nats: NatsSettings, run: RunHandle, epochs: set[int]) -> N
     assert account.epochs == epochs
 
 
-@pytest.mark.parametrize("number", LEAVING, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("number", "leader_lease_seconds"),
+    [
+        pytest.param(number, LEASES.get(number, PATIENT.leader_lease_seconds), id=number.name)
+        for number in LEAVING
+    ],
+)
 async def test_a_standby_takes_over_and_what_runs_goes_on(
     system: TakeoverSystem, client: Client, nats: NatsSettings, number: signal.Signals
 ) -> None:
@@ -102,6 +121,7 @@ async def test_a_standby_takes_over_and_what_runs_goes_on(
     await check_books(nats, run, {1, 2})
 
 
+@silent_soon
 async def test_a_client_that_submits_meanwhile_is_answered_once_for_each_task(
     system: TakeoverSystem, client: Client, nats: NatsSettings
 ) -> None:
@@ -152,6 +172,7 @@ async def test_of_two_standbys_one_leads_and_the_other_stays_for_the_next_time(
         await check_books(nats, run, {1, 2, 3})
 
 
+@silent_soon
 async def test_a_standby_that_dies_costs_nothing_and_its_successor_takes_over(
     system: TakeoverSystem, client: Client, nats: NatsSettings
 ) -> None:
@@ -168,6 +189,7 @@ async def test_a_standby_that_dies_costs_nothing_and_its_successor_takes_over(
     await check_books(nats, run, {1, 2})
 
 
+@silent_soon
 async def test_a_broker_that_dies_with_the_leader_delays_the_takeover_and_no_more(
     system: TakeoverSystem, client: Client, nats: NatsSettings, own_nats_server: NatsServer
 ) -> None:
@@ -183,6 +205,7 @@ async def test_a_broker_that_dies_with_the_leader_delays_the_takeover_and_no_mor
     await check_books(nats, run, {1, 2})
 
 
+@silent_soon
 async def test_a_leader_that_wakes_up_deposed_answers_nothing_that_is_stale(
     system: TakeoverSystem, client: Client
 ) -> None:
