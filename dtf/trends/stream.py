@@ -13,8 +13,6 @@ from dtf.core.trend.findings import Anomaly, AnomalyKind, ChangePoint, Finding, 
 from dtf.trends.inputs import LARGEST, LARGEST_WEIGHT, is_absent, is_number
 from dtf.trends.moments import seconds
 
-STATE_VERSION = 1
-
 
 class _Clock:
     """Times as seconds, in order."""
@@ -68,16 +66,20 @@ class AnomalyDetector:
 
     def state(self) -> dict[str, Any]:
         """What it has learnt, for JSON; of bounded size."""
-        return {"version": STATE_VERSION, "last": self._clock.last, "detector": self._engine.state()}
+        from dtf.trends.states import seal
+
+        return seal(last=self._clock.last, detector=self._engine.state())
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
-        """The detector that gave `state`. Raises ValueError for a state of another version."""
-        _check_version(state)
+        """The detector that gave `state`. Raises ValueError for one of another version, and for one changed or cut since."""
+        from dtf.trends.states import DetectorState, open_sealed
+
+        opened = open_sealed(state, DetectorState)
         made = cls()
         with _damage_told():
-            made._engine = engine.AnomalyDetector.restore(state["detector"])
-            made._clock = _Clock.restore(state["last"])
+            made._engine = engine.AnomalyDetector.restore(opened.detector)
+            made._clock = _Clock.restore(opened.last)
         return made
 
 
@@ -111,7 +113,7 @@ class _Anomalies:
     def restore(cls, state: Mapping[str, Any]) -> Self:
         """What gave `state`."""
         made = cls(engine.AnomalyDetector.restore(state["detector"]), state["count"])
-        made._times.extend(state["times"])
+        made._times.extend(map(float, state["times"]))
         return made
 
 
@@ -152,23 +154,29 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """What it knows, for JSON; of bounded size."""
-        return {
-            "version": STATE_VERSION,
-            "last": self._clock.last,
-            "changes": self._changes.state(),
-            "anomalies": None if self._anomalies is None else self._anomalies.state(),
-        }
+        from dtf.trends.states import seal
+
+        return seal(
+            last=self._clock.last,
+            changes=self._changes.state(),
+            anomalies=None if self._anomalies is None else self._anomalies.state(),
+        )
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
-        """The stream that gave `state`, which goes on as if nothing had been. Raises ValueError for another version."""
-        _check_version(state)
+        """The stream that gave `state`, which goes on as if nothing had been.
+
+        Raises ValueError for a state of another version, and for one that was changed or cut since; it says what is wrong.
+        """
+        from dtf.trends.states import StreamState, open_sealed
+
+        opened = open_sealed(state, StreamState)
         made = cls()
         with _damage_told():
-            made._changes = ChangeStream.restore(state["changes"])
-            if state["anomalies"] is not None:
-                made._anomalies = _Anomalies.restore(state["anomalies"])
-            made._clock = _Clock.restore(state["last"])
+            made._changes = ChangeStream.restore(opened.changes)
+            if opened.anomalies is not None:
+                made._anomalies = _Anomalies.restore(opened.anomalies)
+            made._clock = _Clock.restore(opened.last)
         return made
 
 
@@ -188,17 +196,10 @@ def _number(value: Any) -> float:
 
 @contextmanager
 def _damage_told() -> Iterator[None]:
-    """Whatever a state lacks becomes a ValueError of one line."""
+    """What an engine cannot go on from becomes a ValueError of one line."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise ValueError(f"the state is damaged or of another version ({error!r}): start anew") from error
-
-
-def _check_version(state: Mapping[str, Any]) -> None:
-    if not isinstance(state, Mapping):
-        raise ValueError(f"wanted what state() gave, not {type(state).__name__}")
-    if state.get("version") != STATE_VERSION:
-        raise ValueError(
-            f"the state has version {state.get('version')}, this code reads {STATE_VERSION}: start anew"
-        )
+    except ValueError:
+        raise  # of an engine of another version, in its own words
+    except (LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
+        raise ValueError(f"the state is none of this engine ({error!r:.100}): start anew") from error
