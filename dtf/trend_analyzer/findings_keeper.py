@@ -11,9 +11,8 @@ message's id follows from its finding and version, and the fold of the stream kn
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from dtf.api.v1 import findings_pb2 as pb
 from dtf.core.trend.finding_words import KIND_NAMES
@@ -34,7 +33,9 @@ from dtf.trend_analyzer.intake import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
 MOST_WAITING_POINTS = 200_000
 """Points of series beyond which the log is not read further."""
 POINTS_A_TURN = 16
-"""Points searched before calls are answered: some milliseconds."""
+"""Points searched before calls are answered, more where they are of one series: some milliseconds."""
+MOST_IN_BLOCK = 64
+"""Points of one series that are searched at once: a look at what is appended costs as much as many values that say nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,14 +144,15 @@ class FindingsKeeper:
             await self._has_room.wait()
 
     async def _search(self, batch: _Batch) -> None:
-        points = iter(batch.points)
-        while turn := list(islice(points, POINTS_A_TURN)):
-            for point in turn:
-                for finding in self.book.append(point):
-                    await self._publish(finding)
-                if point.row:
-                    await self._clock.sleep(0)  # a forest may have grown
-            await self._clock.sleep(0)
+        since_turn = 0
+        for block in blocks(batch.points):
+            for finding in self.book.extend(block):
+                await self._publish(finding)
+            since_turn += len(block)
+            if since_turn >= POINTS_A_TURN or block[0].row:  # with a row, a forest may have grown
+                since_turn = 0
+                await self._clock.sleep(0)
+        await self._clock.sleep(0)
         await self._save(batch.checkpoint)
         self.gate.advance(batch.checkpoint.log_sequence)
         self.import_gate.advance(batch.checkpoint.analysis_sequence)
@@ -177,6 +179,16 @@ class FindingsKeeper:
         kind = KIND_NAMES[finding.kind]
         sequence = await publish(self._stream, self._namespace, kind, event, identity, self._clock)
         self.published_sequence = max(self.published_sequence, sequence)
+
+
+def blocks(points: Sequence[SeriesPoint]) -> Iterator[Sequence[SeriesPoint]]:
+    """The points in order, those of one series that follow each other together; one with a row is alone."""
+    start = 0
+    for end in range(1, len(points) + 1):
+        is_more = end < len(points) and points[end].key == points[start].key
+        if not is_more or points[end].row or points[start].row or end - start == MOST_IN_BLOCK:
+            yield points[start:end]
+            start = end
 
 
 async def publish(

@@ -1,5 +1,8 @@
 """Series and their findings: what a log says, whenever it was saved and whatever was in memory."""
 
+import math
+import random
+
 import pytest
 
 from dtf.adapters.memory_vault import MemoryVault
@@ -9,7 +12,9 @@ from dtf.core.trend.findings import ChangeKind, ChangePoint, ChangeState, Effect
 from dtf.core.trend.names import NameBook
 from dtf.core.trend.series_book import SeriesBook, pack_series, unpack_series
 from dtf.core.trend.series_points import AnalyzedLogFold, SeriesKey, SeriesPoint
+from dtf.core.trend.together import RowValue
 from dtf.ports.series_vault import VaultCheckpoint
+from dtf.trend_analyzer.findings_keeper import MOST_IN_BLOCK, blocks
 from tests.trend_events import PASSED, accepted, commit, finished, granted, run_created, shard_submitted
 from tests.trend_histories import LATENCY, THROUGHPUT, bench_history, noise, search, stepped
 
@@ -70,6 +75,43 @@ def test_saving_and_leaving_memory_at_any_point_changes_nothing() -> None:
             book = SeriesBook(vault, most_in_memory=1)
     assert found == straight
     assert {pack_series(unpack_series(data)) == data for data in vault.series.values()} == {True}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_points_taken_up_at_once_are_searched_as_one_by_one(seed: int) -> None:
+    chance = random.Random(seed)
+    values = stepped(stepped(noise(seed, 700, 100.0, 1.0), 150, 6.0), 420, -9.0)
+    values[300], values[301], values[610] = 180.0, math.nan, 20.0
+    points = [point(number, value) for number, value in enumerate(values, start=1)]
+    points[50] = points[50]._replace(time_ns=points[20].time_ns)  # was read before
+    points[60] = points[60]._replace(is_replicate=True)
+    points[70] = points[70]._replace(size=10)
+    points[71] = points[71]._replace(size=3)
+    one, many = SeriesBook(MemoryVault()), SeriesBook(MemoryVault())
+    singly = [finding for each in points for finding in one.append(each)]
+    together: list[pb.Finding] = []
+    rest = points
+    while rest:
+        size = chance.choice([1, 2, 7, 64, 300])
+        together += many.extend(rest[:size])
+        rest = rest[size:]
+    assert {finding.kind for finding in singly} >= {pb.FINDING_KIND_STEP, pb.FINDING_KIND_POINT}
+    assert together == singly
+    assert many.take() == one.take()
+
+
+def test_points_of_one_series_that_follow_each_other_are_a_block() -> None:
+    row = (RowValue("duration_seconds", "s", 1.0),)
+    points = [
+        *(point(number, 1.0) for number in range(70)),
+        *(point(number, 1.0, "d") for number in range(2)),
+        point(80, 1.0)._replace(row=row),
+        point(81, 1.0),
+    ]
+    found = list(blocks(points))
+    assert [len(block) for block in found] == [MOST_IN_BLOCK, 70 - MOST_IN_BLOCK, 2, 1, 1]
+    assert [each for block in found for each in block] == points
+    assert list(blocks([])) == []
 
 
 class _SavedVault(MemoryVault):

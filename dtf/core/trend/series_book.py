@@ -5,7 +5,7 @@ were saved and when the process was started again changes nothing.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -51,10 +51,15 @@ class SeriesBook:
 
     def append(self, point: SeriesPoint) -> list[pb.Finding]:
         """Take up a point; return every finding that is new or different."""
-        series = self.get(point.key) or Series(point.key, point.unit, point.is_lower_better)
-        found = series.append(point)
-        self._series[point.key] = series
-        self._changed[point.key] = None
+        return self.extend((point,))
+
+    def extend(self, points: Sequence[SeriesPoint]) -> list[pb.Finding]:
+        """The same for points of one series, of which there is at least one."""
+        key, unit, is_lower_better, *_ = points[0]
+        series = self.get(key) or Series(key, unit, is_lower_better)
+        found = series.extend(points)
+        self._series[key] = series
+        self._changed[key] = None
         self._make_room()
         return found
 

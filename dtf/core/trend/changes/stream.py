@@ -115,21 +115,38 @@ class ChangeStream:
         Raises ValueError where lengths differ, a time is not finite or a weight is not positive and finite.
         """
         columns = columns_of(times, values, weights)
-        is_known = np.isfinite(columns[1])
-        positions = self._count + np.flatnonzero(is_known)
-        times_known, values_known, weights_known = (column[is_known] for column in columns)
         news: list[ChangePoint] = []
         start = 0
-        while start < len(positions):
-            end = min(len(positions), start + self._calm())
-            piece = slice(start, end)
-            used, said = self._take(
-                positions[piece], times_known[piece], values_known[piece], weights_known[piece]
-            )
+        while start < len(columns[1]):
+            used, said = self._extend_to_news(*(column[start:] for column in columns))
             news += said
             start += used
-        self._count += len(columns[1])
         return news
+
+    def extend_to_news(
+        self, times: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[int, list[ChangePoint]]:
+        """The same up to the first value of which `append` would return something: how many were taken, and that.
+
+        The others are to be given again. Raises ValueError as `extend` does, then having taken none.
+        """
+        return self._extend_to_news(*columns_of(times, values, weights))
+
+    def _extend_to_news(
+        self, times: Vector, values: Vector, weights: Vector
+    ) -> tuple[int, list[ChangePoint]]:
+        known = np.flatnonzero(np.isfinite(values))
+        start = 0
+        while start < len(known):
+            piece = known[start : start + self._calm()]
+            used, said = self._take(self._count + piece, times[piece], values[piece], weights[piece])
+            start += used
+            if said:
+                taken = int(piece[used - 1]) + 1
+                self._count += taken
+                return taken, said
+        self._count += len(values)
+        return len(values), []
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as plain data for JSON; no larger than the window and the findings."""
