@@ -22,12 +22,13 @@ class RepairFailed(Exception):
 async def lose_tail(system: System, watch: LogWatch, *, accept: bool = False) -> str:
     """Copy the store, let the log grow, put the copy back, repair, go on.
 
-    With `accept` the operator lets the log go on without what it lost: then something is lost.
+    With `accept` the operator lets the log go on without what it lost: then something is lost, a submission
+    at least.
     """
     copy = system.directory / "store-of-before"
     await _copy_store(system, copy)
-    copied = watch.sequence
-    while watch.sequence < copied + LOST_COMMITS:
+    copied, submitted = watch.sequence, watch.submissions
+    while watch.sequence < copied + LOST_COMMITS or (accept and watch.submissions == submitted):
         await watch.moved()
     coordinators = [system.members[name] for name in COORDINATORS]
     for member in coordinators:

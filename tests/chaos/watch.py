@@ -25,6 +25,8 @@ class LogWatch:
         self.sequence = 0
         self.epoch = 0
         self.leader_pid = 0
+        self.submissions = 0
+        """Batches of tasks that were submitted."""
         self.fences: dict[int, str] = {}
         """Leases that are out, and their runs."""
         self.ended: deque[tuple[int, str]] = deque(maxlen=KEPT_FENCES)
@@ -80,6 +82,8 @@ class LogWatch:
             case "leader_elected":
                 self.epoch = event.leader_elected.epoch
                 self.leader_pid = int(event.leader_elected.leader.rpartition(":")[2])
+            case "tasks_submitted":
+                self.submissions += 1
             case "leases_granted":
                 granted = event.leases_granted
                 for index in range(len(granted.tasks)):
