@@ -93,7 +93,10 @@ async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 def nats_settings(nats_server: NatsServer) -> NatsSettings:
     """How to reach the session's broker."""
     return NatsSettings(
-        url=nats_server.url, credentials_file=str(nats_server.credentials_file), max_log_bytes=64 * 2**20
+        url=nats_server.url,
+        credentials_file=str(nats_server.credentials_file),
+        max_log_bytes=64 * 2**20,
+        append_timeout_seconds=60.0,  # its disk is others' too
     )
 
 

@@ -25,6 +25,7 @@ from dtf.api.v1 import (
 from dtf.cli.errors import CommandError
 from dtf.cli.joining import peer_of
 from dtf.client.client import Client, CoordinatorUnreachable
+from dtf.rpc import failed_attempts
 from dtf.rpc.channel import Peer, open_channel
 from dtf.rpc.errors import RpcFailure, parse
 from dtf.rpc.failed_attempts import BURST
@@ -359,7 +360,10 @@ async def test_a_quarantined_worker_is_served_nothing_and_a_new_session_does_not
             assert (listed.state, listed.incarnation) == (common_pb2.WORKER_STATE_QUARANTINED, 2)
 
 
-async def test_who_guesses_has_to_wait_and_open_sessions_do_not(cluster: Cluster) -> None:
+async def test_who_guesses_has_to_wait_and_open_sessions_do_not(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed_attempts, "REFILL_SECONDS", 3600.0)  # however slowly it guesses
     _, peer = joining_peer(await cluster.issue())
     async with scripted_worker(peer, worker_id="w") as worker, open_channel(cluster.peer) as channel:
         close: Any = channel.unary_unary("/dtf.api.v1.FleetService/GetFleet")
