@@ -6,7 +6,14 @@ import pytest
 from dtf.core.trend.changes.arrays import Vector
 from dtf.core.trend.changes.search import LEAST_SEGMENT, Search
 from dtf.core.trend.changes.segments import Sums, line_through
-from dtf.core.trend.changes.waves import LONGEST_EXPECTED, PERIODS, SHORTEST_PERIOD, wave_cost
+from dtf.core.trend.changes.waves import (
+    ALARM_CYCLES,
+    LEAST_CYCLES,
+    LONGEST_EXPECTED,
+    PERIODS,
+    SHORTEST_PERIOD,
+    wave_cost,
+)
 
 SEEDS = range(71_000, 71_004)
 
@@ -87,12 +94,13 @@ def test_no_partition_is_cheaper_than_the_one_found(seed: int) -> None:
     assert search.best_partition(change_cost=change, slope_cost=slope) == found
 
 
+@pytest.mark.parametrize("cycles", [LEAST_CYCLES, ALARM_CYCLES])
 @pytest.mark.parametrize("length", [20, 128, 333])
-def test_the_best_wave_is_that_of_least_squares(length: int) -> None:
+def test_the_best_wave_is_that_of_least_squares(length: int, cycles: float) -> None:
     values, weights = _series(71_020, length)
     values = values + 2.0 * np.sin(np.arange(length) / 3.0)
     x = np.arange(length, dtype=np.float64)
-    periods = np.geomspace(SHORTEST_PERIOD, max(LONGEST_EXPECTED, length / 1.5), PERIODS)
+    periods = np.geomspace(SHORTEST_PERIOD, max(LONGEST_EXPECTED, length / cycles), PERIODS)
     costs = [
         _left(
             [np.ones(length), x / length, np.cos(2 * np.pi * x / period), np.sin(2 * np.pi * x / period)],
@@ -101,4 +109,4 @@ def test_the_best_wave_is_that_of_least_squares(length: int) -> None:
         )
         for period in periods
     ]
-    assert wave_cost(values, weights) == pytest.approx(min(costs), rel=1e-6)
+    assert wave_cost(values, weights, cycles=cycles) == pytest.approx(min(costs), rel=1e-6)

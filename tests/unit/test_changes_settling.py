@@ -72,3 +72,13 @@ def test_a_devaluation_within_a_walk_is_told() -> None:
         values[120:] += 40.0
         told += any(abs(place - 120) <= 1 for place in changes_of(values))
     assert told >= SERIES - 1
+
+
+def test_a_rise_that_takes_some_values_is_no_wave_seen_once() -> None:
+    for length, start, width, size in ((52, 24, 6, 7.0), (100, 50, 15, 4.0)):
+        rise = np.interp(np.arange(length), [start, start + width], [0.0, size])
+        told = 0
+        for seed in range(SERIES):
+            values = rise + np.random.default_rng([85, seed]).standard_normal(length)
+            told += any(start - 3 <= place <= start + width + 3 for place in changes_of(values))
+        assert told >= SERIES - 3, length

@@ -276,9 +276,13 @@ def _cheaper(sums: Sums, start: int, end: int, slope: float) -> float:
 
 
 def _is_wave(series: Series, inner: list[int], noise: Noise) -> bool:
-    """Whether one wave on a line, at the price of one change, does what the partition does at the price of its changes."""
+    """Whether one wave on a line, at the price of one change and the line, does what the partition does at its price.
+
+    The line is at Schwarz's price while a season would not be seen yet.
+    """
     count = series.count
     change, slope = change_cost_of(noise, count), slope_cost_of(noise, count)
     parts = (_cheaper(series.sums, start, end, slope) for start, end in pairwise([0, *inner, count]))
     partition = sum(parts) + change * len(inner)
-    return wave_cost(series.values, series.weights) + change <= partition
+    line = slope if count >= LEAST_FOR_SEASON else slope * PLAIN_SLOPE
+    return wave_cost(series.values, series.weights) + change + line <= partition

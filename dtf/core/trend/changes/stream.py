@@ -56,7 +56,7 @@ CHECKS_AFTER = (4, 7, 11, 16, 23, 32)
 """Values behind an alarm's place at which it is looked at again."""
 STILL_THERE = 3.0
 """Standard errors from the old regime at which a pending alarm is still worth a check."""
-STATE_VERSION = 3
+STATE_VERSION = 4
 """Rises whenever the same values would leave another state."""
 KEPT_FINDINGS = 1_000
 """Newest change points kept."""

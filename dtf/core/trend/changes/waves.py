@@ -27,8 +27,12 @@ LONGEST_EXPECTED = 48.0
 """Positions: a season of a day of hours, seen in part, may be longer than the stretch; beyond, only within it."""
 PERIODS = 32
 """Periods tried, in geometric steps."""
+LEAST_CYCLES = 2.0
+"""Cycles of a longer one that the stretch has at least: what is not seen again is a step as well as a wave."""
 ALARM_PERIODS = 96
-"""The same for an alarm's: over five cycles the next period of a coarse grid is out of step."""
+"""Periods tried for an alarm: over five cycles the next period of a coarse grid is out of step."""
+ALARM_CYCLES = 1.5
+"""The same as LEAST_CYCLES for an alarm, which a few values raise and later looks may bear out."""
 BLOCK = 32
 """Positions a block."""
 RIDGE = 1e-9
@@ -74,10 +78,10 @@ class _Shapes:
     """`_normal` where all weights are 1."""
 
 
-def wave_cost(values: Vector, weights: Vector, periods: int = PERIODS) -> float:
-    """Weighted sum of squares that the best wave on a line, of so many periods, leaves of the values."""
+def wave_cost(values: Vector, weights: Vector, periods: int = PERIODS, cycles: float = LEAST_CYCLES) -> float:
+    """Weighted sum of squares that the best wave on a line leaves; of so many periods, with so many cycles at least."""
     count = len(values)
-    shapes = (_kept_shapes if count <= KEPT_UP_TO else _newest_shapes)(count, periods)
+    shapes = (_kept_shapes if count <= KEPT_UP_TO else _newest_shapes)(count, periods, cycles)
     is_plain = bool((weights == 1.0).all())
     weighted = values if is_plain else values * weights
     normal = shapes.plain if is_plain else _weighed(shapes, weights)
@@ -102,7 +106,9 @@ def is_wave(positions: Places, values: Vector, weights: Vector, count: int) -> b
     design = np.stack([root, root * x, root * step], axis=1)
     solution = np.linalg.lstsq(design, root * pulled, rcond=None)[0]
     left = root * pulled - design @ solution
-    return wave_cost(pulled, weights, ALARM_PERIODS) <= float(left @ left) * (1.0 + 4.0 / len(values))
+    return wave_cost(pulled, weights, ALARM_PERIODS, ALARM_CYCLES) <= float(left @ left) * (
+        1.0 + 4.0 / len(values)
+    )
 
 
 def _weighed(shapes: _Shapes, weights: Vector) -> Vector:
@@ -148,8 +154,8 @@ def _normal(
     return normal
 
 
-def _shapes_of(count: int, periods: int) -> _Shapes:
-    longest = max(LONGEST_EXPECTED, count / 1.5)
+def _shapes_of(count: int, periods: int, cycles: float) -> _Shapes:
+    longest = max(LONGEST_EXPECTED, count / cycles)
     steps = np.arange(periods) / (periods - 1.0)
     angles = 2.0 * np.pi / (SHORTEST_PERIOD * (longest / SHORTEST_PERIOD) ** steps)
     waves = _Waves(
