@@ -34,6 +34,7 @@ class StackPlan:
         # Chosen now, so that every part can be told at once and a restarted one is found again.
         self._coordinator_ports = [ReservedPort(listen) for listen in _listens(settings.coordinator)]
         self._analyzer_port = ReservedPort(settings.analyzer.listen)
+        self._broker_port = ReservedPort("127.0.0.1:0") if self.owns_broker else None
         self._websocket_url = ""
         self._tap_credentials_file = ""
         self.settings = self._with_addresses(self._with_files(settings, str(token_file)))
@@ -106,6 +107,11 @@ class StackPlan:
         """Address of each coordinator: of the one that leads first, and of those that stand by for it."""
         return [port.address for port in self._coordinator_ports]
 
+    @property
+    def broker_port(self) -> int:
+        """The port of the stack's own broker; 0 where the broker is another's."""
+        return int(self._broker_port.address.rpartition(":")[2]) if self._broker_port is not None else 0
+
     def broker_ready(self, server: NatsServer) -> None:
         """The broker listens."""
         self.settings = replace(self.settings, nats=replace(self.settings.nats, url=server.url))
@@ -113,9 +119,10 @@ class StackPlan:
         self._tap_credentials_file = str(server.tap_credentials_file)
 
     def release_ports(self) -> None:
-        """Let go of the ports that were chosen for the coordinators and the analyzer."""
-        for port in (*self._coordinator_ports, self._analyzer_port):
-            port.release()
+        """Let go of the ports that were chosen for the parts."""
+        for port in (*self._coordinator_ports, self._analyzer_port, self._broker_port):
+            if port is not None:
+                port.release()
 
     def arguments(self, command: str) -> list[str]:
         """Command line of a part, with the settings as they are now in its file."""
@@ -174,6 +181,7 @@ def make_stages(
             plan.state / "nats",
             Path(plan.settings.nats.credentials_file),
             log_file=plan.logs / "nats-server.log",
+            port=plan.broker_port,
             has_websocket=plan.settings.nats.websocket,
         )
         broker.append(NatsPart(server, plan.broker_ready))
