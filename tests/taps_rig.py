@@ -45,7 +45,10 @@ class Tapped:
 async def tapped(server: NatsServer, namespace: str, stream: Path | None = None) -> AsyncIterator[Tapped]:
     """The log of a namespace on `server`, filled from a recorded stream if one is given."""
     settings = NatsSettings(
-        url=server.url, credentials_file=str(server.credentials_file), max_log_bytes=64 * 2**20
+        url=server.url,
+        credentials_file=str(server.credentials_file),
+        max_log_bytes=64 * 2**20,
+        append_timeout_seconds=60.0,
     )
     log = await JetStreamLog.open(settings, namespace, SystemClock())
     try:

@@ -88,7 +88,11 @@ class Project:
     async def open_log(self) -> JetStreamLog:
         """The event log of the stack that serves now."""
         stack = self.stack
-        settings = NatsSettings(url=stack.nats, credentials_file=stack.nats_credentials_file)
+        settings = NatsSettings(
+            url=stack.nats,
+            credentials_file=stack.nats_credentials_file,
+            append_timeout_seconds=COMMAND_SECONDS,
+        )
         return await JetStreamLog.open(settings, stack.namespace, SystemClock())
 
     async def wait_for(self, wanted: Callable[[events_pb2.Event], bool], count: int = 1) -> events_pb2.Event:

@@ -74,7 +74,11 @@ async def run_load(client: Client, project: Project, numbers: range) -> list[run
 async def wait_for_event(project: Project, wanted: Any) -> findings_pb2.AnalysisEvent:
     """The first event of the analysis stream that is wanted."""
     stack = project.stack
-    nats = NatsSettings(url=stack.nats, credentials_file=stack.nats_credentials_file)
+    nats = NatsSettings(
+        url=stack.nats,
+        credentials_file=stack.nats_credentials_file,
+        append_timeout_seconds=COMMAND_SECONDS,
+    )
     records = await JetStreamRecords.open(nats, RecordKind.ANALYSIS, stack.namespace, SystemClock())
     try:
         async with asyncio.timeout(COMMAND_SECONDS):

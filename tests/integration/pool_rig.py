@@ -175,7 +175,10 @@ async def pool_rig(server: NatsServer, directory: Path, settings: str = QUICK) -
     """Broker and coordinator up; no resource manager yet. Nothing is left afterwards."""
     clock = SystemClock()
     nats = NatsSettings(
-        url=server.url, credentials_file=str(server.credentials_file), max_log_bytes=64 * 2**20
+        url=server.url,
+        credentials_file=str(server.credentials_file),
+        max_log_bytes=64 * 2**20,
+        append_timeout_seconds=60.0,
     )
     (directory / "dtf.toml").write_text(settings)
     (directory / "token").write_text(TOKEN)

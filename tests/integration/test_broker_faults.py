@@ -44,8 +44,8 @@ async def log(settings: NatsSettings) -> AsyncIterator[JetStreamLog]:
 
 @pytest_asyncio.fixture
 async def hasty_log(log: JetStreamLog, settings: NatsSettings) -> AsyncIterator[JetStreamLog]:
-    """The same, for who waits no longer than a second."""
-    hasty = replace(settings, append_timeout_seconds=1.0)
+    """The same, for who waits no longer than two seconds."""
+    hasty = replace(settings, append_timeout_seconds=2.0)
     attached = await JetStreamLog.attach(hasty, "default", SystemClock())
     yield attached
     await attached.close()
@@ -172,7 +172,7 @@ async def test_what_a_frozen_broker_was_sent_lands_when_it_thaws_and_is_read_bac
     own_nats_server.signal_server(signal.SIGSTOP)
     await stopped(own_nats_server.server_pid)
     try:
-        with pytest.raises(LogUnavailable, match="did not answer within 1 s"):
+        with pytest.raises(LogUnavailable, match="did not answer within 2 s"):
             await chain.send(b"two")
     finally:
         own_nats_server.signal_server(signal.SIGCONT)
