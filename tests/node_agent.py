@@ -78,14 +78,14 @@ class Node:
             run.kill()
 
     def report(self, pod: Json, status: Json) -> None:
-        """Write a pod's status; a pod that is gone needs none."""
+        """Write a pod's status, again where another's write came between; a pod that is gone needs none."""
         path = _path(pod)
         while True:
             try:
                 self._patch(f"{path}/status", {"status": status})
                 return
             except ApiFailure as failure:
-                if failure.status in (404, 409, 422):
+                if failure.status in (404, 422):
                     return
             except OSError:
                 pass

@@ -24,6 +24,7 @@ TAPS = ROOT / "examples" / "taps"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dtf"
 STREAMS = sorted((ROOT / "tests" / "streams").glob("*/events.dtfstream"))
 WAIT_SECONDS = 60.0
+NPM_SECONDS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,15 @@ def _packages(source: Path, npm: str) -> Path:
         fresh.mkdir(parents=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(source / name, fresh)
-        done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund"], cwd=fresh, capture_output=True, text=True, timeout=100
-        )
-        if done.returncode:
+        command = [npm, "ci", "--no-audit", "--no-fund"]
+        try:
+            done = subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=NPM_SECONDS)
+            fault = done.stderr[-200:] if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            fault = f"it took longer than {NPM_SECONDS:.0f} s"
+        if fault:
             shutil.rmtree(fresh)
-            pytest.skip(f"npm cannot install the packages of taps in JavaScript: {done.stderr[-200:]}")
+            pytest.skip(f"npm cannot install the packages of taps in JavaScript: {fault}")
         try:
             fresh.rename(cache)
         except OSError:
