@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dtf.core.trend.anomalies import ALARM_SCORE, AnomalyDetector, MultivariateDetector, find_anomalies
+from dtf.core.trend.anomalies import (
+    ALARM_SCORE,
+    FINDING_SCORE,
+    AnomalyDetector,
+    MultivariateDetector,
+    find_anomalies,
+)
 from dtf.core.trend.anomalies.contexts import KEPT, LENGTH, Contexts
 from dtf.core.trend.anomalies.mixtures import UNLIKE, Mixtures
 from dtf.core.trend.anomalies.recurrence import find_recurrence
@@ -85,6 +91,35 @@ def test_an_alarm_is_followed_by_a_rest() -> None:
     found = scores(values)
     assert found[400] >= 0.998
     assert np.sum(found[401:420] >= 0.998) <= 1
+
+
+def test_one_long_event_does_not_hide_the_next() -> None:
+    values = noise(750, 97_004)
+    for begin in (400, 700):
+        values[begin : begin + 20] += 6.0
+    found = scores(values)
+    assert found[400:420].max() >= ALARM_SCORE
+    assert found[700:720].max() >= ALARM_SCORE
+
+
+def test_spikes_as_there_always_are_raise_few_alarms_where_it_is_known_what_values_can_be() -> None:
+    alarms = 0
+    for seed in (97_100, 97_101):
+        rng = np.random.default_rng(seed)
+        values = rng.standard_normal(1200) + 8.0 * (rng.random(1200) < 0.02)
+        alarms += int(np.sum(scores(values, AnomalyDetector(-4.0, 12.0)) >= ALARM_SCORE))
+    assert alarms <= 6
+
+
+@pytest.mark.parametrize("at", [15, 25, 35, 60])
+def test_what_is_far_beyond_counts_before_much_is_known(at: int) -> None:
+    values = noise(65, 98_000)
+    values[at] += 150.0
+    found = scores(values)
+    assert found[at] >= FINDING_SCORE
+    assert np.delete(found, at).max() < FINDING_SCORE
+    values[at] -= 145.0
+    assert scores(values)[at] < ALARM_SCORE
 
 
 def test_values_that_are_not_numbers_are_not_scored_and_forgotten() -> None:

@@ -25,14 +25,26 @@ alarm is followed by a rest about one in a thousand."""
 FINDING_SCORE = 0.9999
 """For findings, which have to be rare: once in ten thousand values where nothing is unusual."""
 WARM_UP = 30
-"""Values that are only learned from."""
-OTHERS_WEIGHT, OTHERS_WEIGHT_IN_RANGE = 1.0, 3.0
+"""Values that are only learned from, but for what is far beyond all of them."""
+EARLY, EARLY_UNTIL = 10, 100
+"""Between so many values and so many an error may count by itself: the evidence has too short a past to say much."""
+EARLY_CHANCE = 0.001
+"""Chance that such an error has at most: in normal noise it is about twenty standard deviations."""
+OTHERS_WEIGHT, OTHERS_WEIGHT_IN_RANGE = 1.0, 5.0
 """How often the mean of the other measures' evidence is added to the largest; where the range of values is known, small
 differences have less evidence, and what several measures say is worth more."""
+PARTS_IN_RANGE = {Measure.ERROR: 0.3, Measure.SPREAD: 0.5}
+"""Part of a measure's evidence that counts where the range is known: bursts that are nobody's anomaly are single odd values,
+and what is an anomaly is new or lasts, which other measures say."""
+SMOOTHING_IN_RANGE = 0.5
+"""Part of the evidence before that stays where the range is known: what is odd twice is odder."""
 BEYOND_WEIGHT, BEYOND_WEIGHT_IN_RANGE = 0.5, 0.25
 """Part of the evidence beyond the largest ever that is believed: each measure's was extrapolated, and is added up."""
 SETTLING = 15.0
 """Values over which means and spreads settle: what is compared with so young a past counts for less."""
+REST_KEPT = 4
+"""One of so many values in a rest joins the past: else one event takes the places of the rarest there, and the next has
+to be rarer than all of it."""
 REST_RATIO = 0.05
 LEAST_REST, MOST_REST = 20, 250
 """A rest is this share of the values seen, within bounds."""
@@ -49,7 +61,7 @@ USUAL_CHANCE = 0.01
 LEAST_CHANCE = 1e-300
 LARGEST_VALUE = 1e150
 """What is larger counts as so much: its square has to be a number."""
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 class AnomalyDetector:
@@ -68,11 +80,15 @@ class AnomalyDetector:
         self._least_difference = _least_difference(minimum, maximum)
         self._full_size = _full_sizes(minimum, maximum)
         self._others_weight = OTHERS_WEIGHT_IN_RANGE if self._full_size else OTHERS_WEIGHT
+        self._parts = PARTS_IN_RANGE if self._full_size else {}
         self._beyond_weight = BEYOND_WEIGHT_IN_RANGE if self._full_size else BEYOND_WEIGHT
         self._measures = Measures(self._least_difference, _range(minimum, maximum))
         self._ranks = {measure: Ranks() for measure in Measure}
         self._evidence = Ranks()
+        self._smoothing = SMOOTHING_IN_RANGE if self._full_size else 0.0
+        self._smooth_evidence = 0.0
         self._rest = 0
+        self._is_resting = False
         self._alarm_chance = 1.0
         self._period = 0
         self._kind = AnomalyKind.POINT
@@ -97,20 +113,33 @@ class AnomalyDetector:
         if not math.isfinite(value):
             return 0.0
         found = self._measures.update(min(LARGEST_VALUE, max(-LARGEST_VALUE, value)))
+        early = self._early_chance(found)
         evidence = self._weigh(found)
         if self._measures.period != self._period:
             self._period = self._measures.period
             for measure in SEASONAL:
                 self._ranks[measure] = Ranks()
         if evidence is None:
-            return 0.0
+            return self._rested(early)
+        evidence += self._smoothing * (self._smooth_evidence - evidence)
+        self._smooth_evidence = evidence
         place = self._evidence.place(evidence)
         chance = self._evidence.share_at(place) * (1.0 + SETTLING / (1.0 + len(self._evidence)))
         beyond = evidence - self._evidence.largest
         if 0.0 < beyond < math.inf:  # infinite where there is no past
             chance *= math.exp(-self._beyond_weight * beyond)
-        self._evidence.add(evidence, place)
-        return self._rested(chance)
+        score = self._rested(min(chance, early))
+        if not self._is_resting or not self._rest % REST_KEPT:
+            self._evidence.add(evidence, place)
+        return score
+
+    def _early_chance(self, found: dict[Measure, float]) -> float:
+        """Of an error far beyond all before, while there are few; 1 for any other."""
+        count = self._measures.count
+        if not EARLY < count <= EARLY_UNTIL:
+            return 1.0
+        chance = self._ranks[Measure.ERROR].chance(found[Measure.ERROR]) * (1.0 + SETTLING / count)
+        return chance if chance <= EARLY_CHANCE else 1.0
 
     def _weigh(self, found: dict[Measure, float]) -> float | None:
         """Evidence of all measures against `found` being usual; None while nothing is known."""
@@ -129,18 +158,21 @@ class AnomalyDetector:
             ranks.add(number, place)
         if not weights:
             return None
-        largest, _ = max(weights)
         of_value = max(weight for weight, measure in weights if measure in OF_ONE_VALUE)
         self._kind = AnomalyKind.POINT if of_value >= -math.log(USUAL_CHANCE) else AnomalyKind.COLLECTIVE
-        others = sum(weight for weight, _ in weights) - largest
+        counted = [weight * self._parts.get(measure, 1.0) for weight, measure in weights]
+        largest = max(counted)
+        others = sum(counted) - largest
         # measures come and go with the season: the largest of many is larger, so their number is taken off
-        return largest - math.log(len(weights)) + self._others_weight * others / max(1, len(weights) - 1)
+        return largest - math.log(len(counted)) + self._others_weight * others / max(1, len(counted) - 1)
 
     def _rested(self, chance: float) -> float:
         """The score; an alarm begins a rest."""
+        self._is_resting = False
         if self._rest:
             self._rest -= 1
             if chance >= FAR_MORE * self._alarm_chance:
+                self._is_resting = True
                 return min(max(0.0, 1.0 - chance), RESTING_SCORE)
         if 1.0 - chance >= ALARM_SCORE:
             self._rest = int(min(MOST_REST, max(LEAST_REST, REST_RATIO * self._measures.count)))
@@ -155,6 +187,7 @@ class AnomalyDetector:
             "measures": self._measures.state(),
             "ranks": {measure.value: ranks.numbers for measure, ranks in self._ranks.items()},
             "evidence": self._evidence.numbers,
+            "smooth_evidence": self._smooth_evidence,
             "rest": [self._rest, self._alarm_chance],
             "period": self._period,
             "kind": self._kind.value,
@@ -171,6 +204,7 @@ class AnomalyDetector:
         made._measures = Measures.restore(state["measures"], made._least_difference, _range(*made._bounds))
         made._ranks = {measure: Ranks(state["ranks"][measure.value]) for measure in Measure}
         made._evidence = Ranks(state["evidence"])
+        made._smooth_evidence = float(state["smooth_evidence"])
         made._rest, made._alarm_chance = int(state["rest"][0]), float(state["rest"][1])
         made._period = int(state["period"])
         made._kind = AnomalyKind(state["kind"])
