@@ -82,3 +82,23 @@ def test_a_rise_that_takes_some_values_is_no_wave_seen_once() -> None:
             values = rise + np.random.default_rng([85, seed]).standard_normal(length)
             told += any(start - 3 <= place <= start + width + 3 for place in changes_of(values))
         assert told >= SERIES - 3, length
+
+
+def payments(seed: int, length: int, period: int) -> NDArray[np.float64]:
+    """What jumps once in a period by amounts that differ, and decays; shape (length,)."""
+    random = np.random.default_rng([86, seed])
+    values = np.zeros(length)
+    for position in range(1, length):
+        paid = random.uniform(0.7, 1.3) if position % period == 11 else 0.0
+        values[position] = 0.94 * values[position - 1] + paid
+    return values + 0.02 * random.standard_normal(length)
+
+
+def test_a_season_of_varying_height_has_no_changes_at_one_phase() -> None:
+    cut = sum(bool(changes_of(payments(seed, 450, 30))) for seed in range(8))
+    assert cut <= 4
+    for seed in range(2):
+        season = 2.0 * np.sin(2 * np.pi * np.arange(400) / 12)
+        steps = np.searchsorted([90, 185, 290], np.arange(400), side="right") % 2
+        found = changes_of(season + 4.0 * steps + np.random.default_rng(seed).standard_normal(400))
+        assert all(any(abs(place - step) <= 3 for place in found) for step in (90, 185, 290))

@@ -49,6 +49,8 @@ STEPS_TAKEN_OUT_UP_TO = 256
 """Values up to which a season that is not seen is looked for behind a step as well."""
 STEP_EXPLAINS = 0.2
 """Share of the variance that such a step explains at least."""
+CHANCE_OF_A_PHASE = 0.01
+"""Chance below which changes that all come at one phase of the season are its varying height."""
 MOST_SPAN = 3
 """Positions a finite value, on average, beyond which no season is looked for."""
 
@@ -90,7 +92,8 @@ class _View:
     scale: Scale
     series: Series
     settled: Settled
-    has_season: bool
+    period: int
+    """Of the season that was taken out, in positions; 0: none was."""
 
     @property
     def cost(self) -> float:
@@ -104,13 +107,16 @@ def look_at(positions: Places, values: Vector, weights: Vector, season: Season |
         return Look((), Scale(), Noise(1.0, 0.0, 1.0), None)
     weights = weights / weights.mean()
     ordered = ordered_of(values)
-    view = _view(values - season.at(positions) if season else values, weights, season is not None, Scale())
+    view = _view(
+        values - season.at(positions) if season else values, weights, season.period if season else 0, Scale()
+    )
     offset = offset_of(ordered)
     if offset is not None:
         logarithms = np.log(values + offset)
         repeated = season_of(positions, logarithms)
         level = logarithms - repeated.at(positions) if repeated else logarithms
-        other = _view(level, weights, repeated is not None, Scale(is_logarithmic=True, offset=offset))
+        scale = Scale(is_logarithmic=True, offset=offset)
+        other = _view(level, weights, repeated.period if repeated else 0, scale)
         if other.cost + jacobian_of(logarithms) + choice_cost_of(len(values)) < view.cost:
             view = other
     return _look(view, weights, season)
@@ -121,7 +127,7 @@ def _look(view: _View, weights: Vector, season: Season | None) -> Look:
     inner = _standing(view)
     spreads = _spreads(view, inner, weights)
     if spreads:
-        again = _view(view.known, _evened(weights, spreads), view.has_season, view.scale)
+        again = _view(view.known, _evened(weights, spreads), view.period, view.scale)
         view, inner = again, _standing(again)
         spreads = apart(_spreads(view, inner, weights), inner)
     found = sorted([*_boundaries(view, inner), *_jumps(view, inner)], key=lambda each: each.place)
@@ -178,7 +184,7 @@ def _evened(weights: Vector, spreads: list[Spread]) -> Vector:
     return evened
 
 
-def _view(known: Vector, weights: Vector, has_season: bool, scale: Scale) -> _View:
+def _view(known: Vector, weights: Vector, period: int, scale: Scale) -> _View:
     """Values on that scale, without their season, settled without spikes."""
     ordered = ordered_of(known)
     grain = resolution(ordered)
@@ -192,16 +198,26 @@ def _view(known: Vector, weights: Vector, has_season: bool, scale: Scale) -> _Vi
         replace(scale, centre=centre, unit=rough.sigma),
         series,
         found,
-        has_season,
+        period,
     )
 
 
 def _standing(view: _View) -> list[int]:
     """The view's changes that stand beside their rivals."""
     inner = _pruned(view.series.sums, view.settled.inner, view.settled.noise)
-    if inner and not view.has_season and _is_wave(view.series, inner, view.settled.noise):
-        return []
-    return inner
+    if view.period:
+        return [] if _is_of_one_phase(inner, view.period) else inner
+    return [] if inner and _is_wave(view.series, inner, view.settled.noise) else inner
+
+
+def _is_of_one_phase(inner: list[int], period: int) -> bool:
+    """Whether changes come at one phase of a season too often for an accident: what repeats is of varying height."""
+    if len(inner) < 2:
+        return False
+    phases = np.sort(np.array(inner) % period)
+    gaps = np.diff(np.append(phases, phases[0] + period))
+    width = period - int(gaps.max()) + 1
+    return float(len(inner) * (width / period) ** (len(inner) - 1)) < CHANCE_OF_A_PHASE
 
 
 def _boundaries(view: _View, inner: list[int]) -> tuple[Boundary, ...]:
