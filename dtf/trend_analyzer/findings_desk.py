@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from dtf.api.v1 import analysis_service_pb2 as pb
@@ -74,6 +75,11 @@ class FindingsDesk:
     def import_sequence(self) -> int:
         """Of the newest imported points that are known."""
         return self._findings.import_sequence
+
+    @property
+    def waiting_point_count(self) -> int:
+        """Points of series that are still to be searched."""
+        return self._keeper.waiting_point_count + sum(len(each.values) for _, each in self._findings.imports)
 
     def list(self, request: pb.ListFindingsRequest) -> pb.ListFindingsResponse:
         """A page of findings, the newest first."""
@@ -289,9 +295,8 @@ class FindingsDesk:
     ) -> findings_pb2.PointsImported:
         series = imported.series
         key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
-        known = self._keeper.book.peek(key)
-        newest = known.positions[-1].time_ns if known is not None and known.positions else -1
-        first = sum(time <= newest for time in imported.times_unix_nanos)
+        newest = max(self._findings.newest_import(key), self._keeper.book.newest_ns(key))
+        first = bisect_right(imported.times_unix_nanos, newest)
         response.known_count += first
         return _slice(imported, first, len(imported.values))
 

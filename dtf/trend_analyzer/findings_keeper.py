@@ -71,6 +71,8 @@ class FindingsKeeper:
         self._batches: list[_Batch] = []
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._searched_count = 0
+        """Points of the first batch that are searched."""
         self._checkpoint = VaultCheckpoint()
         """Of the newest batch that was handed over."""
         self._settled_at = (0, 0)
@@ -97,6 +99,11 @@ class FindingsKeeper:
             and self.import_gate.sequence >= import_sequence
             and self._known.sequence >= self.published_sequence
         )
+
+    @property
+    def waiting_point_count(self) -> int:
+        """Points that were handed over and are not searched yet."""
+        return sum(len(batch.points) for batch in self._batches) - self._searched_count
 
     def gather_log(self, fold: AnalyzedLogFold) -> Handover:
         """The points of series that the fold has gathered, to be searched once their points are stored."""
@@ -133,6 +140,7 @@ class FindingsKeeper:
             while self._batches:
                 await self._search(self._batches[0])
                 self._batches.pop(0)
+                self._searched_count = 0
                 self._has_room.set()
 
     async def _receive(self, points: Sequence[SeriesPoint], **reached: int | str) -> None:
@@ -149,6 +157,7 @@ class FindingsKeeper:
             for finding in self.book.extend(block):
                 await self._publish(finding)
             since_turn += len(block)
+            self._searched_count += len(block)
             if since_turn >= POINTS_A_TURN or block[0].row:  # with a row, a forest may have grown
                 since_turn = 0
                 await self._clock.sleep(0)

@@ -66,6 +66,7 @@ class AnalysisService(analysis_service_pb2_grpc.AnalysisServiceServicer):
             store=self._store.kind,
             findings_sequence=self._searched.sequence,
             is_importing=self._desk.import_gate.sequence < self._desk.import_sequence,
+            waiting_point_count=self._desk.waiting_point_count,
         )
 
     async def ListCaseStatistics(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +15,9 @@ from dtf.adapters.memory_vault import MemoryVault
 from dtf.adapters.sqlite_vault import SqliteVault
 from dtf.api.v1 import analysis_service_pb2 as pb
 from dtf.api.v1 import findings_pb2
+from dtf.cli import trends_client
+from dtf.cli.errors import CommandError
+from dtf.cli.trends_client import Analyzer
 from dtf.core.trend import series_points
 from dtf.core.trend.finding_groups import group_findings
 from dtf.core.trend.findings_book import FindingsBook
@@ -260,6 +264,41 @@ async def test_imported_history_is_searched_stored_and_survives_a_restart(store:
     assert await store.query("SELECT count(*) FROM benchmarks WHERE suite = 'old'") == [(80,)]
     versions = [(each.finding_id, each.version) for each in recorded(streams)]
     assert len(versions) == len(set(versions))
+
+
+async def test_what_is_imported_again_while_it_is_searched_is_known_and_a_stalled_search_is_told(
+    store: DuckDbStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams, has_room = Streams(), asyncio.Event()
+    save = streams.vault.save
+
+    async def save_when_there_is_room(series: Mapping[SeriesKey, bytes], checkpoint: VaultCheckpoint) -> None:
+        await has_room.wait()
+        await save(series, checkpoint)
+
+    monkeypatch.setattr(streams.vault, "save", save_when_there_is_room)
+    imported = findings_pb2.PointsImported(
+        series=findings_pb2.FindingSeries(suite="old", case_name="sort", metric="mean"),
+        times_unix_nanos=range(1, 41),
+        values=LATENCIES[:40],
+    )
+    other = findings_pb2.PointsImported()
+    other.CopyFrom(imported)
+    other.series.case_name = "search"
+    async with analyzing(streams, store) as client:
+        call: dict[str, Any] = {"metadata": client.metadata, "timeout": CALL_SECONDS}
+        for each, expected in ((imported, (40, 0)), (other, (40, 0)), (other, (0, 40))):
+            answer = await client.stub.ImportPoints(pb.ImportPointsRequest(series=[each]), **call)
+            assert (answer.taken_count, answer.known_count) == expected
+        asked = SimpleNamespace(has_analyzer=True, analysis=client.stub, metadata=client.metadata)
+        analyzer = Analyzer(asked)  # type: ignore[arg-type]  # all that it asks a client for
+        with monkeypatch.context() as soon:
+            soon.setattr(trends_client, "LOOK_SECONDS", 0.05)
+            soon.setattr(trends_client, "STALLED_SECONDS", 0.1)
+            with pytest.raises(CommandError, match=r"not searched everything yet, .* points are left"):
+                await analyzer.settle()
+        has_room.set()
+        assert not (await analyzer.settle()).is_importing
 
 
 async def test_who_waits_for_imports_is_answered_when_they_were_searched(store: DuckDbStore) -> None:

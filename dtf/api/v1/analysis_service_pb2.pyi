@@ -60,6 +60,7 @@ class GetCheckpointResponse(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     FINDINGS_SEQUENCE_FIELD_NUMBER: _builtins.int
     IS_IMPORTING_FIELD_NUMBER: _builtins.int
+    WAITING_POINT_COUNT_FIELD_NUMBER: _builtins.int
     log_sequence: _builtins.int
     """Last sequence of the log whose points are in the store."""
     store: _builtins.str
@@ -68,6 +69,8 @@ class GetCheckpointResponse(_message.Message):
     """Last sequence of the log that was searched for findings."""
     is_importing: _builtins.bool
     """Whether imported points are still to be searched for findings."""
+    waiting_point_count: _builtins.int
+    """Points of series that are known and still to be searched."""
     def __init__(
         self,
         *,
@@ -75,10 +78,11 @@ class GetCheckpointResponse(_message.Message):
         store: _builtins.str = ...,
         findings_sequence: _builtins.int = ...,
         is_importing: _builtins.bool = ...,
+        waiting_point_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings_sequence", b"findings_sequence", "is_importing", b"is_importing", "log_sequence", b"log_sequence", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings_sequence", b"findings_sequence", "is_importing", b"is_importing", "log_sequence", b"log_sequence", "store", b"store", "waiting_point_count", b"waiting_point_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

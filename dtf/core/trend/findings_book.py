@@ -24,6 +24,7 @@ from dtf.core.trend.finding_words import ANOMALIES, KIND_NAMES
 from dtf.core.trend.findings_kept import Known
 from dtf.core.trend.imported import fault_of
 from dtf.core.trend.points import PointBuffer, Points, Unusable
+from dtf.core.trend.series_points import SeriesKey
 from dtf.core.trend.succession import Succession, is_lost, is_orphaned, successions
 from dtf.core.trend.triage import RuleRecord
 
@@ -48,6 +49,8 @@ class FindingsBook:
         """Imported points that nobody took yet, with their sequences."""
         self.import_sequence = 0
         """Of the newest imported points."""
+        self._newest_imports: dict[SeriesKey, int] = {}
+        """Time of the newest imported point of each series."""
         self.confirmations = ConfirmationBook()
         """What was asked for to confirm findings."""
         self._most = most_findings
@@ -87,6 +90,7 @@ class FindingsBook:
                     raise Unusable(f"imported points: {fault[0]}: {fault[1]}")
                 self.imports.append((sequence, event.points_imported))
                 self.import_sequence = sequence
+                self._note_newest(event.points_imported)
                 self._write_imported(event.points_imported)
             case _:
                 pass  # of a later version
@@ -135,6 +139,10 @@ class FindingsBook:
         if exact is not None:
             return [exact]
         return [known for identity, known in self.findings.items() if identity.startswith(beginning)]
+
+    def newest_import(self, key: SeriesKey) -> int:
+        """Time of the newest imported point of a series, searched or not; -1: none was imported."""
+        return self._newest_imports.get(key, -1)
 
     def followed(self, known: Known) -> Known:
         """The finding that stands in its place now; itself where none does."""
@@ -241,6 +249,12 @@ class FindingsBook:
         for known in findings.values():
             if not _is_gone(known) and point_of(known.finding) in places:
                 self._rows.write(known.finding, known.verdict, known.standing or SET_ASIDE)
+
+    def _note_newest(self, imported: pb.PointsImported) -> None:
+        series, times = imported.series, imported.times_unix_nanos
+        key = SeriesKey(series.suite, series.case_name, series.metric, series.pool)
+        if times:
+            self._newest_imports[key] = max(self.newest_import(key), times[-1])
 
     def _write_imported(self, imported: pb.PointsImported) -> None:
         series = imported.series

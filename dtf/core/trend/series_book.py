@@ -18,6 +18,12 @@ MOST_IN_MEMORY = 1_000
 """Series in memory; of a thousand runs each takes some 200 KB, of fifty a tenth of it."""
 
 
+class _Newest(msgspec.Struct):
+    """What is read of a series whose newest position alone is asked for."""
+
+    positions: list[tuple[int, float, float, str, str, int]]
+
+
 class _Counted(msgspec.Struct):
     """What is read of a series whose length alone is asked for."""
 
@@ -91,6 +97,15 @@ class SeriesBook:
             return series.count
         saved = self._changed.get(key) or self._vault.load(key)
         return msgspec.msgpack.decode(saved, type=_Counted).count if saved is not None else 0
+
+    def newest_ns(self, key: SeriesKey) -> int:
+        """Time of the newest position of a series; -1: it has none."""
+        series = self._series.get(key)
+        if series is not None:
+            return series.positions[-1].time_ns if series.positions else -1
+        saved = self._changed.get(key) or self._vault.load(key)
+        positions = msgspec.msgpack.decode(saved, type=_Newest).positions if saved is not None else ()
+        return positions[-1][0] if positions else -1
 
     def measured(self, key: SeriesKey) -> Measured | None:
         """Unit and better direction of a series; None: there is none of that name."""
