@@ -110,7 +110,13 @@ class Standby:
                 # Nothing is known of the leader while nobody keeps its lease: its silence begins anew.
                 self._moved_at = self._clock.monotonic()
                 log.debug("the lease cannot be read: %s", error)
-            await self._clock.sleep(LOOK_SECONDS)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next look. What this process stood still itself meanwhile is no silence of the leader's."""
+        before = self._clock.monotonic()
+        await self._clock.sleep(LOOK_SECONDS)
+        self._moved_at += max(0.0, self._clock.monotonic() - before - LOOK_SECONDS)
 
     async def _look(self) -> LeaseView | None:
         """The lease if its place is free."""

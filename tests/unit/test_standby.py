@@ -99,6 +99,22 @@ async def test_it_claims_when_the_lease_stands_still_for_its_length(rig: Rig, cl
     assert record == LeaderRecord("a", 2, "", 1.5, LeaderPhase.CLAIMING)
 
 
+async def test_who_stood_still_itself_does_not_take_that_for_the_leaders_silence(
+    rig: Rig, clock: FakeClock
+) -> None:
+    """As where a whole machine stands still: the leader on it goes on as well."""
+    await rig.renew()
+    async with rig.standbys("a") as (standby,):
+        for _ in range(3):
+            await clock.advance(1.0)
+            clock.jump(60.0)
+            await clock.advance(0.2)
+            assert standby.keeper is None
+            await rig.renew()
+        await clock.advance(1.7)
+        assert standby.keeper is not None
+
+
 async def test_it_claims_a_released_lease_at_once(rig: Rig, clock: FakeClock) -> None:
     await rig.renew()
     async with rig.standbys("a") as (standby,):
