@@ -386,9 +386,8 @@ def test_the_commands_tell_groups_by_all_series_and_let_moved_cost_pass(
     assert [line.split("  ")[0] for line in said("trends")[::2]] == ["2 series", "3 series"]
     assert "moved from parse to setup" in said("trends", "list", "--case", "setup")[0]
     *documents, history = [json.loads(line) for line in said("trends", "list", "--json")]
-    assert history == {
-        "history": {"series": 8, "short": 0, "least_points": 12, "sentence": "", "together_limit": 0}
-    }
+    counts = {"series": 8, "short": 0, "least_points": 12, "together_limit": 0, "orphans": 0}
+    assert history == {"history": {**counts, "sentence": ""}}
     assert [each["group"]["kind"] for each in documents] == ["moved"] * 2 + ["shared"] * 3
     assert "    with others: confirmed: 1 s of duration_seconds (p) moved from parse to setup" in "\n".join(
         said("trends", "show", "setup")
