@@ -200,6 +200,15 @@ def test_lookalikes_are_a_folder_in_the_format_of_the_turing_benchmark(
     assert sum(nothing) < 0.8 * len(nothing)
 
 
+def test_the_third_hands_annotators_agree_as_people_do() -> None:
+    agreements = []
+    for kind in THIRD.names:
+        _, marks = THIRD.made(kind, 0)
+        for annotator, own in marks.items():
+            agreements.append(f1({each: marks[each] for each in marks if each != annotator}, own))
+    assert sum(agreements) / len(agreements) == pytest.approx(0.83, abs=0.03)
+
+
 @pytest.mark.parametrize("kind", ["working_days_3", "cost", "speed", "keys_0"])
 def test_metrics_made_here_are_read_back_with_their_windows(kind: str, tmp_path: Path) -> None:
     series = watched(kind, 7, 0)
