@@ -1,7 +1,7 @@
 """One stream on its way into the store: read, fold, write, checkpoint.
 
-A reader folds what the stream brings; a writer takes what has gathered, at most PACE_SECONDS after
-the first of it, and writes points and checkpoint together. While the store is away the writer
+A reader folds what the stream brings; a writer takes what has gathered, PACE_SECONDS after the first of it (later
+where taking it is work), and writes points and checkpoint together. While the store is away the writer
 waits and tries the same batch again; when MOST_WAITING points wait, the reader stops reading, so an
 outage of any length costs neither memory nor points.
 """
@@ -22,6 +22,10 @@ from dtf.trend_analyzer.gate import CheckpointGate
 
 PACE_SECONDS = 0.5
 """Points wait for this long at most: a write to DuckDB costs 10 ms of processor time however little it carries."""
+REST_RATIO = 9.0
+"""Points wait for so many times as long as it took to take the ones before, if that is more: where a suite of thousands of
+findings is grouped anew for each that is found, this is a tenth of the time and not all of it."""
+LONGEST_PACE_SECONDS = 10.0
 ENOUGH_POINTS = 5_000
 """Points that are written without waiting longer."""
 MOST_WAITING = 100_000
@@ -84,6 +88,8 @@ class StreamIntake(Generic[_M]):
         self._message_id = ""
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
+        self.pace_seconds = PACE_SECONDS
+        """How long the next points wait at most, unless someone waits for them or there are many."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -119,7 +125,11 @@ class StreamIntake(Generic[_M]):
         state = {"fold": self._fold.state(), "message_id": self._message_id}
         checkpoint = Checkpoint(self._stream, self._fold.sequence, json.dumps(state, separators=(",", ":")))
         hand_over = self._gather() if self._gather is not None else None
-        await self._persist(self._fold.take(), checkpoint)
+        began = self._clock.monotonic()
+        points = self._fold.take()
+        rest = REST_RATIO * (self._clock.monotonic() - began)
+        self.pace_seconds = min(LONGEST_PACE_SECONDS, max(PACE_SECONDS, rest))
+        await self._persist(points, checkpoint)
         self.gate.advance(checkpoint.sequence)
         if hand_over is not None:
             await hand_over(checkpoint)
@@ -154,7 +164,7 @@ class StreamIntake(Generic[_M]):
         if self.gate.is_awaited:
             return
         try:
-            async with asyncio.timeout(PACE_SECONDS):
+            async with asyncio.timeout(self.pace_seconds):
                 await self._is_due.wait()
         except TimeoutError:
             return

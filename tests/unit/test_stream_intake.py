@@ -11,7 +11,7 @@ from dtf.core.trend.names import NameBook
 from dtf.core.trend.points import Points
 from dtf.ports.event_log import StoredCommit
 from dtf.ports.metric_store import Checkpoint
-from dtf.trend_analyzer.intake import MOST_WAITING, StreamIntake
+from dtf.trend_analyzer.intake import LONGEST_PACE_SECONDS, MOST_WAITING, PACE_SECONDS, StreamIntake
 from tests.fakes import FakeClock
 from tests.trend_events import PASSED, accepted, commit, run_created, shard_submitted
 
@@ -33,6 +33,20 @@ class GatedStore:
         """Wait for the gate."""
         await self.gate.wait()
         self.written += sum(map(len, points))
+
+
+class SlowFold(LogFold):
+    """Points that take a while to be made."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        super().__init__(NameBook())
+        self._clock = clock
+        self._seconds = seconds
+
+    def take(self) -> list[Points]:
+        """Takes so long."""
+        self._clock.jump(self._seconds)
+        return super().take()
 
 
 class EndlessLog:
@@ -85,3 +99,24 @@ async def test_a_store_that_takes_nothing_stops_the_reading_and_an_answer_lets_i
         while log.read_points == stopped_at or not store.written:
             await clock.sleep(0)
         running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(0.01, PACE_SECONDS), (0.5, 4.5), (60.0, LONGEST_PACE_SECONDS)]
+)
+async def test_points_that_take_long_to_make_are_made_less_often(
+    clock: FakeClock, seconds: float, pace: float
+) -> None:
+    store = GatedStore()
+    store.gate.set()
+    intake = StreamIntake(
+        "log",
+        source=EndlessLog().follow,
+        parse=events_pb2.Commit.FromString,
+        fold=SlowFold(clock, seconds),
+        store=store,  # type: ignore[arg-type]  # only `write` is asked of it
+        clock=clock,
+    )
+    assert intake.pace_seconds == PACE_SECONDS
+    await intake.flush()
+    assert intake.pace_seconds == pytest.approx(pace)

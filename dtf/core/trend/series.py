@@ -72,7 +72,16 @@ class Position(NamedTuple):
 class Series:
     """Points in, findings out; `state` and `restore` carry it over a restart."""
 
-    def __init__(self, key: SeriesKey, unit: str = "", is_lower_better: bool | None = None) -> None:
+    def __init__(
+        self,
+        key: SeriesKey,
+        unit: str = "",
+        is_lower_better: bool | None = None,
+        *,
+        changes: ChangeStream | None = None,
+        anomalies: AnomalyDetector | None = None,
+    ) -> None:
+        """`changes`, `anomalies`: what is known of it already."""
         self.key = key
         self.unit = unit
         self.is_lower_better = is_lower_better
@@ -81,8 +90,8 @@ class Series:
         self.positions: list[Position] = []
         """The newest of them."""
         self._sizes: list[int] = []
-        self._changes = ChangeStream(lower_is_better=is_lower_better)
-        self._anomalies = AnomalyDetector()
+        self._changes = changes or ChangeStream(lower_is_better=is_lower_better)
+        self._anomalies = anomalies or AnomalyDetector()
         self._together: Together | None = None
         """This metric with those measured with it, where this one is the first of them."""
         self._track = FindingTrack(key)
@@ -179,12 +188,16 @@ class Series:
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> "Series":
         """The series whose `state` this is."""
-        series = cls(SeriesKey(*state["key"]), state["unit"], state["is_lower_better"])
+        series = cls(
+            SeriesKey(*state["key"]),
+            state["unit"],
+            state["is_lower_better"],
+            changes=ChangeStream.restore(state["changes"]),
+            anomalies=AnomalyDetector.restore(state["anomalies"]),
+        )
         series.count = state["count"]
         series.positions = [Position(*each) for each in state["positions"]]
         series._sizes = list(state["sizes"])
-        series._changes = ChangeStream.restore(state["changes"])
-        series._anomalies = AnomalyDetector.restore(state["anomalies"])
         together = state["together"]
         series._together = None if together is None else Together.restore(together)
         series._track = FindingTrack(series.key, map(_unpacked, state["tracked"]))
