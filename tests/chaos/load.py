@@ -235,6 +235,8 @@ class Load:
                 if error.code() == grpc.StatusCode.NOT_FOUND:
                     return  # it was acknowledged: the books will say that it is lost
                 await self._clock.sleep(PAUSE_SECONDS)
+            except TimeoutError as error:
+                self._note(error)  # nobody led for as long as a client waits; somebody will
 
     async def _give_up(self, submitted: Submitted) -> None:
         submitted.cancelled = True

@@ -23,6 +23,8 @@ from tests.e2e.accounts import LogAccount, read_account
 from tests.processes import wait_until_gone
 
 COMMAND_SECONDS = 180.0
+PATIENCE = {"DTF_NATS_APPEND_TIMEOUT_SECONDS": "60"}
+"""A broker that does not answer for a while is one that the machine holds up, and no reason to end."""
 SETTINGS = """
 [pool]
 min_workers = 2
@@ -55,7 +57,7 @@ class Project:
         process = subprocess.Popen(
             [sys.executable, "-m", "dtf.cli.main", *arguments],
             cwd=self.directory,
-            env=without_settings(os.environ),
+            env=without_settings(os.environ) | PATIENCE,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

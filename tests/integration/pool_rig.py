@@ -51,6 +51,7 @@ class PoolRig:
             **os.environ,
             "DTF_NATS_URL": nats.url,
             "DTF_NATS_CREDENTIALS_FILE": nats.credentials_file,
+            "DTF_NATS_APPEND_TIMEOUT_SECONDS": str(nats.append_timeout_seconds),
             "DTF_COORDINATOR_TOKEN_FILE": str(directory / "token"),
             # Longer than any test waits: no test passes because a lease happened to expire.
             "DTF_COORDINATOR_LEASE_SECONDS": "300",

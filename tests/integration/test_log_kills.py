@@ -44,6 +44,7 @@ class Site:
             "DTF_NATS_CREDENTIALS_FILE": self.nats.credentials_file,
             "DTF_COORDINATOR_NAMESPACE": self.namespace,
             "DTF_NATS_MAX_LOG_BYTES": str(self.nats.max_log_bytes),
+            "DTF_NATS_APPEND_TIMEOUT_SECONDS": str(self.nats.append_timeout_seconds),
         }
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -62,6 +62,7 @@ class CoordinatorProgram:
                 **os.environ,
                 "DTF_NATS_CREDENTIALS_FILE": self.nats.credentials_file,
                 "DTF_NATS_MAX_LOG_BYTES": str(self.nats.max_log_bytes),
+                "DTF_NATS_APPEND_TIMEOUT_SECONDS": str(self.nats.append_timeout_seconds),
                 "DTF_NATS_CONNECT_TIMEOUT_SECONDS": str(self.nats.connect_timeout_seconds),
             },
             stdout=PIPE,
