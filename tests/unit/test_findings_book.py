@@ -1,11 +1,18 @@
 """The fold of the analysis stream: newest versions, judgements, what is raised, and the points of the store."""
 
+import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from dtf.api.v1 import findings_pb2 as pb
+from dtf.core.trend.changes.stream import ChangeStream
+from dtf.core.trend.findings import ChangePoint
 from dtf.core.trend.findings_book import FindingsBook
 from dtf.core.trend.points import Unusable, Value
+from dtf.core.trend.series import Series
+from dtf.core.trend.series_points import SeriesKey, SeriesPoint
 from dtf.core.trend.triage import RuleRecord
+from tests.unit.changing_series import with_step
 
 pytestmark = pytest.mark.trend_analyzer
 
@@ -270,3 +277,40 @@ def test_a_finding_that_went_away_leaves_the_point_to_the_one_that_stands_there(
     book.apply(finding("old", version=2, state=pb.FINDING_STATE_WENT_AWAY), 3)
     ((row,),) = [points.as_dicts() for points in book.take()]
     assert (row["finding"], row["state"]) == ("new", "confirmed")
+
+
+class WaveringStream(ChangeStream):
+    """Finds late, takes back what it found, and finds it again at the same place."""
+
+    _taken = 0
+
+    @property
+    def change_points(self) -> tuple[ChangePoint, ...]:
+        """None while it wavers."""
+        return super().change_points if 60 <= self._taken < 80 or self._taken >= 90 else ()
+
+    def extend_to_news(
+        self, times: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None
+    ) -> tuple[int, list[ChangePoint]]:
+        """One value, which is always news."""
+        super().extend_to_news(np.asarray(times)[:1], np.asarray(values)[:1], None)
+        self._taken += 1
+        return 1, list(super().change_points)
+
+
+def test_an_imported_change_that_went_away_and_is_found_again_stands_again() -> None:
+    key = SeriesKey("s", "c", "m", "imported")
+    values = 100.0 + with_step("iid", 100, 3, at=50, size=8.0)
+    series = Series(key, "s", True, changes=WaveringStream(lower_is_better=True))
+    book, sequence = FindingsBook(), 0
+    states = []
+    for number, value in enumerate(values.tolist(), start=1):
+        for said in series.append(SeriesPoint(key, "s", True, number * 10**9, value, 1.0, "", "", 0)):
+            sequence += 1
+            book.apply(pb.AnalysisEvent(finding=said), sequence)
+            states.append(said.state)
+    assert pb.FINDING_STATE_WENT_AWAY in states
+    (standing,) = series.standing
+    known = book.findings[standing.finding_id]
+    assert known.finding.state == pb.FINDING_STATE_CONFIRMED
+    assert raised(book) == [standing.finding_id]

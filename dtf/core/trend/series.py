@@ -149,7 +149,9 @@ class Series:
         found: list[pb.Finding] = []
         for number, point in enumerate(taken):
             if news and number == used - 1:
-                said = self._track.update(self._changes.change_points, point.sequence, self._place_of)
+                # imported points have no sequence; what is found again where it went away is another finding
+                cause = point.sequence or self.count
+                said = self._track.update(self._changes.change_points, cause, self._place_of)
                 found += [self._change_finding(each, point) for each in said]
             found += self._unusual(before + number, times[number], point)
         return used, found
