@@ -13,6 +13,7 @@ misses its aim is printed like any other; the exit code is 0 when everything ask
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def main() -> int:
     try:
         check_folders(options.tcpd, options.nab)
         peers = available_peers([each for each in options.peers.split(",") if each])
-        with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        # Not by fork: who calls this may have threads, and libraries that do not outlive one.
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(min(2, os.cpu_count() or 1), context) as pool:
             figures = measured(options, peers, pool)
     except FolderError as error:
         say(f"error: {error}")
