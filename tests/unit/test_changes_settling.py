@@ -1,6 +1,7 @@
 """Which of several partitions is believed: lines that meet, and many steps of different size."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from dtf.core.trend.changes import ChangeStream
@@ -102,3 +103,13 @@ def test_a_season_of_varying_height_has_no_changes_at_one_phase() -> None:
         steps = np.searchsorted([90, 185, 290], np.arange(400), side="right") % 2
         found = changes_of(season + 4.0 * steps + np.random.default_rng(seed).standard_normal(400))
         assert all(any(abs(place - step) <= 3 for place in found) for step in (90, 185, 290))
+
+
+@pytest.mark.parametrize(("height", "size"), [(2.0, 8.0), (2.0, 4.0), (4.0, 4.0)])
+def test_what_changes_at_the_same_hour_of_different_days_is_told(height: float, size: float) -> None:
+    at = np.arange(384)
+    places = [79, 151, 199, 271]
+    levels = size * np.searchsorted(places, at, side="right")
+    noise = np.random.default_rng(87).standard_normal(len(at))
+    found = changes_of(height * np.sin(2 * np.pi * at / 24) + levels + noise)
+    assert [abs(place - true) <= 2 for place, true in zip(found, places, strict=True)] == [True] * 4

@@ -92,8 +92,8 @@ class _View:
     scale: Scale
     series: Series
     settled: Settled
-    period: int
-    """Of the season that was taken out, in positions; 0: none was."""
+    season: Season | None
+    """What was taken out; None: nothing was."""
 
     @property
     def cost(self) -> float:
@@ -107,16 +107,14 @@ def look_at(positions: Places, values: Vector, weights: Vector, season: Season |
         return Look((), Scale(), Noise(1.0, 0.0, 1.0), None)
     weights = weights / weights.mean()
     ordered = ordered_of(values)
-    view = _view(
-        values - season.at(positions) if season else values, weights, season.period if season else 0, Scale()
-    )
+    view = _view(values - season.at(positions) if season else values, weights, season, Scale())
     offset = offset_of(ordered)
     if offset is not None:
         logarithms = np.log(values + offset)
         repeated = season_of(positions, logarithms)
         level = logarithms - repeated.at(positions) if repeated else logarithms
         scale = Scale(is_logarithmic=True, offset=offset)
-        other = _view(level, weights, repeated.period if repeated else 0, scale)
+        other = _view(level, weights, repeated, scale)
         if other.cost + jacobian_of(logarithms) + choice_cost_of(len(values)) < view.cost:
             view = other
     return _look(view, weights, season)
@@ -127,7 +125,7 @@ def _look(view: _View, weights: Vector, season: Season | None) -> Look:
     inner = _standing(view)
     spreads = _spreads(view, inner, weights)
     if spreads:
-        again = _view(view.known, _evened(weights, spreads), view.period, view.scale)
+        again = _view(view.known, _evened(weights, spreads), view.season, view.scale)
         view, inner = again, _standing(again)
         spreads = apart(_spreads(view, inner, weights), inner)
     found = sorted([*_boundaries(view, inner), *_jumps(view, inner)], key=lambda each: each.place)
@@ -184,7 +182,7 @@ def _evened(weights: Vector, spreads: list[Spread]) -> Vector:
     return evened
 
 
-def _view(known: Vector, weights: Vector, period: int, scale: Scale) -> _View:
+def _view(known: Vector, weights: Vector, season: Season | None, scale: Scale) -> _View:
     """Values on that scale, without their season, settled without spikes."""
     ordered = ordered_of(known)
     grain = resolution(ordered)
@@ -198,22 +196,32 @@ def _view(known: Vector, weights: Vector, period: int, scale: Scale) -> _View:
         replace(scale, centre=centre, unit=rough.sigma),
         series,
         found,
-        period,
+        season,
     )
 
 
 def _standing(view: _View) -> list[int]:
     """The view's changes that stand beside their rivals."""
     inner = _pruned(view.series.sums, view.settled.inner, view.settled.noise)
-    if view.period:
-        return [] if _is_of_one_phase(inner, view.period) else inner
+    if view.season is not None:
+        return [] if _is_of_the_season(view, inner, view.season) else inner
     return [] if inner and _is_wave(view.series, inner, view.settled.noise) else inner
 
 
-def _is_of_one_phase(inner: list[int], period: int) -> bool:
-    """Whether changes come at one phase of a season too often for an accident: what repeats is of varying height."""
-    if len(inner) < 2:
+def _is_of_the_season(view: _View, inner: list[int], season: Season) -> bool:
+    """Whether what repeats is of varying height: changes come at one phase of it too often for an accident.
+
+    No level is then further from another than the season is high: what is, changed at the hour at which things change.
+    """
+    if len(inner) < 2 or not _is_of_one_phase(inner, season.period):
         return False
+    sums = view.series.sums.prefix[:, [0, *inner, view.series.count]]
+    weight, total = np.diff(sums[0]), np.diff(sums[3])
+    height = (max(season.pattern) - min(season.pattern)) / view.scale.unit
+    return float(np.ptp(total / weight)) <= height
+
+
+def _is_of_one_phase(inner: list[int], period: int) -> bool:
     phases = np.sort(np.array(inner) % period)
     gaps = np.diff(np.append(phases, phases[0] + period))
     width = period - int(gaps.max()) + 1
